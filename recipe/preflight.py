@@ -1,0 +1,188 @@
+"""What can be known to be wrong before Ray starts: each check raises one sentence with its cure.
+
+`check(config)` runs them all on a resolved config; `recipe.launch` calls it for every run, and
+stops there with `--dry-run`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+TRAINER = "recipe_sync"
+
+
+def registrations(config: DictConfig | None = None) -> None:
+    """verl hides a plugin that fails to load, so its registrations are looked for by name."""
+    from verl.trainer.ppo import core_algos
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    missing = []
+    if "asymgrpo" not in core_algos.ADV_ESTIMATOR_REGISTRY:
+        missing.append("advantage estimator asymgrpo")
+    if TRAINER not in TRAINER_REGISTRY:
+        missing.append(f"trainer {TRAINER}")
+    if missing:
+        raise RuntimeError(
+            f"The recipes are not registered with verl ({', '.join(missing)}): install this package "
+            "in the environment that runs verl (`bash setup.sh cpu` or `bash setup.sh gpu`), check "
+            "that VERL_USE_EXTERNAL_PLUGINS is unset or auto, and run `python -c 'import "
+            "recipe.plugin'` to see why the plugin does not load."
+        )
+
+
+def trainer(config: DictConfig) -> None:
+    if config.trainer.v1.trainer_mode != TRAINER:
+        raise ValueError(
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} would run without the "
+            f"recipes' diagnostics and settings: use {TRAINER}."
+        )
+    settings = config.trainer.v1[TRAINER]
+    known = {"poll_interval", "log_prob_gain_freq", "allow_padded_vocab"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(
+            f"trainer.v1.{TRAINER}.{unknown[0]} is not a setting: use one of {sorted(known)}."
+        )
+    if settings.poll_interval <= 0:
+        raise ValueError(
+            f"trainer.v1.{TRAINER}.poll_interval={settings.poll_interval} must be above 0 (seconds)."
+        )
+
+
+def asymgrpo(config: DictConfig) -> None:
+    from recipe.asymgrpo.config import AsymGRPOConfig, check_group_size
+
+    node = config.algorithm.get("asymgrpo")
+    if node is None:
+        if config.algorithm.adv_estimator == "asymgrpo":
+            raise ValueError(
+                "algorithm.adv_estimator=asymgrpo needs its settings under algorithm.asymgrpo: "
+                "start from recipe/asymgrpo/asymgrpo.yaml."
+            )
+        return
+    settings = AsymGRPOConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+    check_group_size(settings, config.actor_rollout_ref.rollout.n)
+
+
+def _paths(value) -> list[str]:
+    return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
+
+
+def data(config: DictConfig) -> None:
+    for key in ("train_files", "val_files"):
+        for path in _paths(config.data[key]):
+            where = Path(os.path.expanduser(path))
+            if "://" in str(path):
+                continue
+            if not where.is_file():
+                raise FileNotFoundError(
+                    f"data.{key}={path} does not exist: write it with a script of data_prep/ "
+                    "(python data_prep/gsm8k.py --help) or set TRAIN_FILE and TEST_FILE."
+                )
+            if where.suffix != ".parquet":
+                continue
+            missing = {"data_source", "prompt", "reward_model"} - set(pq.read_schema(where).names)
+            if missing:
+                raise ValueError(
+                    f"data.{key}={path} lacks the column {sorted(missing)[0]}: verl wants "
+                    "data_source, prompt, ability, reward_model, extra_info, as data_prep/ writes."
+                )
+    files = [Path(os.path.expanduser(p)) for p in _paths(config.data.train_files)]
+    if all(f.suffix == ".parquet" and f.is_file() for f in files):
+        rows = sum(pq.read_metadata(f).num_rows for f in files)
+        limit = config.data.get("train_max_samples", -1)
+        rows = min(rows, limit) if limit > 0 else rows
+        if rows < config.data.train_batch_size:
+            raise ValueError(
+                f"data.train_batch_size={config.data.train_batch_size} is larger than the training "
+                f"data ({rows} rows), so no step would ever run: set TRAIN_BATCH_SIZE to at most "
+                f"{rows}."
+            )
+
+
+def model(config: DictConfig) -> None:
+    """A local model folder: tokenizer present, vocabulary of the same size."""
+    path = config.actor_rollout_ref.model.path
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        if folder.is_absolute() or path.startswith((".", "~")):
+            raise FileNotFoundError(
+                f"actor_rollout_ref.model.path={path} does not exist: set MODEL_PATH to a "
+                "checkpoint folder or a model's name on the hub."
+            )
+        print(f"[preflight] model {path} is not a local folder: its files are not checked")
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"actor_rollout_ref.model.path={path} has no config.json: set MODEL_PATH to a Hugging "
+            "Face checkpoint folder."
+        )
+    tokenizer_path = config.actor_rollout_ref.model.get("tokenizer_path") or path
+    tokenizer_folder = Path(os.path.expanduser(tokenizer_path))
+    if tokenizer_folder.is_dir() and not any(
+        (tokenizer_folder / name).is_file()
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    ):
+        raise FileNotFoundError(
+            f"actor_rollout_ref.model.path={tokenizer_path} has no tokenizer (tokenizer.json): copy "
+            "the model's tokenizer files there or set actor_rollout_ref.model.tokenizer_path."
+        )
+    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    tokens = len(AutoTokenizer.from_pretrained(tokenizer_folder))
+    if vocabulary < tokens:
+        raise ValueError(
+            f"actor_rollout_ref.model.path={path} has vocab_size {vocabulary}, less than the "
+            f"{tokens} tokens of its tokenizer, so some token would have no embedding: use the "
+            "tokenizer that belongs to the model."
+        )
+    if vocabulary > tokens and not config.trainer.v1[TRAINER].allow_padded_vocab:
+        raise ValueError(
+            f"actor_rollout_ref.model.path={path} has vocab_size {vocabulary}, more than the "
+            f"{tokens} tokens of its tokenizer, and verl masks the rest in vLLM but not in the "
+            "actor, so the two policies differ: resize the embeddings "
+            "(model.resize_token_embeddings), or, for a model whose padding rows have negligible "
+            f"probability, set trainer.v1.{TRAINER}.allow_padded_vocab=true."
+        )
+
+
+def cluster(config: DictConfig) -> None:
+    if config.trainer.nnodes > 1 and not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            f"trainer.nnodes={config.trainer.nnodes} needs a running Ray cluster: start it with "
+            "`ray start --head` and `ray start --address=HEAD:6379`, and set RAY_ADDRESS."
+        )
+
+
+def verl_itself(config: DictConfig) -> None:
+    """verl's own checks (batch divisibility, micro-batches, LoRA rank …)."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    validate_config(
+        config=config,
+        use_reference_policy=need_reference_policy(config),
+        use_critic=need_critic(config),
+    )
+
+
+CHECKS: tuple[Callable[[DictConfig], None], ...] = (
+    registrations,
+    trainer,
+    asymgrpo,
+    data,
+    model,
+    cluster,
+    verl_itself,
+)
+
+
+def check(config: DictConfig) -> None:
+    for one in CHECKS:
+        one(config)

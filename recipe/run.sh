@@ -1,0 +1,39 @@
+# Sourced by every run_*.sh after its own defaults: turns the environment variables that verl users
+# know into Hydra overrides. `launch RECIPE [override ...]` starts it; later overrides win.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+[[ -x $PYTHON ]] || PYTHON=$(command -v python3)
+
+NNODES=${NNODES:-1}
+NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
+ROLLOUT_N=${ROLLOUT_N:-8}
+SAVE_FREQ=${SAVE_FREQ:-20}
+TEST_FREQ=${TEST_FREQ:-10}
+PRESET=${PRESET:-asymgrpo}
+PROJECT_NAME=${PROJECT_NAME:-entropy}
+EXPERIMENT_NAME=${EXPERIMENT_NAME:-$PRESET}
+CKPTS_DIR=${CKPTS_DIR:-$PWD/outputs/$PROJECT_NAME/$EXPERIMENT_NAME}
+
+launch() {
+  local recipe=$1
+  shift
+  # an address that Ray finds by itself: joins the running cluster instead of starting one
+  local cluster=()
+  [[ -z ${RAY_ADDRESS:-} ]] || cluster=(ray_kwargs.ray_init.num_cpus=null)
+  PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} exec "$PYTHON" -m recipe.launch "$recipe" \
+    "actor_rollout_ref.model.path=$MODEL_PATH" \
+    "data.train_files=$TRAIN_FILE" \
+    "data.val_files=$TEST_FILE" \
+    "data.train_batch_size=$TRAIN_BATCH_SIZE" \
+    "actor_rollout_ref.rollout.n=$ROLLOUT_N" \
+    "trainer.nnodes=$NNODES" \
+    "trainer.n_gpus_per_node=$NGPUS_PER_NODE" \
+    "trainer.save_freq=$SAVE_FREQ" \
+    "trainer.test_freq=$TEST_FREQ" \
+    "trainer.project_name=$PROJECT_NAME" \
+    "trainer.experiment_name=$EXPERIMENT_NAME" \
+    "trainer.default_local_dir=$CKPTS_DIR" \
+    "${cluster[@]}" \
+    "$@"
+}

@@ -1,0 +1,159 @@
+"""`trainer.v1.trainer_mode=recipe_sync`: verl's synchronous trainer with the recipes' additions.
+
+A run has one trainer, so each addition is a mixin that overrides one or two hooks and calls super;
+`RecipeTrainerSync` is the one registered class in which they combine. Everything here runs once, on
+the driver; workers hold no state of ours.
+"""
+
+from __future__ import annotations
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.groupwise import as_torch_index
+from verl.workers.utils.padding import response_from_nested
+
+from recipe import diagnostics
+from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
+from recipe.asymgrpo.config import AsymGRPOConfig
+from recipe.asymgrpo.register import correctness
+
+
+def read_correctness(batch: KVBatchMeta, config: AsymGRPOConfig) -> torch.Tensor:
+    """(B,) bool: which rollouts are right, by `correct_field` if set, else by the reward."""
+    if config.correct_field is None:
+        scores = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"]
+        )["rm_scores"]
+        reward_B = scores.to_padded_tensor(0.0).sum(-1)
+        valid_B = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+        return right_or_wrong(reward_B, config.correct_threshold, valid_B)
+    rows = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+    )["extra_fields"].tolist()
+    values = [(row.get("reward_extra_info") or {}).get(config.correct_field) for row in rows]
+    # verl pads a short batch with copies that carry the source row's fields: nothing is missing
+    missing = [i for i, value in enumerate(values) if value is None]
+    if missing:
+        raise ValueError(
+            f"algorithm.asymgrpo.correct_field={config.correct_field!r} is not among what the "
+            f"reward function returned for {len(missing)} of {len(values)} rollouts: return it "
+            "from the reward function, or set correct_field=null."
+        )
+    return right_or_wrong(torch.tensor([float(value) for value in values]))
+
+
+class AsymGRPOMixin:
+    """Correctness by a named field, and the entropy-shaped advantage of a baseline."""
+
+    def __init__(self, config: DictConfig):
+        super().__init__(config)
+        node = config.algorithm.get("asymgrpo")
+        self.asymgrpo = AsymGRPOConfig.from_mapping(
+            OmegaConf.to_container(node, resolve=True) if node is not None else {}
+        )
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.asymgrpo.correct_field is None:
+            batch = super()._compute_advantage(batch, metrics)
+        else:
+            with correctness(read_correctness(batch, self.asymgrpo)):
+                batch = super()._compute_advantage(batch, metrics)
+        if self.asymgrpo.entropy_shaped:
+            self._shape_advantages(batch)
+        return batch
+
+    def _shape_advantages(self, batch: KVBatchMeta) -> None:
+        data = tq.kv_batch_get(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            select_fields=["advantages", "entropy"],
+        )
+        nested = data["advantages"]
+        shaped = entropy_shaped_advantage(
+            nested.values(),
+            data["entropy"].values(),
+            kappa=self.asymgrpo.entropy_kappa,
+            alpha=self.asymgrpo.entropy_alpha,
+        )
+        fields = {"advantages": torch.nested.nested_tensor_from_jagged(shaped, nested.offsets())}
+        tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(fields, batch_size=len(batch)),
+        )
+
+
+class DiagnosticsMixin:
+    """Logs `recipe.diagnostics` with verl's own metrics, prefixed `diagnostics/`.
+
+    `trainer.v1.recipe_sync.log_prob_gain_freq`: steps between two measurements of the log-prob
+    gain, the one quantity that costs a forward pass (0 = never).
+    """
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._update_actor(batch, metrics)
+        fields = ["response_mask", "entropy", "old_log_probs", "advantages", "uid"]
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
+        )
+        group_B = as_torch_index(data.pop("uid").tolist(), device="cpu")
+        correct_B = read_correctness(batch, self.asymgrpo)
+        measured = {}
+        frequency = self.recipe_settings.log_prob_gain_freq
+        if frequency > 0 and (self.global_steps - 1) % frequency == 0:
+            new_log_probs = self._log_probs_now(batch, data["response_mask"])
+            measured = diagnostics.log_prob_gain(
+                new_log_probs.to_padded_tensor(0.0),
+                data["old_log_probs"].to_padded_tensor(0.0),
+                data["response_mask"].to_padded_tensor(0).bool(),
+                correct_B,
+            )
+        if "entropy" in data:  # verl's bypass mode computes none
+            padded = data.to_padded_tensor()
+            measured |= diagnostics.rollout_diagnostics(
+                entropy_BT=padded["entropy"],
+                log_prob_BT=padded["old_log_probs"],
+                advantages_BT=padded["advantages"],
+                mask_BT=padded["response_mask"].bool(),
+                correct_B=correct_B,
+                group_B=group_B,
+            )
+        metrics.update({f"diagnostics/{name}": value for name, value in measured.items()})
+        return batch
+
+    def _log_probs_now(self, batch: KVBatchMeta, response_mask: torch.Tensor) -> torch.Tensor:
+        """Nested (B, t): the actor's log-probs of the batch's responses, after its update."""
+        request = KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=list(batch.keys),
+            tags=list(batch.tags),
+            extra_info={
+                "calculate_entropy": False,
+                "compute_loss": False,
+                "temperature": self.config.actor_rollout_ref.rollout.temperature,
+            },
+        )
+        self.actor_rollout_wg.compute_log_prob(request)
+        log_probs = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["log_probs"]
+        )["log_probs"]
+        return response_from_nested(log_probs, response_mask)
+
+
+@register_trainer("recipe_sync")
+class RecipeTrainerSync(DiagnosticsMixin, AsymGRPOMixin, PPOTrainerSync):
+    """verl's `PPOTrainerSync` and the mixins above."""
+
+    def __init__(self, config: DictConfig):
+        self.recipe_settings = config.trainer.v1.recipe_sync
+        with open_dict(config):
+            # the registry key is also verl's switch: any value but "sync" means asynchronous
+            config.trainer.v1.trainer_mode = "sync"
+        super().__init__(config)
+        # verl polls every 2 s, which rounds a small run's generation time up to the next 2 s
+        self.replay_buffer.poll_interval = self.recipe_settings.poll_interval

