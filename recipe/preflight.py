@@ -160,6 +160,30 @@ def cluster(config: DictConfig) -> None:
         )
 
 
+def batches(config: DictConfig) -> None:
+    """verl finds out in the first step, on the workers, that a batch cannot be split."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    prompts = config.data.train_batch_size
+    if prompts % actor.ppo_mini_batch_size:
+        raise ValueError(
+            f"data.train_batch_size={prompts} is not a multiple of actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} (both in prompts): change one of them."
+        )
+    if actor.ppo_mini_batch_size * rollout.n % ranks:
+        raise ValueError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} times "
+            f"rollout.n={rollout.n} is not a multiple of the {ranks} ranks: change one of them."
+        )
+    micro = rollout.log_prob_micro_batch_size_per_gpu
+    if not actor.use_dynamic_bsz and micro and prompts * rollout.n // ranks % micro:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={micro} does not divide "
+            f"the {prompts * rollout.n // ranks} rollouts of a rank: change it, or set "
+            "actor_rollout_ref.actor.use_dynamic_bsz=true."
+        )
+
+
 def verl_itself(config: DictConfig) -> None:
     """verl's own checks (batch divisibility, micro-batches, LoRA rank …)."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -179,6 +203,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     data,
     model,
     cluster,
+    batches,
     verl_itself,
 )
 

@@ -4,6 +4,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 [[ -x $PYTHON ]] || PYTHON=$(command -v python3)
+export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
 
 NNODES=${NNODES:-1}
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
@@ -15,13 +16,21 @@ PROJECT_NAME=${PROJECT_NAME:-entropy}
 EXPERIMENT_NAME=${EXPERIMENT_NAME:-$PRESET}
 CKPTS_DIR=${CKPTS_DIR:-$PWD/outputs/$PROJECT_NAME/$EXPERIMENT_NAME}
 
+# The data and the warm-started model of the CPU runs, made once and kept.
+prepare_cpu_task() {
+  [[ -f $TRAIN_FILE && -f $TEST_FILE ]] ||
+    "$PYTHON" "$ROOT/data_prep/arithmetic.py" --local_save_dir "$DATA_DIR"
+  [[ -f $MODEL_PATH/config.json ]] ||
+    "$PYTHON" -m recipe.cpu.warm_start --data "$DATA_DIR" --out "$MODEL_PATH"
+}
+
 launch() {
   local recipe=$1
   shift
   # an address that Ray finds by itself: joins the running cluster instead of starting one
   local cluster=()
   [[ -z ${RAY_ADDRESS:-} ]] || cluster=(ray_kwargs.ray_init.num_cpus=null)
-  PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} exec "$PYTHON" -m recipe.launch "$recipe" \
+  exec "$PYTHON" -m recipe.launch "$recipe" \
     "actor_rollout_ref.model.path=$MODEL_PATH" \
     "data.train_files=$TRAIN_FILE" \
     "data.val_files=$TEST_FILE" \

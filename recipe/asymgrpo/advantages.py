@@ -3,8 +3,11 @@
 Axes: B rows (rollouts), P prompts (groups), T response tokens.
 Every estimator takes `correct_B` (bool: is the rollout right), `group_B` (long: the row's group,
 0..P-1) and `valid_B` (bool: rows to count; None = all), and returns float32 `(B,)`, computed in
-float64. p is a group's accuracy: the share of right rows among its n counted rows. Groups may differ
-in size. A row that is not counted gets 0 and touches no group.
+float64. p is a group's accuracy: the share of right rows among its n counted rows. Groups may
+differ in size. A row that is not counted gets 0 and touches no group.
+
+On a CPU the two passes over (B, T) run in numpy: torch would start threads, which cost more than
+they save beside other processes, and has no huge pages, with which writing takes half as long.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from torch import Tensor
 def scalar_rewards(token_level_rewards_BT: Tensor) -> Tensor:
     """(B,): r = sum_t r_t. Not masked, as in verl: the reward stands on the response's last token,
     which in a multi-turn rollout may be a tool's, outside the response mask."""
-    return token_level_rewards_BT.sum(-1)
+    if token_level_rewards_BT.device.type != "cpu":
+        return token_level_rewards_BT.sum(-1)
+    return torch.from_numpy(token_level_rewards_BT.numpy().sum(-1))
 
 
 def real_rows(mask_BT: Tensor) -> Tensor:
@@ -38,23 +43,24 @@ def right_or_wrong(
     threshold None: counted rewards must all be in {0, 1} or all in {-1, 1}; right iff 1.
     threshold c: right iff reward > c. NaN and infinities are errors either way.
     """
-    counted = reward_B if valid_B is None else reward_B[valid_B]
     cure = (
         "set algorithm.asymgrpo.correct_threshold (right if the reward is above it) or "
         "algorithm.asymgrpo.correct_field (a key of the reward function's result that says right "
         "or wrong)."
     )
-    if not torch.isfinite(counted).all():
-        bad = counted[~torch.isfinite(counted)][0].item()
-        raise ValueError(f"A reward is {bad}: the reward function must return finite numbers.")
+
+    def refuse(bad_B: Tensor, problem: str) -> None:
+        bad_B = bad_B if valid_B is None else bad_B & valid_B
+        if bad_B.any():
+            raise ValueError(f"A rollout's reward is {reward_B[bad_B][0].item():g}, {problem}")
+
+    refuse(~reward_B.isfinite(), "not finite: mend the reward function.")
     if threshold is not None:
         return reward_B > threshold
-    one, zero, minus = counted == 1, counted == 0, counted == -1
-    if not (one | zero | minus).all():
-        bad = counted[~(one | zero | minus)][0].item()
-        raise ValueError(f"A reward is {bad:g}, neither right (1) nor wrong (0 or -1): {cure}")
-    if zero.any() and minus.any():
-        raise ValueError(f"Rewards hold both 0 and -1, so wrong is ambiguous: {cure}")
+    zero_B, minus_B = reward_B == 0, reward_B == -1
+    refuse((reward_B != 1) & ~zero_B & ~minus_B, f"neither right (1) nor wrong (0 or -1): {cure}")
+    some_zero = (zero_B if valid_B is None else zero_B & valid_B).any()
+    refuse(minus_B & some_zero, f"another's is 0, and only one of them can mean wrong: {cure}")
     return reward_B == 1
 
 
@@ -75,7 +81,8 @@ def _by_outcome(
     pos_P: Tensor, neg_P: Tensor, correct_B: Tensor, group_B: Tensor, valid_B: Tensor | None
 ) -> Tensor:
     """Gives each row its group's value for right or for wrong; 0 to rows that are not counted."""
-    adv_B = torch.where(correct_B, pos_P[group_B], neg_P[group_B])
+    # index_select, as indexing starts threads even for a few thousand rows
+    adv_B = torch.where(correct_B, pos_P.index_select(0, group_B), neg_P.index_select(0, group_B))
     if valid_B is not None:
         adv_B = torch.where(valid_B, adv_B, 0.0)
     return adv_B.float()
@@ -200,12 +207,12 @@ def entropy_shaped_advantage(
 
 
 def token_advantages(adv_B: Tensor, mask_BT: Tensor) -> Tensor:
-    """(B, T) float32: the row's advantage on its response tokens, 0 elsewhere; mask is 0/1, any dtype.
+    """(B, T) float32: the row's advantage on its response tokens, 0 elsewhere.
 
-    Allocates no other (B, T) tensor (`adv_B[:, None] * mask_BT` would convert an integer mask first).
+    mask_BT is 0/1 of any dtype. Allocates nothing else of size (B, T), unlike
+    `adv_B[:, None] * mask_BT`, which first converts an integer mask.
     """
-    if mask_BT.device.type == "cpu":  # numpy asks for huge pages, torch does not: half the time
-        adv_BT = torch.from_numpy(np.empty(mask_BT.shape, dtype=np.float32))
-    else:
-        adv_BT = torch.empty(mask_BT.shape, device=mask_BT.device)
-    return adv_BT.copy_(mask_BT).mul_(adv_B[:, None])
+    if mask_BT.device.type != "cpu":
+        return mask_BT.to(torch.float32, copy=True).mul_(adv_B[:, None])
+    factors = mask_BT.numpy(), adv_B.numpy()[:, None]
+    return torch.from_numpy(np.multiply(*factors, dtype=np.float32, casting="unsafe"))

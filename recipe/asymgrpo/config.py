@@ -155,7 +155,7 @@ class AsymGRPOConfig:
 
 
 def check_group_size(config: AsymGRPOConfig, n: int) -> None:
-    """Raises where n rollouts a prompt (`actor_rollout_ref.rollout.n`) cannot work for the preset."""
+    """Raises where n rollouts a prompt (`actor_rollout_ref.rollout.n`) cannot serve the preset."""
     setting = f"actor_rollout_ref.rollout.n={n}"
     if config.rule == "pass_at_k" and n < config.pass_k:
         raise ValueError(
@@ -164,8 +164,8 @@ def check_group_size(config: AsymGRPOConfig, n: int) -> None:
         )
     if n < 2 and config.betas != (0, 0):
         raise ValueError(
-            f"{setting} leaves preset={config.preset} nothing to compare a rollout with: use n >= 2 "
-            "(paper: 8), or preset=reinforce, which needs no group."
+            f"{setting} leaves preset={config.preset} nothing to compare a rollout with: use "
+            "n >= 2 (paper: 8), or preset=reinforce, which needs no group."
         )
     if config.betas and max(config.betas) * math.log(max(n - 1, 1)) > math.log(FLOAT32_MAX):
         raise ValueError(

@@ -34,8 +34,10 @@ ENVIRONMENT = {
     # for on the cores that it needs (vllm/platforms/cpu.py).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # Virtual slots: Ray must not hide devices that do not exist.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray starts its workers at nice 15, where anything else that runs on a laptop starves them,
+    # and starts one idle worker a logical slot at once, which costs seconds on few cores.
+    "RAY_worker_niceness": "0",
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

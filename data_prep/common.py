@@ -1,0 +1,201 @@
+"""What the data preparation scripts share: reading, the check of every row, writing, errors.
+
+A script is a pure function from records to rows around which these stand. Its promises: every
+row is checked; bad input ends in one sentence and exit code 2; files appear whole or not at all;
+the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Record = tuple[str, dict[str, Any]]  # where it stands ("train.jsonl:7"), its fields
+
+
+class Split(NamedTuple):
+    rows: list[dict[str, Any]]  # in verl's schema
+    read: int  # records in the source
+    dropped: dict[str, int]  # reason -> how many
+
+
+def schema(*texts: str) -> pa.Schema:
+    """verl's columns; `extra_info` has split, index and the named text fields."""
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    extra = [("split", pa.string()), ("index", pa.int64())]
+    extra += [(name, pa.string()) for name in texts]
+    return pa.schema(
+        [
+            ("data_source", pa.string()),
+            ("prompt", pa.list_(message)),
+            ("ability", pa.string()),
+            ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+            ("extra_info", pa.struct(extra)),
+        ]
+    )
+
+
+def text_field(record: Record, name: str) -> str:
+    """A field that must be there and hold text."""
+    where, fields = record
+    if name not in fields:
+        raise ValueError(
+            f"{where} has no field `{name}` but {', '.join(map(repr, fields)) or 'none'}: "
+            "give files with the original fields."
+        )
+    if not isinstance(fields[name], str) or not fields[name].strip():
+        raise ValueError(
+            f"{where} has `{name}`={fields[name]!r:.80}: it must be a text that is not blank."
+        )
+    return fields[name]
+
+
+def check_row(where: str, row: dict[str, Any], columns: pa.Schema) -> None:
+    """Raises unless verl can train on the row: all columns, no blanks, one rule-based answer."""
+
+    def need(holds: bool, name: str) -> None:
+        if not holds:
+            raise ValueError(f"{where} makes a row of which {name} is missing or blank: fix it.")
+
+    need(set(row) == set(columns.names), "a column")
+    need(bool(row["data_source"]) and bool(row["ability"]), "data_source or ability")
+    need(
+        bool(row["prompt"]) and row["prompt"][-1]["role"] == "user",
+        "the last prompt message of the user",
+    )
+    need(all(message["content"].strip() for message in row["prompt"]), "prompt")
+    need(row["reward_model"]["style"] == "rule", "reward_model.style")
+    need(bool(row["reward_model"]["ground_truth"].strip()), "reward_model.ground_truth")
+    fields = {field.name for field in columns.field("extra_info").type}
+    need(set(row["extra_info"]) == fields, "extra_info")
+
+
+def find_files(source: str, split: str) -> list[Path]:
+    """The files of a split: `source` itself if a file, else by their names in that folder."""
+    path = Path(source).expanduser()
+    names = (f"{split}.jsonl", f"{split}.parquet", f"{split}-*-of-*.parquet")
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"--source {source} does not exist: give a folder with the dataset.")
+    kinds = [found for name in names if (found := sorted(path.glob(name)))]
+    if not kinds:
+        raise ValueError(
+            f"--source {source} has no file of the split `{split}`: give a folder that has one of "
+            f"{', '.join(names)}."
+        )
+    if len(kinds) > 1:
+        raise ValueError(
+            f"--source {source} has {kinds[0][0].name} and {kinds[1][0].name}: keep only one."
+        )
+    return kinds[0]
+
+
+def read_records(files: list[Path]) -> Iterator[Record]:
+    """The records of .jsonl or .parquet files in order, each with the place where it stands."""
+    for path in files:
+        if path.suffix == ".parquet":
+            try:
+                table = pq.read_table(path)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{path} is not a parquet file: give a whole one.") from error
+            for number, fields in enumerate(table.to_pylist(), start=1):
+                yield f"{path} row {number}", fields
+            continue
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    fields = json.loads(line)
+                except ValueError as error:  # also bytes that are not UTF-8
+                    raise ValueError(f"{path}:{number} is not JSON: give a .jsonl file.") from error
+                if not isinstance(fields, dict):
+                    raise ValueError(f"{path}:{number} is not a JSON object: give one a line.")
+                yield f"{path}:{number}", fields
+
+
+def read_hub(name: str, config: str, splits: list[str]) -> dict[str, list[Record]]:
+    """The records of these splits of a dataset on the Hugging Face hub."""
+    try:
+        from datasets import load_dataset
+
+        data = load_dataset(name, config)
+        tables = {split: data[split] for split in splits}
+    except Exception as error:  # whatever network, cache or library raise: the cure is the same
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{name} could not be loaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{why:.200}): check the network, or pass --source with a folder that holds its files."
+        ) from error
+    return {
+        split: [(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(rows, start=1)]
+        for split, rows in tables.items()
+    }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_splits(
+    folder: Path, splits: dict[str, Split], columns: pa.Schema, facts: dict[str, dict[str, Any]]
+) -> None:
+    """Writes <split>.parquet and, with its hash, counts and `facts`, <split>.json for each split.
+
+    All files are written under temporary names in the same folder before the first gets its own
+    name, so an error leaves what was there. Nothing in them depends on time or place.
+    """
+    ready: list[tuple[Path, Path]] = []
+
+    def temporary(name: str) -> Path:
+        ready.append((folder / f".{name}.{os.getpid()}.tmp", folder / name))
+        return ready[-1][0]
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, result in splits.items():
+            parquet = temporary(f"{split}.parquet")
+            pq.write_table(pa.Table.from_pylist(result.rows, columns), parquet)
+            report = {
+                "rows": {"read": result.read, "taken": len(result.rows), "dropped": result.dropped},
+                "parquet": {"file": f"{split}.parquet", "sha256": sha256(parquet)},
+                "versions": {"pyarrow": pa.__version__},
+            }
+            text = json.dumps(facts[split] | report, indent=2, ensure_ascii=False)
+            temporary(f"{split}.json").write_text(text + "\n", encoding="utf-8")
+        for source, target in ready:
+            os.replace(source, target)
+    except OSError as error:
+        raise ValueError(
+            f"--local_save_dir {folder} cannot be written ({error.strerror or error}): "
+            "choose another folder, or make room."
+        ) from error
+    finally:
+        for source, _ in ready:
+            source.unlink(missing_ok=True)
+
+
+def tell(split: str, result: Split, path: Path) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in result.dropped.items() if count)
+    print(
+        f"{split}: {result.read} rows read, {len(result.rows)} taken, "
+        f"{sum(result.dropped.values())} dropped{f' ({reasons})' if reasons else ''} -> {path}"
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script: what is wrong with its input is one sentence on stderr and exit code 2."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,84 @@
+"""Fewer processes and copies between a prompt and its rollout, for a machine with few cores.
+
+verl's agent loop is made for slow generations on many cores: each response builds an agent loop
+through Hydra, asks a load balancer in another process for a server, and ships its tensors to a
+reward process. With a small model on two cores that costs more than decoding. `LeanAgentLoopManager`
+goes in at verl's hook `actor_rollout_ref.rollout.agent.agent_loop_manager_class`; the agent loop,
+vLLM server, reward manager and TransferQueue it uses are verl's own, and so are their results.
+"""
+
+from __future__ import annotations
+
+import ray
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.workers.rollout.llm_server import LLMServerClient
+
+
+class OneReplicaClient(LLMServerClient):
+    """With one replica there is nothing to balance: ask the load balancer once."""
+
+    _only = None
+
+    async def _acquire_server(self, request_id, **extra):
+        if self._only is None:
+            self._only = await super()._acquire_server(request_id, **extra)
+        return self._only
+
+    def _release_server(self, server_id, request_id=None):
+        pass
+
+
+class _InProcess:
+    """Stands where verl expects a Ray actor method: `.remote(x)` gives something to await."""
+
+    def __init__(self, method):
+        self.remote = method
+
+
+class InProcessReward:
+    """verl's reward worker in this process, behind the handle that verl's agent loop calls."""
+
+    def __init__(self, config):
+        self.compute_score = _InProcess(RewardLoopWorker(config).compute_score)
+
+
+class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+    """One agent loop for the worker's lifetime, rewards in this process, no balancing of one."""
+
+    def __init__(self, config, llm_client, *args, **kwargs):
+        super().__init__(config, llm_client, *args, **kwargs)
+        trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
+        if trainer.nnodes * trainer.n_gpus_per_node == rollout.tensor_model_parallel_size:
+            self.llm_client = OneReplicaClient(config, llm_client._load_balancer)
+        if self.reward_loop_worker_handles is not None and not config.reward.reward_model.enable:
+            self.reward_loop_worker_handles = [InProcessReward(config)]
+        self._single_turn: SingleTurnAgentLoop | None = None
+
+    async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, trace=True, **row):
+        if agent_name != "single_turn_agent" or self.rollout_config.trace.backend is not None:
+            return await super()._run_agent_loop(
+                sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
+            )
+        if self._single_turn is None:  # it keeps nothing between two runs
+            self._single_turn = SingleTurnAgentLoop(
+                trainer_config=DictConfigWrap(self.config),
+                server_manager=self.llm_client,
+                tokenizer=self.tokenizer,
+                processor=self.processor,
+                hf_model_type=self.hf_model_type,
+                dataset_cls=self.dataset_cls,
+                data_config=DictConfigWrap(self.config.data),
+                tools=ToolListWrap(self.tools),
+            )
+        # verl's generate() removes keys from the sampling parameters that it is given
+        output = await self._single_turn.run(dict(sampling_params), **row)
+        return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+
+
+class LeanAgentLoopManager(AgentLoopManagerTQ):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(LeanAgentLoopWorker)

@@ -1,0 +1,151 @@
+"""Signed sums: the reasoning task of the CPU runs, with checkable answers and graded difficulty.
+
+Pure: no files, no torch. `data_prep/arithmetic.py` writes its problems as verl parquet and
+`recipe.cpu.warm_start` teaches a small model its worked solutions.
+
+A problem is a sum of signed integers, for example `7-12+9`. A worked solution takes the terms in
+any order that never goes below zero and writes the running total after each: `9+7=16-12=4`. The
+answer is the last number. Every order is right, so a policy has many ways to be right and its
+entropy has something to lose; and each further term is one more chance to slip or to forget a term,
+so difficulty is graded.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import NamedTuple
+
+
+class Level(NamedTuple):
+    """`terms` summands, each from 1 to `largest` in size."""
+
+    terms: int
+    largest: int
+
+
+LEVELS = {
+    1: Level(2, 30),
+    2: Level(3, 9),
+    3: Level(3, 20),
+    4: Level(4, 9),
+    5: Level(4, 20),
+    6: Level(5, 9),
+}
+# all characters of prompts and solutions; a newline is there for the chat template
+ALPHABET = "0123456789+-=\n"
+# characters of the longest worked solution, `20+20=40+20=60+20=80` or `9+9=18+9=27+9=36+9=45`
+LONGEST_SOLUTION = 21
+
+_NUMBER = re.compile(r"[+-]?\d+")
+_PROMPT = re.compile(r"\d+([+-]\d+)+")
+
+
+class Problem(NamedTuple):
+    level: int
+    terms: tuple[int, ...]
+
+    @property
+    def prompt(self) -> str:
+        """`7-12+9`: the first term is positive and has no sign."""
+        return "".join(f"{term:+d}" for term in self.terms).removeprefix("+")
+
+    @property
+    def answer(self) -> str:
+        return str(sum(self.terms))
+
+
+def parse(prompt: str) -> tuple[int, ...]:
+    """The terms of a prompt: the inverse of `Problem.prompt`."""
+    if not _PROMPT.fullmatch(prompt):
+        raise ValueError(
+            f"prompt {prompt!r} is not a sum such as 7-12+9: write the data with "
+            "data_prep/arithmetic.py."
+        )
+    return tuple(int(term) for term in _NUMBER.findall(prompt))
+
+
+def draw(level: int, rng: random.Random) -> Problem:
+    """A problem of this level whose answer is not negative, each sign plus with probability 0.6."""
+    terms, largest = LEVELS[level]
+    while True:
+        sizes = [rng.randint(1, largest) for _ in range(terms)]
+        signed = [sizes[0]] + [size if rng.random() < 0.6 else -size for size in sizes[1:]]
+        if sum(signed) >= 0:
+            return Problem(level, tuple(signed))
+
+
+def solution(terms: tuple[int, ...], rng: random.Random) -> str:
+    """A worked solution in a random order: `first` then `±term=total` for each further term.
+
+    The next term is any one left that keeps the running total at zero or above. There always is
+    one: a positive term, or, once only negative ones are left, each of them, since the answer is
+    not negative.
+
+    Args:
+        terms: the signed summands, their sum not negative.
+        rng: the source of the order.
+    Returns:
+        for example `9+7=16-12=4` for the terms (7, -12, 9).
+    """
+    if sum(terms) < 0:
+        raise ValueError(f"terms {terms} have a negative sum: draw them with recipe.cpu.task.draw.")
+    left, total, text = list(terms), 0, ""
+    while left:
+        allowed = [i for i, term in enumerate(left) if total + term >= 0]
+        term = left.pop(rng.choice(allowed))
+        total += term
+        text += f"{term:+d}={total}" if text else str(term)
+    return text
+
+
+def final_answer(response: str) -> str | None:
+    """The last number of a response as the judge reads it, or None: a minus sign counts as part of
+    the number only where no digit stands before it (`12-3` ends in 3, `=-3` in -3)."""
+    found = re.findall(r"(?<!\d)-?\d+", response)
+    return str(int(found[-1])) if found else None
+
+
+def problems(seed: int, train_size: int, test_size: int) -> tuple[list[Problem], list[Problem]]:
+    """The two splits, level after level in turn (1, 2, …, 6, 1, 2, …).
+
+    A problem of the test split occurs in the train split under no order of its terms; within a
+    split no prompt occurs twice, and no two test problems have the same terms. The test split does
+    not depend on `train_size`, and a longer train split begins with the shorter one.
+
+    Args:
+        seed: decides both splits.
+        train_size, test_size: numbers of problems; a level has room for a few hundred in the test
+            split and about a thousand in the train split.
+    Returns:
+        (train, test)
+    """
+    for name, size in (("train_size", train_size), ("test_size", test_size)):
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1.")
+
+    def fill(split: str, size: int, key, taken: set) -> list[Problem]:
+        rng = {level: random.Random(f"{seed}/{split}/{level}") for level in LEVELS}
+        chosen = []
+        for i in range(size):
+            level = 1 + i % len(LEVELS)
+            for _ in range(2000):
+                problem = draw(level, rng[level])
+                if key(problem) not in taken and not (split == "train" and same(problem) in held):
+                    break
+            else:
+                raise ValueError(
+                    f"{split}_size={size} asks for more different problems than level {level} has: "
+                    f"choose at most about {i}."
+                )
+            taken.add(key(problem))
+            chosen.append(problem)
+        return chosen
+
+    def same(problem: Problem) -> tuple[int, ...]:
+        return tuple(sorted(problem.terms))
+
+    held: set[tuple[int, ...]] = set()
+    test = fill("test", test_size, same, held)
+    train = fill("train", train_size, lambda problem: problem.terms, set())
+    return train, test

@@ -1,0 +1,359 @@
+"""Build the small model of the CPU runs and warm-start it: `python -m recipe.cpu.warm_start`.
+
+A qwen2 model of about a million parameters with a character tokenizer is trained on worked
+solutions (`recipe.cpu.task`) of the train split, just until it solves about a third of the problems
+when it samples at temperature 1. What is left to learn, and the entropy that is left, are for
+reinforcement learning. The folder is an ordinary Hugging Face checkpoint; it is used again as long
+as data, settings and files are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+# threads that wait by sleeping: on busy cores spinning ones are many times slower (before torch)
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pandas as pd
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from recipe.cpu import cached_folder, task
+from recipe.cpu.sampling import sample
+
+PAD, UNKNOWN, START, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_end|>"
+ROLES = ("system", "user", "assistant")
+# verl's Qwen message builder looks for <|im_end|> and for a newline of one token
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# a worked solution and its end token, and two characters to spare
+RESPONSE_TOKENS = task.LONGEST_SOLUTION + 3
+SAMPLES = 8  # per test prompt, in the report
+GOOD_PASS_RATE = (0.2, 0.5)  # where a warm start is a good start for reinforcement learning
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model is warm-started; every value is our choice, found by trial."""
+
+    seed: int = 0
+    steps: int = 1500  # at most; the target is reached well before
+    target: float = 0.35  # pass rate on held-out train problems at which training stops
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    learning_rate_warmup: int = 50  # steps
+    level_weights: tuple[float, ...] = (2, 2, 1, 1.5, 0.7, 0.8)  # easy levels are seen more often
+    check_from: int = 400  # steps before the first look at the pass rate
+    check_every: int = 50
+    check_problems: int = 20  # per level, taken out of the train split
+    check_samples: int = 2  # per problem
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4  # head size 32, the smallest that vLLM's CPU attention has
+    mlp_size: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "check_from", "check_every", "check_problems"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if not 0 < self.target < 1:
+            raise ValueError(f"target={self.target} must lie between 0 and 1: it is a pass rate.")
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each character of the task, one for each role, and four special tokens."""
+    special = [PAD, UNKNOWN, START, END, *ROLES]
+    vocabulary = {token: i for i, token in enumerate([*special, *task.ALPHABET])}
+    characters = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    characters.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=characters,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        bos_token=START,
+        eos_token=END,
+        extra_special_tokens=list(ROLES),
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """Fresh weights from `settings.seed`; the vocabulary is exactly the tokenizer's."""
+    torch.manual_seed(settings.seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.mlp_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=256,
+        # ours: 0.02, the default, is small for such a narrow model and slows the start
+        initializer_range=0.06,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: task.Problem) -> list[int]:
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": problem.prompt}],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+
+
+def read_problems(file: Path) -> list[task.Problem]:
+    """The problems of a parquet file that `data_prep/arithmetic.py` wrote."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist: write it with `python data_prep/arithmetic.py "
+            f"--local_save_dir {file.parent}`."
+        )
+    rows = pd.read_parquet(file)
+    found = [
+        task.Problem(int(extra["level"]), task.parse(prompt[0]["content"]))
+        for extra, prompt in zip(rows["extra_info"], rows["prompt"], strict=True)
+    ]
+    return found
+
+
+def hold_out(
+    problems: Iterable[task.Problem], per_level: int
+) -> tuple[list[task.Problem], list[task.Problem]]:
+    """(the rest, the first `per_level` problems of each level)."""
+    rest: list[task.Problem] = []
+    held: list[task.Problem] = []
+    count = dict.fromkeys(task.LEVELS, 0)
+    for problem in problems:
+        count[problem.level] += 1
+        (held if count[problem.level] <= per_level else rest).append(problem)
+    return rest, held
+
+
+def batches(
+    problems: list[task.Problem], tokenizer: PreTrainedTokenizerFast, settings: Settings
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (input ids, labels), labels -100 outside the solution and its end token.
+
+    Levels are drawn with `level_weights`, problems evenly within a level, and each time with a new
+    worked solution.
+    """
+    rng = random.Random(f"{settings.seed}/batches")
+    by_level: dict[int, list[task.Problem]] = {}
+    for problem in problems:
+        by_level.setdefault(problem.level, []).append(problem)
+    levels = sorted(by_level)
+    weights = [settings.level_weights[level - 1] for level in levels]
+    while True:
+        ids, labels = [], []
+        for level in rng.choices(levels, weights, k=settings.batch_size):
+            problem = rng.choice(by_level[level])
+            prompt = prompt_ids(tokenizer, problem)
+            answer = tokenizer.encode(task.solution(problem.terms, rng) + END)
+            ids.append(torch.tensor(prompt + answer))
+            labels.append(torch.tensor([-100] * len(prompt) + answer))
+        pad = torch.nn.utils.rnn.pad_sequence
+        yield (
+            pad(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+            pad(labels, batch_first=True, padding_value=-100),
+        )
+
+
+def measure(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    problems: list[task.Problem],
+    samples: int,
+    seed: int,
+) -> dict:
+    """Sample `samples` responses to each problem at temperature 1 and judge their last number.
+
+    Returns:
+        pass_rate; pass_rate_by_level; never_solved and always_solved, the shares of problems that
+        none or all of the samples solve; entropy, the mean over tokens in nats; response_length,
+        the mean in tokens.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    repeated = [problem for problem in problems for _ in range(samples)]
+    passed, entropy, tokens = [], 0.0, 0
+    for start in range(0, len(repeated), 512):
+        part = repeated[start : start + 512]
+        prompts = [prompt_ids(tokenizer, problem) for problem in part]
+        out = sample(model, prompts, RESPONSE_TOKENS, tokenizer.eos_token_id, generator)
+        texts = tokenizer.batch_decode(out.tokens_BT, skip_special_tokens=True)
+        passed += [
+            task.final_answer(text) == problem.answer
+            for text, problem in zip(texts, part, strict=True)
+        ]
+        entropy += (out.entropies_BT * out.mask_BT).sum().item()
+        tokens += int(out.mask_BT.sum())
+    rates = torch.tensor(passed, dtype=torch.float64).view(-1, samples).mean(1)
+    levels = torch.tensor([problem.level for problem in problems])
+    return {
+        "pass_rate": rates.mean().item(),
+        "pass_rate_by_level": {
+            str(level): rates[levels == level].mean().item() for level in levels.unique().tolist()
+        },
+        "never_solved": (rates == 0).double().mean().item(),
+        "always_solved": (rates == 1).double().mean().item(),
+        "entropy": entropy / tokens,
+        "response_length": tokens / len(repeated),
+        "samples": samples,
+        "problems": len(problems),
+    }
+
+
+def train(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    problems: list[task.Problem],
+    settings: Settings,
+) -> int:
+    """Train in place until the pass rate on held-out problems reaches the target.
+
+    Returns:
+        the number of steps, `settings.steps` if the target was not reached.
+    """
+    seen, held = hold_out(problems, settings.check_problems)
+    if {problem.level for problem in seen} != set(task.LEVELS):
+        raise ValueError(
+            f"the train split has {len(problems)} problems, too few to keep "
+            f"{settings.check_problems} of each level back: write it with a larger --train_size."
+        )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
+    warmup = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / settings.learning_rate_warmup)
+    )
+    data = batches(seen, tokenizer, settings)
+    bar = tqdm(
+        range(1, settings.steps + 1),
+        desc=f"warm start, to pass rate {settings.target}",
+        unit="step",
+        mininterval=1.0,
+    )
+    shown: dict[str, str] = {}
+    for step in bar:
+        ids, labels = next(data)
+        logits = model(input_ids=ids).logits[:, :-1]
+        loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        warmup.step()
+        if step % 10 == 0:
+            shown["loss"] = f"{loss.item():.2f}"
+        if step >= settings.check_from and step % settings.check_every == 0:
+            checked = measure(model, tokenizer, held, settings.check_samples, settings.seed + step)
+            shown["pass_rate"] = f"{checked['pass_rate']:.2f}"
+            if checked["pass_rate"] >= settings.target:
+                bar.set_postfix(shown)
+                break
+        bar.set_postfix(shown, refresh=False)
+    bar.close()
+    return step
+
+
+def make(folder: Path, data: Path, settings: Settings) -> dict:
+    """Train, save the checkpoint into `folder`, and measure the model on the test split."""
+    test = read_problems(data / "test.parquet")
+    tokenizer = make_tokenizer()
+    model = make_model(settings, tokenizer)
+    steps = train(model, tokenizer, read_problems(data / "train.parquet"), settings)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    report = {"parameters": model.num_parameters(), "steps": steps}
+    return report | measure(model, tokenizer, test, SAMPLES, settings.seed)
+
+
+def summary(report: dict) -> str:
+    """The report in a few lines for the terminal."""
+    lines = [
+        f"{report['parameters']:,} parameters, {report['steps']} supervised steps",
+        f"pass rate {report['pass_rate']:.3f} over {report['problems']} test problems x "
+        f"{report['samples']} samples at temperature 1",
+        *(
+            f"  level {level} ({task.LEVELS[int(level)].terms} terms up to "
+            f"{task.LEVELS[int(level)].largest}): {rate:.3f}"
+            for level, rate in report["pass_rate_by_level"].items()
+        ),
+        f"never solved {report['never_solved']:.3f}, always solved {report['always_solved']:.3f}",
+        f"entropy {report['entropy']:.3f} nats per token, "
+        f"response length {report['response_length']:.1f} tokens",
+    ]
+    low, high = GOOD_PASS_RATE
+    if not low <= report["pass_rate"] <= high:
+        lines.append(
+            f"warning: the pass rate is not between {low} and {high}, so reinforcement learning "
+            "has little to work with: leave --steps at its default, or set another --target."
+        )
+    return "\n".join(lines)
+
+
+def warm_start(out: Path, data: Path, settings: Settings, force: bool = False) -> tuple[dict, bool]:
+    """The checkpoint of these data and settings in `out`: (report, whether it was built now)."""
+    data = Path(data).expanduser()
+    files = [data / "train.parquet", data / "test.parquet"]
+    for file in files:
+        read_problems(file)  # names what is missing before anything is built
+    key = {
+        "made_by": "recipe.cpu.warm_start 1",  # count up when the same settings give other weights
+        "settings": asdict(settings),
+        "data": {file.name: cached_folder.sha256(file) for file in files},
+    }
+    return cached_folder.build(out, key, lambda folder: make(folder, data, settings), force)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.cpu.warm_start",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = Settings()
+    parser.add_argument("--out", type=Path, default=Path("~/models/arithmetic-1m"))
+    parser.add_argument("--data", type=Path, default=Path("~/data/arithmetic"))
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--steps", type=int, default=default.steps, help="at most")
+    parser.add_argument("--target", type=float, default=default.target, help="pass rate to stop at")
+    parser.add_argument("--force", action="store_true", help="build again")
+    args = parser.parse_args(arguments)
+    try:
+        settings = replace(default, seed=args.seed, steps=args.steps, target=args.target)
+        report, built = warm_start(args.out, args.data, settings, args.force)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+    print(f"{'built' if built else 'reused'} {args.out.expanduser()}")
+    print(summary(report))
+
+
+if __name__ == "__main__":
+    main()
