@@ -63,7 +63,8 @@ def main() -> None:
     print(f"{len(ours)} pairs of steps; median seconds of each phase")
     for phase in PHASES:
         a, b = ([row[f"timing_s/{phase}"] for row in kind] for kind in (ours, plain))
-        print(f"  {phase:<15} recipe {statistics.median(a):6.3f}   plain {statistics.median(b):6.3f}")
+        medians = f"recipe {statistics.median(a):6.3f}   plain {statistics.median(b):6.3f}"
+        print(f"  {phase:<15} {medians}")
     a, b = ([row["timing_s/step"] for row in kind] for kind in (ours, plain))
     ratios = [x / y for x, y in zip(a, b, strict=False)]
     # what the recipe adds lies in these two phases; the rest of a step is the same code

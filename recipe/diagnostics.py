@@ -1,7 +1,7 @@
-"""What AsymGRPO's paper watches (arXiv 2604.04894, sec. 3 and App. B), as pure functions on tensors.
+"""What AsymGRPO's paper watches (arXiv 2604.04894, sec. 3 and App. B), as pure functions.
 
-Axes: B rows (rollouts), T response tokens. Every function takes the rollout policy's own numbers, so
-nothing here needs a forward pass; only `log_prob_gain` compares two policies.
+Axes: B rows (rollouts), T response tokens. Every function takes the rollout policy's own numbers,
+so nothing here needs a forward pass; only `log_prob_gain` compares two policies.
 A quantity that no row defines (no right rollout in the batch, say) is left out of the result rather
 than logged as zero.
 """

@@ -3,9 +3,9 @@
     python -m recipe.launch asymgrpo [--dry-run] [--print-config] [key=value ...]
 
 The first word names a folder of recipe/ with a yaml of the same name; the rest are Hydra overrides
-(`machine=cpu` chooses recipe/machine/cpu.yaml). The same config also runs without this module, as
-`python -m verl.trainer.main_ppo --config-path=$PWD/recipe --config-name=asymgrpo/asymgrpo`, but then
-unchecked.
+(`machine=cpu` chooses recipe/machine/cpu.yaml). Without this module, and so unchecked, the same
+config runs as
+    python -m verl.trainer.main_ppo --config-path=$PWD/recipe --config-name=asymgrpo/asymgrpo
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compose(name: str, overrides: list[str]):
 
 
 def next_metrics_file(run_dir: Path) -> Path:
-    """verl's file logger truncates what it opens, so every start of a run gets a file of its own."""
+    """verl's file logger truncates what it opens, so every start of a run gets its own file."""
     taken = [int(path.stem) for path in run_dir.glob("metrics/[0-9]*.jsonl")]
     return run_dir / "metrics" / f"{max(taken, default=-1) + 1:03d}.jsonl"
 

@@ -28,9 +28,9 @@ def registrations(config: DictConfig | None = None) -> None:
         missing.append(f"trainer {TRAINER}")
     if missing:
         raise RuntimeError(
-            f"The recipes are not registered with verl ({', '.join(missing)}): install this package "
-            "in the environment that runs verl (`bash setup.sh cpu` or `bash setup.sh gpu`), check "
-            "that VERL_USE_EXTERNAL_PLUGINS is unset or auto, and run `python -c 'import "
+            f"The recipes are not registered with verl ({', '.join(missing)}): install this "
+            "package in the environment that runs verl (`bash setup.sh cpu`, `bash setup.sh gpu`), "
+            "check that VERL_USE_EXTERNAL_PLUGINS is unset or auto, and run `python -c 'import "
             "recipe.plugin'` to see why the plugin does not load."
         )
 
@@ -50,7 +50,7 @@ def trainer(config: DictConfig) -> None:
         )
     if settings.poll_interval <= 0:
         raise ValueError(
-            f"trainer.v1.{TRAINER}.poll_interval={settings.poll_interval} must be above 0 (seconds)."
+            f"trainer.v1.{TRAINER}.poll_interval={settings.poll_interval} must be above 0 seconds."
         )
 
 
@@ -131,11 +131,19 @@ def model(config: DictConfig) -> None:
         for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     ):
         raise FileNotFoundError(
-            f"actor_rollout_ref.model.path={tokenizer_path} has no tokenizer (tokenizer.json): copy "
-            "the model's tokenizer files there or set actor_rollout_ref.model.tokenizer_path."
+            f"actor_rollout_ref.model.path={tokenizer_path} has no tokenizer (tokenizer.json): "
+            "copy the model's tokenizer files there or set actor_rollout_ref.model.tokenizer_path."
         )
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
-    tokens = len(AutoTokenizer.from_pretrained(tokenizer_folder))
+    hf_config = AutoConfig.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    vocabulary, tokens = hf_config.vocab_size, len(tokenizer)
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    if hf_config.model_type.startswith("qwen") and len(newline) != 1:
+        raise ValueError(
+            f"actor_rollout_ref.model.path={path} is a {hf_config.model_type} model whose "
+            f"tokenizer makes {len(newline)} tokens of a newline, and verl's agent loop needs exactly one: "
+            "use the tokenizer that belongs to the model."
+        )
     if vocabulary < tokens:
         raise ValueError(
             f"actor_rollout_ref.model.path={path} has vocab_size {vocabulary}, less than the "
@@ -168,7 +176,7 @@ def batches(config: DictConfig) -> None:
     if prompts % actor.ppo_mini_batch_size:
         raise ValueError(
             f"data.train_batch_size={prompts} is not a multiple of actor_rollout_ref.actor."
-            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} (both in prompts): change one of them."
+            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} (both in prompts): change one."
         )
     if actor.ppo_mini_batch_size * rollout.n % ranks:
         raise ValueError(

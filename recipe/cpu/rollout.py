@@ -2,9 +2,10 @@
 
 verl's agent loop is made for slow generations on many cores: each response builds an agent loop
 through Hydra, asks a load balancer in another process for a server, and ships its tensors to a
-reward process. With a small model on two cores that costs more than decoding. `LeanAgentLoopManager`
-goes in at verl's hook `actor_rollout_ref.rollout.agent.agent_loop_manager_class`; the agent loop,
-vLLM server, reward manager and TransferQueue it uses are verl's own, and so are their results.
+reward process. With a small model on two cores that costs more than decoding.
+`LeanAgentLoopManager` goes in at verl's hook
+`actor_rollout_ref.rollout.agent.agent_loop_manager_class`; the agent loop, vLLM server, reward
+manager and TransferQueue that it uses are verl's own, and so are their results.
 """
 
 from __future__ import annotations

@@ -21,15 +21,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pandas as pd
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recipe.cpu import cached_folder, task
 from recipe.cpu.sampling import sample
 
-PAD, UNKNOWN, START, END = "<|endoftext|>", "<|unknown|>", "<|im_start|>", "<|im_end|>"
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("system", "user", "assistant")
 # verl's Qwen message builder looks for <|im_end|> and for a newline of one token
 CHAT_TEMPLATE = (
@@ -50,11 +49,11 @@ class Settings:
 
     seed: int = 0
     steps: int = 1500  # at most; the target is reached well before
-    target: float = 0.35  # pass rate on held-out train problems at which training stops
+    target: float = 0.33  # pass rate on held-out train problems at which training stops
     batch_size: int = 32
     learning_rate: float = 2e-3
     learning_rate_warmup: int = 50  # steps
-    level_weights: tuple[float, ...] = (2, 2, 1, 1.5, 0.7, 0.8)  # easy levels are seen more often
+    level_weights: tuple[float, ...] = (3, 2, 1.5, 1, 0.8, 0.7)  # easy levels are seen more often
     check_from: int = 400  # steps before the first look at the pass rate
     check_every: int = 50
     check_problems: int = 20  # per level, taken out of the train split
@@ -72,27 +71,29 @@ class Settings:
             raise ValueError(f"target={self.target} must lie between 0 and 1: it is a pass rate.")
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each character of the task, one for each role, and four special tokens."""
-    special = [PAD, UNKNOWN, START, END, *ROLES]
-    vocabulary = {token: i for i, token in enumerate([*special, *task.ALPHABET])}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    characters.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=characters,
+def make_tokenizer() -> Qwen2Tokenizer:
+    """One token for each character of the task and for each role, and three special tokens.
+
+    It is Qwen2's own tokenizer without merges, because AutoTokenizer takes that class for every
+    qwen2 model, whatever its files say. It drops characters that the task does not use.
+    """
+    special = [PAD, START, END, *ROLES]
+    # byte-level pieces stand for characters; only the newline's looks different
+    pieces = [piece.replace("\n", "Ċ") for piece in task.ALPHABET]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate([*special, *pieces])},
+        merges=[],
         pad_token=PAD,
-        unk_token=UNKNOWN,
+        unk_token=PAD,
         bos_token=START,
         eos_token=END,
         extra_special_tokens=list(ROLES),
-        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
-def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+def make_model(settings: Settings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     """Fresh weights from `settings.seed`; the vocabulary is exactly the tokenizer's."""
     torch.manual_seed(settings.seed)
     config = Qwen2Config(
@@ -114,7 +115,7 @@ def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> Qwen2F
     return Qwen2ForCausalLM(config)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: task.Problem) -> list[int]:
+def prompt_ids(tokenizer: Qwen2Tokenizer, problem: task.Problem) -> list[int]:
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": problem.prompt}],
         add_generation_prompt=True,
@@ -151,7 +152,7 @@ def hold_out(
 
 
 def batches(
-    problems: list[task.Problem], tokenizer: PreTrainedTokenizerFast, settings: Settings
+    problems: list[task.Problem], tokenizer: Qwen2Tokenizer, settings: Settings
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input ids, labels), labels -100 outside the solution and its end token.
 
@@ -181,7 +182,7 @@ def batches(
 
 def measure(
     model: Qwen2ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Qwen2Tokenizer,
     problems: list[task.Problem],
     samples: int,
     seed: int,
@@ -225,7 +226,7 @@ def measure(
 
 def train(
     model: Qwen2ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Qwen2Tokenizer,
     problems: list[task.Problem],
     settings: Settings,
 ) -> int:

