@@ -141,8 +141,8 @@ def model(config: DictConfig) -> None:
     if hf_config.model_type.startswith("qwen") and len(newline) != 1:
         raise ValueError(
             f"actor_rollout_ref.model.path={path} is a {hf_config.model_type} model whose "
-            f"tokenizer makes {len(newline)} tokens of a newline, and verl's agent loop needs exactly one: "
-            "use the tokenizer that belongs to the model."
+            f"tokenizer makes {len(newline)} tokens of a newline, and verl's agent loop needs "
+            "exactly one: use the tokenizer that belongs to the model."
         )
     if vocabulary < tokens:
         raise ValueError(

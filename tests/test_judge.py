@@ -70,7 +70,7 @@ def nothing_left_behind():
         (r"\\boxed{5}", "5"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{\boxed{5}}", "5"),
-        (r"\boxed{5} Put it in \boxed{}.", "5"),
+        (r"\boxed{5}, with 1 number in \boxed{ }.", "5"),
         (r"\boxed{5} and, cut off, \boxed{6", "5"),
         (r"\boxed{5} } and more } closing", "5"),
         (r"{ never closed \boxed{5}", "5"),
@@ -311,6 +311,11 @@ def test_no_text_raises(response, gold):
     json.dumps(result, ensure_ascii=False).encode()  # as verl writes it
 
 
+def test_half_a_character_does_not_reach_verls_files():
+    result = compute_score("any", "\\boxed{\\text{a\ud800}}", r"\text{b}")
+    assert result["pred"] == r"\text{a?}"
+
+
 # ------------------------------------------------------------------ it cannot hang
 
 
@@ -323,6 +328,19 @@ def test_a_hanging_answer_is_wrong_in_a_thread_and_the_next_one_is_judged():
         assert 1 <= seconds < 20  # one of CPU time, and starting the child
         assert not children()
         assert threads.submit(right, r"\boxed{1+x}", "x+1", time_limit=1.0).result(60)
+
+
+@pytest.mark.parametrize(
+    ("factor", "number"), [(100, signal.SIGPROF), (0.1, signal.SIGALRM)], ids=["cpu", "wall"]
+)
+def test_the_kernel_ends_a_child_at_its_limits(monkeypatch, factor, number):
+    monkeypatch.setattr(judge_pool, "WALL_FACTOR", factor)
+    child = judge_pool.Child(1.0, 1024)
+    try:
+        assert child.ask({"gold": "5", "answer": HANGS}) is None
+        assert child.process.wait(5) == -number
+    finally:
+        child.close()
 
 
 def test_the_parent_itself_ends_a_child_that_does_not_end(monkeypatch):
@@ -343,7 +361,7 @@ def test_memory_is_bounded():
         lines = Path(f"/proc/{child.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmPeak")) // 1024
 
-    small, large = judge_pool.Child(20, 200), judge_pool.Child(20, 1024)
+    small, large = judge_pool.Child(8, 200), judge_pool.Child(8, 1024)
     try:
         assert small.ask({"gold": "5", "answer": GROWS}) in ({"equal": False, "parsed": True}, None)
         if small.process.poll() is None:

@@ -53,11 +53,12 @@ def gguf_file(package: str = PACKAGE) -> Path:
 
 
 def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, clean_up_tokenization_spaces=False
-    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # the reader takes <|im_start|> for the end token; the model ends its turn with <|im_end|>
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    # true would strip spaces before punctuation, and transformers warns at every load
+    tokenizer.clean_up_tokenization_spaces = False
+    tokenizer.init_kwargs["clean_up_tokenization_spaces"] = False
     tokenizer.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
     newline = tokenizer.encode("\n", add_special_tokens=False)
     if len(newline) != 1:

@@ -53,7 +53,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 2e-3
     learning_rate_warmup: int = 50  # steps
-    level_weights: tuple[float, ...] = (3, 2, 1.5, 1, 0.8, 0.7)  # easy levels are seen more often
+    level_weights: tuple[float, ...] = (4, 3, 1.5, 0.8, 0.6, 0.5)  # easy levels are seen more often
     check_from: int = 400  # steps before the first look at the pass rate
     check_every: int = 50
     check_problems: int = 20  # per level, taken out of the train split

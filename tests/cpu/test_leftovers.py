@@ -8,9 +8,7 @@ import pytest
 
 from recipe.cpu import leftovers
 
-pytestmark = pytest.mark.skipif(
-    not leftovers.SEGMENTS.is_dir(), reason="needs /dev/shm (Linux)"
-)
+pytestmark = pytest.mark.skipif(not leftovers.SEGMENTS.is_dir(), reason="needs /dev/shm (Linux)")
 
 HOLD = """
 import sys, time

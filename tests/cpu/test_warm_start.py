@@ -118,6 +118,7 @@ def test_only_the_solution_and_its_end_are_trained(tokenizer):
         terms = task.parse(prompt.removeprefix("<|im_start|>user\n").removesuffix("<|im_end|>\n"))
         solution = tokenizer.decode(target[trained])
         assert solution.endswith("<|im_end|>")
+        assert "<|im_start|>" not in solution
         assert task.final_answer(solution.removesuffix("<|im_end|>")) == str(sum(terms))
 
 

@@ -127,8 +127,7 @@ def resumed(tmp_path_factory, small) -> Run:
         members = family(process.pid)
         os.kill(members[0].pid, signal.SIGKILL)  # bash has exec'ed python: this is the driver
         process.wait()
-        _, alive = psutil.wait_procs(members, timeout=60)
-        run.survivors = [str(member) for member in alive]
+        _, run.survivors = psutil.wait_procs(members, timeout=30)
         run.latest = (run.folder / "run/latest_checkpointed_iteration.txt").read_text()
     finally:
         for member in family(process.pid):
@@ -160,7 +159,17 @@ def test_rollout_and_actor_agree_on_the_probabilities(resumed):
 
 
 def test_killing_the_driver_leaves_no_process(resumed):
-    assert resumed.survivors == []
+    """At once but for two of Ray's agents, which end when they have missed their parent."""
+    agents = ("ray::RuntimeEnv", "ray::DashboardA")
+    assert all(
+        str(member.name()).startswith(agents) for member in resumed.survivors if alive(member)
+    )
+    psutil.wait_procs(resumed.survivors, timeout=120)
+    assert [str(member) for member in resumed.survivors if alive(member)] == []
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_the_same_command_resumes_after_the_last_checkpoint(resumed):
