@@ -56,7 +56,7 @@ def main() -> None:
         "--local_save_dir", default="~/data/arithmetic", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--train_size", type=int, default=3072, help="default: %(default)s")
+    parser.add_argument("--train_size", type=int, default=6144, help="default: %(default)s")
     parser.add_argument("--test_size", type=int, default=240, help="default: %(default)s")
     args = parser.parse_args()
     folder = Path(args.local_save_dir).expanduser()

@@ -27,9 +27,10 @@ prepare_cpu_task() {
 launch() {
   local recipe=$1
   shift
-  # an address that Ray finds by itself: joins the running cluster instead of starting one
+  # with RAY_ADDRESS Ray joins that cluster, whose resources are not ours to set
   local cluster=()
-  [[ -z ${RAY_ADDRESS:-} ]] || cluster=(ray_kwargs.ray_init.num_cpus=null)
+  [[ -z ${RAY_ADDRESS:-} ]] ||
+    cluster=(ray_kwargs.ray_init.num_cpus=null ++ray_kwargs.ray_init.num_gpus=null)
   exec "$PYTHON" -m recipe.launch "$recipe" \
     "actor_rollout_ref.model.path=$MODEL_PATH" \
     "data.train_files=$TRAIN_FILE" \

@@ -34,6 +34,8 @@ ENVIRONMENT = {
     # for on the cores that it needs (vllm/platforms/cpu.py).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # OpenMP threads that wait by spinning take the cores from the processes that they wait for.
+    "OMP_WAIT_POLICY": "passive",
     # Ray starts its workers at nice 15, where anything else that runs on a laptop starves them,
     # and starts one idle worker a logical slot at once, which costs seconds on few cores.
     "RAY_worker_niceness": "0",

@@ -19,13 +19,14 @@ from verl.workers.rollout.llm_server import LLMServerClient
 
 
 class OneReplicaClient(LLMServerClient):
-    """With one replica there is nothing to balance: ask the load balancer once."""
+    """With one replica there is nothing to balance: its server is found by verl's name for it."""
 
     _only = None
 
     async def _acquire_server(self, request_id, **extra):
         if self._only is None:
-            self._only = await super()._acquire_server(request_id, **extra)
+            name = f"{self.config.actor_rollout_ref.rollout.name}_server_0_0"
+            self._only = name, ray.get_actor(name)
         return self._only
 
     def _release_server(self, server_id, request_id=None):

@@ -24,14 +24,14 @@ class Level(NamedTuple):
     largest: int
 
 
-# in the order of the pass rates that the warm start leaves
+# numbered by length, then size; how hard each is for the warm start is in its report
 LEVELS = {
-    1: Level(2, 20),
+    1: Level(2, 30),
     2: Level(3, 9),
-    3: Level(4, 9),
-    4: Level(3, 20),
-    5: Level(5, 9),
-    6: Level(4, 20),
+    3: Level(3, 20),
+    4: Level(4, 9),
+    5: Level(4, 20),
+    6: Level(5, 9),
 }
 # all characters of prompts and solutions; a newline is there for the chat template
 ALPHABET = "0123456789+-=\n"

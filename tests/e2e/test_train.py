@@ -159,11 +159,7 @@ def test_rollout_and_actor_agree_on_the_probabilities(resumed):
 
 
 def test_killing_the_driver_leaves_no_process(resumed):
-    """At once but for two of Ray's agents, which end when they have missed their parent."""
-    agents = ("ray::RuntimeEnv", "ray::DashboardA")
-    assert all(
-        str(member.name()).startswith(agents) for member in resumed.survivors if alive(member)
-    )
+    """Two of Ray's agents outlive it by a minute or so, until they have missed their parent."""
     psutil.wait_procs(resumed.survivors, timeout=120)
     assert [str(member) for member in resumed.survivors if alive(member)] == []
 
