@@ -14,13 +14,12 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils.groupwise import as_torch_index
 from verl.workers.utils.padding import response_from_nested
 
 from recipe import diagnostics
 from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
 from recipe.asymgrpo.config import AsymGRPOConfig
-from recipe.asymgrpo.register import correctness
+from recipe.asymgrpo.register import correctness, group_index
 
 
 def read_correctness(batch: KVBatchMeta, config: AsymGRPOConfig) -> torch.Tensor:
@@ -101,7 +100,7 @@ class DiagnosticsMixin:
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
         )
-        group_B = as_torch_index(data.pop("uid").tolist(), device="cpu")
+        group_B = group_index(data.pop("uid").tolist())
         correct_B = read_correctness(batch, self.asymgrpo)
         measured = {}
         frequency = self.recipe_settings.log_prob_gain_freq
