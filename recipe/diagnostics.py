@@ -63,10 +63,14 @@ def _group_mean(values_B: torch.Tensor, group_B: torch.Tensor, groups: int) -> t
     return total_P / count_P
 
 
+def group_accuracy(correct_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
+    """(P,) float64: p, the share of right rollouts of each group. Group ids are 0..P-1."""
+    return _group_mean(correct_B.double(), group_B, int(group_B.max()) + 1)
+
+
 def group_outcomes(correct_B: torch.Tensor, group_B: torch.Tensor) -> dict[str, float]:
-    """Shares of groups with every rollout right, and with none right. Group ids are 0..P-1."""
-    groups = int(group_B.max()) + 1
-    p_P = _group_mean(correct_B.double(), group_B, groups)
+    """Shares of groups with every rollout right, and with none right."""
+    p_P = group_accuracy(correct_B, group_B)
     return _present(
         {
             "groups/all_right": (p_P == 1).double().mean(),
@@ -92,12 +96,12 @@ def covariance_by_accuracy(
     length_B = mask_BT.sum(1).clamp(min=1)
     lbar_B = ((log_prob_BT * mask_BT).sum(1) / length_B).double()
     advantage_B = ((advantages_BT * mask_BT).sum(1) / length_B).double()
-    groups = int(group_B.max()) + 1
+    p_P = group_accuracy(correct_B, group_B)
+    groups = len(p_P)
     centred_B = (lbar_B - _group_mean(lbar_B, group_B, groups)[group_B]) * (
         advantage_B - _group_mean(advantage_B, group_B, groups)[group_B]
     )
     cov_P = _group_mean(centred_B, group_B, groups)
-    p_P = _group_mean(correct_B.double(), group_B, groups)
     mixed_P = (p_P > 0) & (p_P < 1)
     # p = k/G is not exact in floating point: a hair below k/8 must not fall one bin short
     bin_P = torch.ceil(p_P * ACCURACY_BINS - 1e-9).long()

@@ -110,21 +110,18 @@ def main(arguments: list[str] | None = None) -> int:
         from recipe import preflight
 
         preflight.check(config)
-    except (ValueError, AssertionError, RuntimeError, OSError) as error:
-        return _refuse(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(error)
+    except (
+        *(ValueError, AssertionError, RuntimeError, OSError),
+        *(HydraException, OmegaConfBaseException),
+    ) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     print(summary(config))
     if known.dry_run:
         print("[recipe] dry run: the config is valid; nothing was started")
         return 0
     train(config)
     return 0
-
-
-def _refuse(error: Exception) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":
