@@ -80,10 +80,13 @@ def train(config) -> None:
             "VERL_FILE_LOGGER_PATH": str(metrics_file),
             "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
         }
+    task_runner = TaskRunnerV1
     if platform.active():
+        from recipe.cpu.runner import LocalTaskRunner as task_runner
+
         leftovers.remove_orphaned_segments()
     try:
-        run_ppo(config, task_runner_class=TaskRunnerV1)
+        run_ppo(config, task_runner_class=task_runner)
     finally:
         if metrics_file.is_file() and metrics_file.stat().st_size:
             print(f"[recipe] curve: {plot.draw(run_dir)}")

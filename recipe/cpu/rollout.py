@@ -10,6 +10,8 @@ manager and TransferQueue that it uses are verl's own, and so are their results.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ray
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
@@ -80,7 +82,37 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
 
+@ray.remote
+class EarlyWorker(LeanAgentLoopWorker):
+    """A worker whose process can start, and import verl, before there is a server to talk to."""
+
+    def __init__(self):
+        pass
+
+    def connect(self, *args) -> None:
+        super().__init__(*args)
+
+
 class LeanAgentLoopManager(AgentLoopManagerTQ):
+    _early: ClassVar[list] = []  # workers of this process's one run, not yet connected
+
+    @classmethod
+    def start_workers(cls, config) -> None:
+        rollout = config.actor_rollout_ref.rollout
+        if rollout.agent.agent_loop_manager_class == f"{cls.__module__}.{cls.__name__}":
+            cls._early = [EarlyWorker.remote() for _ in range(rollout.agent.num_workers)]
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.agent_loop_workers_class = ray.remote(LeanAgentLoopWorker)
+        self.agent_loop_workers_class = self  # verl calls .options(...).remote(...) on it
+
+    def options(self, **placement) -> LeanAgentLoopManager:
+        self._placement = placement
+        return self
+
+    def remote(self, *args):
+        """The handle of a worker for verl's constructor arguments: an early one, or a new one."""
+        early = EarlyWorker.options(**self._placement)
+        worker = self._early.pop() if self._early else early.remote()
+        ray.get(worker.connect.remote(*args))  # so that its error is this one's
+        return worker

@@ -1,0 +1,30 @@
+"""verl's task runner without a process of its own: on few cores each import of verl costs a run's
+start five to ten seconds, and the launching process has done it already.
+
+`run_ppo` of verl takes the task runner as an argument ("for recipe to change TaskRunner") and calls
+it as a Ray actor class; `LocalTaskRunner` answers those calls from this process.
+"""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import ray
+from verl.trainer.main_ppo import TaskRunnerV1
+
+from recipe.cpu.rollout import LeanAgentLoopManager
+
+
+class LocalTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
+    @classmethod
+    def remote(cls) -> SimpleNamespace:
+        """What `run_ppo` holds for an actor: `ray.get(handle.run.remote(config))` runs it here."""
+        run = cls().run
+        return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ray.put(run(config))))
+
+    def run(self, config) -> None:
+        # Ray gives these to the processes that it starts, which this one is not
+        os.environ.update(ray.get_runtime_context().runtime_env.get("env_vars", {}))
+        LeanAgentLoopManager.start_workers(config)
+        super().run(config)
