@@ -118,9 +118,10 @@ def log_prob_gain(
     correct_B: torch.Tensor,
 ) -> dict[str, float]:
     """E[log pi_new(y) - log pi_old(y)] over right rollouts (nats a rollout): what an update gave
-    to the rollouts that it was meant to make likelier. Negative = lazy likelihood displacement."""
+    to the rollouts that it was meant to make likelier. Negative = lazy likelihood displacement.
+    Rows without a response token (padding) are left out."""
     gain_B = ((new_log_prob_BT - old_log_prob_BT) * mask_BT).sum(1)
-    return _present({"log_prob_gain/right": gain_B[correct_B].mean()})
+    return _present({"log_prob_gain/right": gain_B[correct_B & mask_BT.any(1)].mean()})
 
 
 def rollout_diagnostics(

@@ -76,9 +76,11 @@ def train(config) -> None:
     metrics_file.parent.mkdir(parents=True, exist_ok=True)
     with open_dict(config):
         config.trainer.default_local_dir = str(run_dir)
-        config.ray_kwargs.ray_init.runtime_env.env_vars = {
+        runtime_env = config.ray_kwargs.ray_init.runtime_env
+        runtime_env.env_vars = {
             "VERL_FILE_LOGGER_PATH": str(metrics_file),
             "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
+            **(runtime_env.get("env_vars") or {}),  # the user's own win
         }
     task_runner = TaskRunnerV1
     if platform.active():

@@ -7,6 +7,10 @@ the driver; workers hold no state of ours.
 
 from __future__ import annotations
 
+import json
+from functools import partial
+from pathlib import Path
+
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -14,12 +18,21 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_from_nested
 
-from recipe import diagnostics
+from recipe import actor_loss, diagnostics
 from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
 from recipe.asymgrpo.config import AsymGRPOConfig
 from recipe.asymgrpo.register import correctness, group_index
+from recipe.clip_entropy.config import LOSS_MODE as DYNAMIC_CLIP
+from recipe.clip_entropy.register import (
+    BASELINE,
+    exact_baseline,
+    exact_contributions,
+    pack,
+    region_metrics,
+)
 
 
 def read_correctness(batch: KVBatchMeta, config: AsymGRPOConfig) -> torch.Tensor:
@@ -57,11 +70,9 @@ class AsymGRPOMixin:
         )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.asymgrpo.correct_field is None:
+        self.correct_B = read_correctness(batch, self.asymgrpo)  # the diagnostics read it too
+        with correctness(self.correct_B):
             batch = super()._compute_advantage(batch, metrics)
-        else:
-            with correctness(read_correctness(batch, self.asymgrpo)):
-                batch = super()._compute_advantage(batch, metrics)
         if self.asymgrpo.entropy_shaped:
             self._shape_advantages(batch)
         return batch
@@ -87,6 +98,135 @@ class AsymGRPOMixin:
         )
 
 
+class CheckpointMixin:
+    """State of ours in verl's checkpoints, which have no slot for it: one JSON file beside
+    `data.pt`, written before verl marks the checkpoint as complete.
+
+    `self.stateful`: name -> object with `state_dict` (plain numbers and strings) and
+    `load_state_dict`; to be filled in `__init__`.
+    """
+
+    STATE_FILE = "recipe_state.json"
+
+    def __init__(self, config: DictConfig):
+        super().__init__(config)
+        self.stateful = {}
+
+    def _save_checkpoint(self) -> None:
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        states = {name: thing.state_dict() for name, thing in self.stateful.items()}
+        temporary = folder / f".{self.STATE_FILE}.tmp"
+        temporary.write_text(json.dumps(states, indent=1))
+        temporary.replace(folder / self.STATE_FILE)
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0 or not self.stateful:
+            return
+        trainer = self.config.trainer
+        if trainer.resume_mode == "resume_path":
+            folder = Path(trainer.resume_from_path)
+        else:
+            folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        file = folder / self.STATE_FILE
+        states = json.loads(file.read_text()) if file.is_file() else {}
+        for name, thing in self.stateful.items():
+            if name not in states:
+                raise ValueError(
+                    f"{file} holds no state of {name}: that checkpoint was written without it, so "
+                    "start in another folder (trainer.default_local_dir)."
+                )
+            thing.load_state_dict(states[name])
+
+
+class ClipScheduleMixin:
+    """Moves the clip bounds of `loss_mode=dynamic_clip` once a training step, and tells the actor.
+
+    Metrics below `clip_entropy/`: the schedule's own, the mean bounds, and the four regions.
+    """
+
+    def __init__(self, config: DictConfig):
+        super().__init__(config)
+        self.clip_schedule = None
+        actor = config.actor_rollout_ref.actor
+        if actor.policy_loss.loss_mode != DYNAMIC_CLIP:
+            return
+        settings = omega_conf_to_dataclass(actor.policy_loss)
+        self.clip_settings = settings
+        self.clip_schedule = settings.make_schedule(
+            settings.levels(actor.clip_ratio_low, actor.clip_ratio_high),
+            config.trainer.total_training_steps,
+        )
+        self.stateful["clip_schedule"] = self.clip_schedule
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        if self.clip_schedule is not None:
+            config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            loss = partial(actor_loss.actor_loss, config=config, per_token=exact_baseline)
+            self.actor_rollout_wg.set_loss_fn(loss)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.clip_schedule is None:
+            return super()._update_actor(batch, metrics)
+        frequency = self.clip_settings.exact_contribution_freq
+        exact = {}
+        if frequency > 0 and (self.global_steps - 1) % frequency == 0:
+            exact = self._exact_contributions(batch)
+        entropy = self._policy_entropy(batch, metrics)
+        bounds = self.clip_schedule.advance(self.global_steps - 1, entropy)
+        batch.extra_info[actor_loss.EXTRA_INFO] = {"clip_bounds": pack(bounds)}
+        batch = super()._update_actor(batch, metrics)
+        metrics.update({f"clip_entropy/{k}": v for k, v in self.clip_schedule.metrics().items()})
+        metrics.update({f"clip_entropy/exact/{k}": v for k, v in exact.items()})
+        metrics.update(region_metrics(metrics))
+        return batch
+
+    def _policy_entropy(self, batch: KVBatchMeta, metrics: dict) -> float | None:
+        """Nats a token, of the policy that sampled, which is the policy before this update."""
+        if self.config.actor_rollout_ref.actor.loss_agg_mode == "token-mean":
+            return metrics.get("actor/entropy")
+        fields = ["entropy", "response_mask"]  # verl's metric is not a mean over tokens here
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
+        )
+        if "entropy" not in data:
+            return None
+        padded = data.to_padded_tensor()
+        return diagnostics.token_mean(padded["entropy"], padded["response_mask"]).item()
+
+    def _exact_contributions(self, batch: KVBatchMeta) -> dict[str, float]:
+        """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""
+        request = KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=list(batch.keys),
+            tags=list(batch.tags),
+            extra_info={
+                "calculate_entropy": False,
+                "compute_loss": True,  # verl hands its loss, ours, the logits only then
+                "distillation_use_topk": True,
+                "temperature": self.config.actor_rollout_ref.rollout.temperature,
+                actor_loss.EXTRA_INFO: {"forward_only": True},
+            },
+        )
+        self.actor_rollout_wg.compute_log_prob(request)
+        fields = [BASELINE, "response_mask", "entropy", "old_log_probs", "advantages"]
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
+        )
+        data[BASELINE] = response_from_nested(data[BASELINE], data["response_mask"])
+        padded = data.to_padded_tensor()
+        return exact_contributions(
+            log_prob_BT=padded["old_log_probs"],
+            entropy_BT=padded["entropy"],
+            advantages_BT=padded["advantages"],
+            baseline_BT=padded[BASELINE],
+            mask_BT=padded["response_mask"].bool(),
+        )
+
+
 class DiagnosticsMixin:
     """Logs `recipe.diagnostics` with verl's own metrics, prefixed `diagnostics/`.
 
@@ -101,7 +241,7 @@ class DiagnosticsMixin:
             keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
         )
         group_B = group_index(data.pop("uid").tolist())
-        correct_B = read_correctness(batch, self.asymgrpo)
+        correct_B = self.correct_B
         measured = {}
         frequency = self.recipe_settings.log_prob_gain_freq
         if frequency > 0 and (self.global_steps - 1) % frequency == 0:
@@ -145,7 +285,9 @@ class DiagnosticsMixin:
 
 
 @register_trainer("recipe_sync")
-class RecipeTrainerSync(DiagnosticsMixin, AsymGRPOMixin, PPOTrainerSync):
+class RecipeTrainerSync(
+    DiagnosticsMixin, ClipScheduleMixin, AsymGRPOMixin, CheckpointMixin, PPOTrainerSync
+):
     """verl's `PPOTrainerSync` and the mixins above."""
 
     def __init__(self, config: DictConfig):

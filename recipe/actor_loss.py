@@ -1,0 +1,81 @@
+"""verl's actor loss, with what it does not hand on to a policy loss within reach.
+
+verl calls a registered policy loss with log-probs, advantages and the mask only. `actor_loss` is
+put in its loss function's place through verl's own `set_loss_fn`, calls it unchanged, and meanwhile
+`current()` gives the policy loss
+
+    settings    what the trainer put into `batch.extra_info["recipe"]` for this training step
+    micro       the micro-batch (nested tensors), with every field that the trainer has written
+    sums        where it leaves sums over tokens, to be logged as means over the global mini-batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+EXTRA_INFO = "recipe"  # key of batch.extra_info
+
+
+@dataclass
+class Step:
+    settings: dict[str, Any]
+    micro: TensorDict
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def padded(self, name: str) -> Tensor:
+        """(B, T) of a response field, 0 beyond a row's length."""
+        return self.micro[name].to_padded_tensor(0.0)
+
+
+_current: ContextVar[Step | None] = ContextVar("actor_step", default=None)
+
+
+def current() -> Step | None:
+    """What the trainer says about the step that this process is computing; None outside one."""
+    return _current.get()
+
+
+def actor_loss(
+    config: ActorConfig,
+    model_output: dict | None = None,
+    data: TensorDict | None = None,
+    dp_group=None,
+    student_logits: Tensor | None = None,
+    per_token: Callable[[Tensor], dict[str, Tensor]] | None = None,
+):
+    """verl's `ppo_loss`, with `current()` set while it runs.
+
+    Sums that the policy loss leaves are divided by the tokens of the whole mini-batch, as the loss
+    is, and summed over micro-batches and ranks: they do not depend on how the batch is split.
+
+    verl also calls a loss with `student_logits` (1, tokens, V) where it is told to
+    (`distillation_use_topk`), to add per-token quantities to the model's output; `per_token` says
+    which.
+    """
+    if student_logits is not None:
+        return per_token(student_logits)
+    step = Step(tu.get_non_tensor_data(data, EXTRA_INFO, default={}), data)
+    if step.settings.get("forward_only"):  # a pass for the per-token quantities alone
+        return torch.zeros(()), {}
+    token = _current.set(step)
+    try:
+        loss, metrics = ppo_loss(config, model_output, data, dp_group)
+    finally:
+        _current.reset(token)
+    if step.sums:
+        scale = data["dp_size"] / data["batch_num_tokens"]
+        values = (torch.stack(list(step.sums.values())).double() * scale).tolist()
+        for name, value in zip(step.sums, values, strict=True):
+            metrics[name] = Metric(AggregationType.SUM, value)
+    return loss, metrics

@@ -1,0 +1,130 @@
+"""The clipped policy objective with per-token bounds (arXiv 2602.09782 v1, sec. 4), and what each
+kind of token does to the entropy (sec. 3), as pure functions.
+
+Axes: B rows (rollouts), T response tokens, V vocabulary; N any shape. Nothing here copies to the
+host.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recipe.clip_entropy.bounds import Bounds
+
+MAX_LOG_RATIO = 20.0  # verl's clamp of log(ratio)
+REGIONS = ("E1", "E2", "E3", "E4")
+
+
+class Clipped(NamedTuple):
+    """What the objective did to each token, all (B, T) and detached."""
+
+    loss: Tensor  # not detached: the loss of each token
+    ratio: Tensor  # pi_theta / pi_old
+    by_bound: Tensor  # bool: the token lost its gradient to a bound
+    by_dual: Tensor  # bool: A < 0 and the dual clip cut it off
+    upper: Tensor | float  # eps_plus(p) and eps_minus(p)
+    lower: Tensor | float
+
+
+def clipped_objective(
+    log_prob_BT: Tensor,
+    old_log_prob_BT: Tensor,
+    advantages_BT: Tensor,
+    bounds: Bounds,
+    clip_ratio_c: float,
+) -> Clipped:
+    """-min(r A, clip(r, 1 - eps_minus(p), 1 + eps_plus(p)) A), and PPO's dual clip for A < 0.
+
+    p is the current policy's probability of the token, detached (*ours*; the paper is silent): with
+    gradient through it, a clipped token would still push. log r is clamped to [-20, 20] as in
+    verl. With flat bounds every operation is verl's `vanilla`, so the results are its to the bit.
+    """
+    log_ratio_BT = (log_prob_BT - old_log_prob_BT).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio_BT = log_ratio_BT.exp()
+    minus_A_BT = -advantages_BT
+    flat = bounds.upper.slope == bounds.lower.slope == 0
+    upper, lower = bounds.epsilons(None if flat else log_prob_BT.detach().exp())
+    banded_BT = ratio_BT
+    if flat:
+        banded_BT = banded_BT.clamp(1 - lower, 1 + upper)
+    else:
+        banded_BT = banded_BT.clamp(min=1 - lower).clamp(max=1 + upper)
+    plain_BT, bound_BT = minus_A_BT * ratio_BT, minus_A_BT * banded_BT
+    loss_BT = torch.maximum(plain_BT, bound_BT)
+    dual_BT = minus_A_BT * clip_ratio_c
+    negative_BT = advantages_BT < 0
+    by_dual_BT = (loss_BT > dual_BT) & negative_BT
+    return Clipped(
+        loss=torch.where(negative_BT, torch.min(dual_BT, loss_BT), loss_BT),
+        ratio=ratio_BT.detach(),
+        by_bound=(bound_BT > plain_BT).detach(),
+        by_dual=by_dual_BT.detach(),
+        upper=upper,
+        lower=lower,
+    )
+
+
+def entropy_contribution(
+    log_prob_N: Tensor,
+    entropy_N: Tensor,
+    advantages_N: Tensor,
+    baseline_N: Tensor | None = None,
+) -> Tensor:
+    """First-order change of a position's entropy when its token is pushed by its advantage:
+
+        <grad_z L, grad_z H> = -A [ p_a (ln p_a + H) - sum_x p_x^2 (ln p_x + H) ]       (eq 5)
+
+    in logit space, for a step of size 1. Without `baseline_N`, the sum over x, it is the paper's
+    approximation, whose sign is -sgn(A (ln p_a + H)) (eq 6). H in nats.
+    """
+    inner_N = log_prob_N.exp() * (log_prob_N + entropy_N)
+    if baseline_N is not None:
+        inner_N = inner_N - baseline_N
+    return -advantages_N * inner_N
+
+
+def entropy_baseline(logits_NV: Tensor, chunk: int = 1024) -> Tensor:
+    """(N,): sum_x p_x^2 (ln p_x + H) of eq 5. In chunks of rows, as V is large; no gradient."""
+    baseline_N = logits_NV.new_empty(logits_NV.shape[0], dtype=torch.float32)
+    with torch.no_grad():
+        for start in range(0, logits_NV.shape[0], chunk):
+            log_p = logits_NV[start : start + chunk].float().log_softmax(-1)
+            p = log_p.exp()
+            entropy = -(p * log_p).sum(-1, keepdim=True)
+            baseline_N[start : start + chunk] = (p * p * (log_p + entropy)).sum(-1)
+    return baseline_N
+
+
+def region_sums(
+    advantages_BT: Tensor,
+    log_prob_BT: Tensor,
+    entropy_BT: Tensor,
+    mask_BT: Tensor,
+    values: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Scalars "E1/<name>" … "E4/<name>": the sum of each (B, T) value over a region's tokens.
+
+        E1: A > 0, -ln p < H (entropy down)      E2: A > 0, -ln p > H (up)
+        E3: A < 0, -ln p < H (up)                E4: A < 0, -ln p > H (down)
+    Tokens outside the mask, with A = 0, or with -ln p = H exactly belong to no region.
+    """
+    surplus_BT = log_prob_BT + entropy_BT  # H - surprisal
+    positive_BT, negative_BT = mask_BT & (advantages_BT > 0), mask_BT & (advantages_BT < 0)
+    likely_BT, rare_BT = surplus_BT > 0, surplus_BT < 0
+    members = (
+        positive_BT & likely_BT,
+        positive_BT & rare_BT,
+        negative_BT & likely_BT,
+        negative_BT & rare_BT,
+    )
+    sums = {}
+    for region, member_BT in zip(REGIONS, members, strict=True):
+        for name, value_BT in values.items():
+            if value_BT.dtype == torch.bool:
+                sums[f"{region}/{name}"] = (value_BT & member_BT).sum()
+            else:
+                sums[f"{region}/{name}"] = (value_BT * member_BT).sum()
+    return sums

@@ -1,0 +1,173 @@
+"""`policy_loss.loss_mode=dynamic_clip`: registers the loss of this folder with verl 0.9.1.
+
+The bounds of a step come from the trainer (`recipe.actor_loss`), which moves the schedule on the
+driver. Without them only `schedule=static` can run: its bounds are the actor's clip ratios.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
+from verl.utils import torch_functional as verl_F
+from verl.workers.config import ActorConfig
+
+from recipe import actor_loss
+from recipe.clip_entropy import loss as L
+from recipe.clip_entropy.bounds import Bounds, Line
+from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig, preset_value
+
+PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor/
+
+
+def pack(bounds: Bounds) -> list:
+    """As plain numbers, for `batch.extra_info`."""
+    return [list(bounds.upper), list(bounds.lower), bounds.floor, bounds.ceiling]
+
+
+def unpack(numbers: list) -> Bounds:
+    upper, lower, floor, ceiling = numbers
+    return Bounds(Line(*upper), Line(*lower), floor, ceiling)
+
+
+def _bounds(config: ActorConfig, step: actor_loss.Step | None) -> Bounds:
+    if step is not None and "clip_bounds" in step.settings:
+        return unpack(step.settings["clip_bounds"])
+    settings = config.policy_loss
+    schedule = settings.get("schedule", "static")
+    if schedule != "static":
+        raise ValueError(
+            f"{NODE}.schedule={schedule} moves with the training step, which reaches the loss only "
+            "through trainer.v1.trainer_mode=recipe_sync: use it, or schedule=static."
+        )
+    low, high = config.clip_ratio_low, config.clip_ratio_high
+    if isinstance(settings, DynamicClipConfig):
+        levels = settings.levels(low, high)
+        return levels.bounds(levels.upper, levels.lower)
+    return Bounds(upper=Line(0.0, high), lower=Line(0.0, low))
+
+
+def dynamic_clip_loss(
+    old_log_prob: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: ActorConfig | None = None,
+    rollout_is_weights: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's policy-loss interface. With flat bounds: verl's `vanilla`, loss and gradient."""
+    step = actor_loss.current()
+    clipped = L.clipped_objective(
+        log_prob, old_log_prob, advantages, _bounds(config, step), config.clip_ratio_c
+    )
+    loss_BT = clipped.loss
+    if rollout_is_weights is not None:
+        loss_BT = loss_BT * rollout_is_weights
+    loss = agg_loss(
+        loss_mat=loss_BT,
+        loss_mask=response_mask,
+        loss_agg_mode=loss_agg_mode,
+        **config.global_batch_info,
+    )
+    if step is not None and config.policy_loss.get("region_diagnostics", False):
+        step.sums.update(token_sums(clipped, old_log_prob, advantages, response_mask.bool(), step))
+    with torch.no_grad():
+        measured = {
+            "actor/pg_clipfrac": clipped.by_bound.float(),
+            "actor/ppo_kl": (old_log_prob - log_prob).clamp(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO),
+            "actor/pg_clipfrac_lower": clipped.by_dual.float(),
+        }
+        means = [verl_F.masked_mean(value_BT, response_mask) for value_BT in measured.values()]
+        means = torch.stack(means).tolist()  # verl makes a number of each; here one copy for all
+    return loss, dict(zip(measured, means, strict=True))
+
+
+@torch.no_grad()
+def token_sums(
+    clipped: L.Clipped,
+    old_log_prob_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    step: actor_loss.Step,
+) -> dict[str, Tensor]:
+    """Sums over this micro-batch's response tokens: both bounds, and for each region its tokens,
+    its clipped tokens, and what its gradients do to the entropy.
+
+    Region and contribution are those of the policy that sampled, at its entropy, which the trainer
+    has computed anyway; the current policy enters by the ratio, and by what is clipped.
+    """
+    sums = {}
+    for name, eps in (("upper", clipped.upper), ("lower", clipped.lower)):
+        sums[f"{PREFIX}bound_{name}"] = (mask_BT * eps).sum()
+    if "entropy" not in step.micro:  # verl's bypass mode computes none
+        return sums
+    entropy_BT = step.padded("entropy")
+    kept_BT = ~(clipped.by_bound | clipped.by_dual)
+    change_BT = L.entropy_contribution(old_log_prob_BT, entropy_BT, advantages_BT)
+    values = {
+        "tokens": mask_BT,
+        "clipped": ~kept_BT,
+        "entropy_change": change_BT * clipped.ratio * kept_BT,
+    }
+    regions = L.region_sums(advantages_BT, old_log_prob_BT, entropy_BT, mask_BT, values)
+    return sums | {f"{PREFIX}{name}": value for name, value in regions.items()}
+
+
+def region_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """From verl's reduced metrics (means over tokens, prefixed PREFIX, which are taken out): for
+    each region its share of tokens, the share of its tokens clipped, and its entropy change."""
+    names = [name for name in metrics if name.startswith(PREFIX)]
+    ours = {name.removeprefix(PREFIX): metrics.pop(name) for name in names}
+    measured = {f"clip_entropy/{name}": x for name, x in ours.items() if name.startswith("bound")}
+    for region in L.REGIONS:
+        if f"{region}/tokens" not in ours:
+            continue
+        share = ours[f"{region}/tokens"]
+        measured[f"clip_entropy/{region}/token_share"] = share
+        if share > 0:
+            measured[f"clip_entropy/{region}/clipped_share"] = ours[f"{region}/clipped"] / share
+        measured[f"clip_entropy/{region}/entropy_change"] = ours[f"{region}/entropy_change"]
+    return measured
+
+
+BASELINE = "entropy_baseline"  # field of the batch: eq 5's sum over the vocabulary, per token
+
+
+def exact_baseline(student_logits: Tensor) -> dict[str, Tensor]:
+    """For `actor_loss(per_token=...)`: (1, tokens, V) to one (1, tokens) field."""
+    return {BASELINE: L.entropy_baseline(student_logits.squeeze(0)).unsqueeze(0)}
+
+
+def exact_contributions(
+    *,
+    log_prob_BT: Tensor,
+    entropy_BT: Tensor,
+    advantages_BT: Tensor,
+    baseline_BT: Tensor,
+    mask_BT: Tensor,
+) -> dict[str, float]:
+    """Each region's summed exact contribution (eq 5) over the number of response tokens, and the
+    share of tokens with A != 0 where the paper's approximation (eq 6) has the same sign."""
+    exact_BT = L.entropy_contribution(log_prob_BT, entropy_BT, advantages_BT, baseline_BT)
+    rough_BT = L.entropy_contribution(log_prob_BT, entropy_BT, advantages_BT)
+    values = {"entropy_change": exact_BT.double()}
+    sums = L.region_sums(advantages_BT, log_prob_BT, entropy_BT, mask_BT, values)
+    tokens = mask_BT.sum()
+    pushed_BT = mask_BT & (advantages_BT != 0)
+    agree_BT = pushed_BT & (exact_BT.sign() == rough_BT.sign())
+    measured = {name: (value / tokens).item() for name, value in sums.items()}
+    if pushed_BT.any():
+        measured["sign_agreement"] = (agree_BT.sum() / pushed_BT.sum()).item()
+    return measured
+
+
+# `register_policy_loss` overwrites silently: someone else's loss of this name must not go unnoticed
+_taken = POLICY_LOSS_REGISTRY.get(LOSS_MODE)
+if _taken is not None and _taken.__module__ != __name__:
+    raise ValueError(f"policy loss {LOSS_MODE!r} is already registered by {_taken.__module__}.")
+register_policy_loss(LOSS_MODE)(dynamic_clip_loss)
+OmegaConf.register_new_resolver("clip_entropy_preset", preset_value, replace=True)
