@@ -123,19 +123,23 @@ def read_records(files: list[Path]) -> Iterator[Record]:
                 yield f"{path}:{number}", fields
 
 
-def read_hub(name: str, config: str, splits: list[str]) -> dict[str, list[Record]]:
-    """The records of these splits of a dataset on the Hugging Face hub."""
+def hub_split(name: str, config: str | None, split: str):
+    """A split of a dataset on the Hugging Face hub, as `datasets` has it."""
     try:
         from datasets import load_dataset
 
-        data = load_dataset(name, config)
-        tables = {split: data[split] for split in splits}
+        return load_dataset(name, config)[split]
     except Exception as error:  # whatever network, cache or library raise: the cure is the same
         why = str(error).strip().partition("\n")[0].rstrip(".")
         raise ValueError(
             f"{name} could not be loaded from the Hugging Face hub ({type(error).__name__}: "
             f"{why:.200}): check the network, or pass --source with a folder that holds its files."
         ) from error
+
+
+def read_hub(name: str, config: str, splits: list[str]) -> dict[str, list[Record]]:
+    """The records of these splits of a dataset on the Hugging Face hub."""
+    tables = {split: hub_split(name, config, split) for split in splits}
     return {
         split: [(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(rows, start=1)]
         for split, rows in tables.items()

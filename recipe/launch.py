@@ -23,7 +23,9 @@ def compose(name: str, overrides: list[str]):
     import hydra
     from omegaconf import OmegaConf
 
-    import recipe.asymgrpo.register  # noqa: F401 - resolvers that the yaml uses
+    # the resolvers that the yaml files use
+    import recipe.asymgrpo.register
+    import recipe.clip_entropy.register  # noqa: F401
 
     folder = RECIPES / name
     if not (folder / f"{name}.yaml").is_file():
@@ -43,11 +45,19 @@ def next_metrics_file(run_dir: Path) -> Path:
 
 def summary(config) -> str:
     """The recipe's resolved settings in a few lines: what to look at before a long run."""
+    from recipe.clip_entropy.config import DynamicClipConfig
+
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     settings = {k: v for k, v in config.algorithm.get("asymgrpo", {}).items() if v is not None}
+    estimator, loss = config.algorithm.adv_estimator, actor.policy_loss
+    if loss.loss_mode == "dynamic_clip":
+        own = {k: v for k, v in loss.items() if k in DynamicClipConfig.__annotations__}
+    else:
+        own = ""
     lines = {
-        "estimator": f"{config.algorithm.adv_estimator} {settings}",
-        "loss": f"clip {actor.clip_ratio_low}/{actor.clip_ratio_high}, entropy coefficient "
+        "estimator": f"{estimator} {settings if estimator == 'asymgrpo' else ''}",
+        "loss": f"{loss.loss_mode} {own}",
+        "actor": f"clip {actor.clip_ratio_low}/{actor.clip_ratio_high}, entropy coefficient "
         f"{actor.entropy_coeff}, aggregation {actor.loss_agg_mode}, KL loss {actor.use_kl_loss}, "
         f"lr {actor.optim.lr}",
         "batch": f"{config.data.train_batch_size} prompts x {rollout.n} rollouts, mini-batches of "

@@ -6,6 +6,8 @@ stops there with `--dry-run`.
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ def registrations(config: DictConfig | None = None) -> None:
     missing = []
     if "asymgrpo" not in core_algos.ADV_ESTIMATOR_REGISTRY:
         missing.append("advantage estimator asymgrpo")
+    if "dynamic_clip" not in core_algos.POLICY_LOSS_REGISTRY:
+        missing.append("policy loss dynamic_clip")
     if TRAINER not in TRAINER_REGISTRY:
         missing.append(f"trainer {TRAINER}")
     if missing:
@@ -67,6 +71,64 @@ def asymgrpo(config: DictConfig) -> None:
         return
     settings = AsymGRPOConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
+
+
+def clip_entropy(config: DictConfig) -> None:
+    from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig
+
+    actor = config.actor_rollout_ref.actor
+    node = actor.policy_loss
+    if not str(node.get("_target_", "")).endswith(DynamicClipConfig.__name__):
+        if node.loss_mode == LOSS_MODE:
+            raise ValueError(
+                f"{NODE}.loss_mode={LOSS_MODE} needs its settings in the same node: start from "
+                "recipe/clip_entropy/clip_entropy.yaml."
+            )
+        return
+    known = {field.name for field in dataclasses.fields(DynamicClipConfig)} | {"_target_"}
+    unknown = sorted(set(node) - known)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(sorted(known))}."
+        raise ValueError(f"{NODE}.{unknown[0]} does not exist: {hint}")
+    plain = OmegaConf.to_container(node, resolve=True)
+    settings = DynamicClipConfig(**{k: v for k, v in plain.items() if k != "_target_"})
+    if settings.loss_mode != LOSS_MODE:
+        if settings.schedule != "static":
+            raise ValueError(
+                f"{NODE}.schedule={settings.schedule} has no effect with loss_mode="
+                f"{settings.loss_mode}: set {NODE}.loss_mode={LOSS_MODE}, or schedule=static."
+            )
+        return
+    for name in ("clip_ratio_low", "clip_ratio_high"):
+        ratio = actor[name]
+        if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise ValueError(
+                f"actor_rollout_ref.actor.{name}={ratio} is not allowed: use a number from 0, "
+                "below 1 (paper: 0.2)."
+            )
+    levels = settings.levels(actor.clip_ratio_low, actor.clip_ratio_high)
+    settings.make_schedule(levels, config.trainer.total_training_steps)
+    updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+    moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
+    if updates <= 1 and moves:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
+            f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
+            "a smaller mini-batch (the paper's clip shares show several updates)."
+        )
+    correction = config.algorithm.get("rollout_correction") or {}
+    if settings.schedule == "od" and correction.get("bypass_mode", False):
+        raise ValueError(
+            f"{NODE}.schedule=od needs the policy's entropy, which verl does not compute with "
+            "algorithm.rollout_correction.bypass_mode=true: set it to false."
+        )
+    if (config.get("distillation") or {}).get("enabled", False):
+        raise ValueError(
+            f"{NODE}.loss_mode={LOSS_MODE} takes the place of verl's distillation loss: set "
+            "distillation.enabled=false."
+        )
 
 
 def _paths(value) -> list[str]:
@@ -208,6 +270,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
     trainer,
     asymgrpo,
+    clip_entropy,
     data,
     model,
     cluster,

@@ -15,6 +15,7 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-1}
 STEPS=${STEPS:-3}
 SAVE_FREQ=${SAVE_FREQ:--1}
 TEST_FREQ=${TEST_FREQ:-$STEPS}
+PRESET=${PRESET:-asymgrpo}
 PROJECT_NAME=${PROJECT_NAME:-asymgrpo_cpu_smollm2}
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 [[ -f $MODEL_PATH/config.json ]] || "$PYTHON" -m recipe.cpu.smollm2 --out "$MODEL_PATH"

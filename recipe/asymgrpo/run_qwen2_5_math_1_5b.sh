@@ -10,20 +10,17 @@ TRAIN_FILE=${TRAIN_FILE:-$HOME/data/hendrycks_math/train.parquet}    # paper App
 TEST_FILE=${TEST_FILE:-$HOME/data/hendrycks_math/test.parquet}       # paper: MATH-500 and 4 more
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-512}                            # paper App. C
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-4}                                  # paper App. C
+PRESET=${PRESET:-asymgrpo}
 PROJECT_NAME=${PROJECT_NAME:-asymgrpo_qwen2_5_math_1_5b}             # ours
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 
 overrides=(
+  "${QWEN_OVERRIDES[@]}"
   "algorithm.asymgrpo.preset=$PRESET"                                # paper sec. 3 and 4.3
-  trainer.v1.recipe_sync.allow_padded_vocab=true                     # Qwen pads its vocabulary
   data.max_prompt_length=1024                                        # not in paper; ours
   data.max_response_length=2560                                      # paper App. C
-  data.filter_overlong_prompts=true                                  # ours
   actor_rollout_ref.actor.ppo_mini_batch_size=128                    # paper App. C
-  actor_rollout_ref.actor.use_dynamic_bsz=true                       # ours
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384            # verl
   actor_rollout_ref.rollout.tensor_model_parallel_size=1             # ours
-  actor_rollout_ref.rollout.gpu_memory_utilization=0.6               # ours
   trainer.total_epochs=10                                            # not in paper; ours
 )
 launch asymgrpo "${overrides[@]}" "$@"

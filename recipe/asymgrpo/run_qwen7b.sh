@@ -9,20 +9,17 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B}                      # ours
 TRAIN_FILE=${TRAIN_FILE:-$HOME/data/gsm8k/train.parquet}       # ours
 TEST_FILE=${TEST_FILE:-$HOME/data/gsm8k/test.parquet}          # ours
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-128}                      # paper App. C (Qwen3-4B)
+PRESET=${PRESET:-asymgrpo}
 PROJECT_NAME=${PROJECT_NAME:-asymgrpo_qwen7b}                  # ours
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 
 overrides=(
+  "${QWEN_OVERRIDES[@]}"
   "algorithm.asymgrpo.preset=$PRESET"                          # paper sec. 4.3
-  trainer.v1.recipe_sync.allow_padded_vocab=true               # Qwen pads its vocabulary
   data.max_prompt_length=1024                                  # ours
   data.max_response_length=2048                                # ours: GSM8K answers are short
-  data.filter_overlong_prompts=true                            # ours
   actor_rollout_ref.actor.ppo_mini_batch_size=64               # paper App. C (Qwen3-4B)
-  actor_rollout_ref.actor.use_dynamic_bsz=true                 # ours
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384      # verl
   actor_rollout_ref.rollout.tensor_model_parallel_size=2       # verl
-  actor_rollout_ref.rollout.gpu_memory_utilization=0.6         # ours
   trainer.total_epochs=5                                       # not in paper; ours
 )
 launch asymgrpo "${overrides[@]}" "$@"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# ID, DID, OD and their baselines for real on a machine without a GPU: a 1 M-parameter model on
+# signed sums, by the very trainer, FSDP actor, vLLM rollout, judge and checkpoints of the GPU runs.
+# The first start writes the data and warm-starts the model (two minutes); both are kept.
+#   bash recipe/clip_entropy/run_cpu.sh [--dry-run] [key=value ...]
+# PRESET=did, od, grpo, clip_higher … chooses the arm, SEED the data order, STEPS the length T.
+# algorithm.adv_estimator=asymgrpo combines it with AsymGRPO.
+set -euo pipefail
+
+MACHINE=cpu
+PRESET=${PRESET:-id}
+PROJECT_NAME=${PROJECT_NAME:-clip_entropy_cpu}
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
+prepare_cpu_task
+launch clip_entropy "actor_rollout_ref.actor.policy_loss.preset=$PRESET" "$@"

@@ -1,0 +1,379 @@
+"""The policy loss against verl's own, bit for bit, and the entropy regions against measurement."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("verl")
+
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import FSDPActorConfig
+
+from recipe import actor_loss
+from recipe.clip_entropy import loss as L
+from recipe.clip_entropy import register
+from recipe.clip_entropy.bounds import Bounds, H, Line, M
+from recipe.clip_entropy.config import DynamicClipConfig
+
+MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
+MODES += ("seq-mean-token-sum-norm",)
+
+
+def config(low=0.2, high=0.2, **settings) -> FSDPActorConfig:
+    return FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=8,
+        use_dynamic_bsz=True,
+        clip_ratio_low=low,
+        clip_ratio_high=high,
+        policy_loss=DynamicClipConfig(
+            loss_mode="dynamic_clip", **{"preset": "grpo", "schedule": "static", **settings}
+        ),
+    )
+
+
+def batch(seed: int, rows: int = 24, tokens: int = 64) -> dict[str, torch.Tensor]:
+    """Ratios of every size: inside and outside any band, above the dual clip, beyond exp(20)."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    old = -draw(rows, tokens).abs() * 2
+    log_prob = old + draw(rows, tokens) * torch.logspace(-4, 1.5, rows)[:, None]
+    lengths = torch.randint(0, tokens + 1, (rows,), generator=generator)
+    lengths[0], lengths[1] = tokens, 0  # a whole row, and verl's padding
+    advantages = draw(rows, 1).expand(rows, tokens).clone()
+    advantages[2] = 0.0
+    return dict(
+        old_log_prob=old,
+        log_prob=log_prob,
+        advantages=advantages,
+        response_mask=torch.arange(tokens)[None] < lengths[:, None],
+        weights=draw(rows, tokens).exp(),
+    )
+
+
+def loss_and_gradient(function, data, mode, actor, weighted):
+    log_prob = data["log_prob"].clone().requires_grad_()
+    loss, metrics = function(
+        old_log_prob=data["old_log_prob"],
+        log_prob=log_prob,
+        advantages=data["advantages"],
+        response_mask=data["response_mask"],
+        loss_agg_mode=mode,
+        config=actor,
+        rollout_is_weights=data["weights"] if weighted else None,
+    )
+    loss.backward()
+    return loss.detach(), log_prob.grad, metrics
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.28), (0.28, 0.2)])
+@pytest.mark.parametrize("mode", MODES)
+def test_flat_bounds_are_verls_vanilla_to_the_bit(mode, low, high, weighted):
+    for seed in range(5):
+        data, actor = batch(seed), config(low, high)
+        for info in ({}, {"dp_size": 2, "batch_num_tokens": 1000, "global_batch_size": 48}):
+            actor.global_batch_info.clear()
+            actor.global_batch_info.update(info)
+            ours = loss_and_gradient(register.dynamic_clip_loss, data, mode, actor, weighted)
+            verls = loss_and_gradient(compute_policy_loss_vanilla, data, mode, actor, weighted)
+            assert torch.equal(ours[0], verls[0])
+            assert torch.equal(ours[1], verls[1])
+            assert ours[2] == pytest.approx(verls[2], rel=1e-6)
+
+
+def test_equality_holds_at_the_bounds_themselves():
+    """Ratios within a rounding of 0.8, 1.2 and 3, where the branches of the maximum tie."""
+    edges = torch.tensor([0.8, 1.2, 3.0]).log()
+    log_prob = (edges[:, None] + torch.arange(-200, 200) * 2.0**-26).reshape(1, -1)
+    for advantage in (1.3, -0.7):
+        data = dict(
+            old_log_prob=torch.zeros_like(log_prob),
+            log_prob=log_prob,
+            advantages=torch.full_like(log_prob, advantage),
+            response_mask=torch.ones_like(log_prob, dtype=torch.bool),
+        )
+        ours = loss_and_gradient(register.dynamic_clip_loss, data, "token-mean", config(), False)
+        verls = loss_and_gradient(compute_policy_loss_vanilla, data, "token-mean", config(), False)
+        assert torch.equal(ours[0], verls[0])
+        assert torch.equal(ours[1], verls[1])
+
+
+def test_it_is_registered():
+    assert get_policy_loss_fn("dynamic_clip") is register.dynamic_clip_loss
+
+
+# --- bounds that are lines ---
+
+LINES = Bounds(upper=H, lower=M)
+
+
+def test_lines_by_a_loop_over_tokens():
+    data = batch(0)
+    log_prob = data["log_prob"].double().requires_grad_()
+    old, A = data["old_log_prob"].double(), data["advantages"].double()
+    L.clipped_objective(log_prob, old, A, LINES, 3.0).loss.sum().backward()
+    for b in range(0, 24, 3):
+        for t in range(0, 64, 7):
+            p = log_prob[b, t].exp().item()
+            r = (log_prob[b, t] - old[b, t]).clamp(-20, 20).exp().item()
+            a = A[b, t].item()
+            upper, lower = 0.5 - 0.25 * p, 0.3 - 0.13 * p
+            cut = (a > 0 and r > 1 + upper) or (a < 0 and r < 1 - lower) or (a < 0 and r > 3)
+            inside = abs((log_prob - old)[b, t].item()) < 20
+            expected = 0.0 if cut or not inside else -a * r
+            assert log_prob.grad[b, t].item() == pytest.approx(expected, rel=1e-9), (b, t)
+
+
+def test_no_gradient_flows_through_the_bounds():
+    """A clipped token's loss depends on p by its bound, but must not push."""
+    log_prob = torch.tensor([[0.5]]).log().requires_grad_()
+    old = torch.tensor([[0.25]]).log()  # ratio 2, bound 1.375
+    clipped = L.clipped_objective(log_prob, old, torch.ones(1, 1), LINES, 3.0)
+    assert clipped.loss.item() == pytest.approx(-1.375)
+    assert clipped.by_bound.item()
+    clipped.loss.sum().backward()
+    assert log_prob.grad.item() == 0.0
+
+
+# --- micro-batches and ranks ---
+
+
+def micro_batch(data, rows, dp_size, tokens) -> TensorDict:
+    lengths = data["response_mask"].sum(1).tolist()
+
+    def nested(x):
+        return torch.nested.as_nested_tensor(
+            [x[r, : lengths[r]] for r in rows], layout=torch.jagged
+        )
+
+    fields = {
+        "old_log_probs": nested(data["old_log_prob"]),
+        "advantages": nested(data["advantages"]),
+        "response_mask": nested(data["response_mask"].long()),
+        "entropy": nested(data["weights"]),
+        "prompts": torch.nested.as_nested_tensor(
+            [torch.zeros(2, dtype=torch.long) for _ in rows], layout=torch.jagged
+        ),
+        "responses": nested(data["response_mask"].long()),
+    }
+    micro = TensorDict(fields, batch_size=len(rows))
+    settings = {"clip_bounds": register.pack(LINES)}
+    tu.assign_non_tensor(micro, dp_size=dp_size, batch_num_tokens=tokens, global_batch_size=24)
+    tu.assign_non_tensor(micro, **{actor_loss.EXTRA_INFO: settings})
+    return micro
+
+
+def actor_gradient(data, rows, dp_size, tokens):
+    """Gradient and metrics of `actor_loss` on some rows; the model's output is a leaf tensor."""
+    leaf = data["log_prob"][rows].clone().requires_grad_()
+    lengths = data["response_mask"][rows].sum(1)
+    # verl's model output holds the prompt's positions too, shifted by one
+    whole = [
+        torch.cat([leaf.new_zeros(1), leaf[i, : int(n)], leaf.new_zeros(1)])
+        for i, n in enumerate(lengths)
+    ]
+    output = {"log_probs": torch.nested.as_nested_tensor(whole, layout=torch.jagged)}
+    loss, metrics = actor_loss.actor_loss(
+        config(schedule="id"), output, micro_batch(data, rows, dp_size, tokens)
+    )
+    loss.backward()
+    return leaf.grad, metrics
+
+
+def full_rows() -> dict[str, torch.Tensor]:
+    data = batch(3)
+    data["response_mask"][1, :5] = True  # verl's model output has no row without a token
+    data["response_mask"][:, 0] = True
+    return data
+
+
+def test_sums_and_gradient_do_not_depend_on_the_split():
+    data = full_rows()
+    tokens = data["response_mask"].sum()
+    whole, expected = actor_gradient(data, list(range(24)), 1, tokens)
+    parts = [list(range(5)), [5], list(range(6, 24))]
+    gradients, metrics = zip(
+        *(actor_gradient(data, rows, 1, tokens) for rows in parts), strict=True
+    )
+    torch.testing.assert_close(torch.cat(gradients), whole, rtol=1e-6, atol=1e-9)
+    names = [name for name in expected if name.startswith(register.PREFIX)]
+    assert len(names) == 2 + 4 * 3
+    for name in names:
+        summed = sum(m[name].aggregate() for m in metrics)
+        assert summed == pytest.approx(expected[name].aggregate(), rel=1e-5, abs=1e-9), name
+    shares = [expected[f"{register.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
+    in_a_region = (data["advantages"] != 0) & data["response_mask"]
+    assert sum(shares) == pytest.approx((in_a_region.sum() / tokens).item())
+
+
+def one_rank(rank: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    data = full_rows()
+    rows = list(range(rank, 24, 2))
+    tokens = data["response_mask"][rows].sum()
+    torch.distributed.all_reduce(tokens)
+    gradient, _ = actor_gradient(data, rows, 2, tokens)
+    whole = torch.zeros(24, 64)
+    whole[rows] = gradient
+    torch.distributed.all_reduce(whole)
+    torch.save(whole / 2, f"{folder}/{rank}.pt")  # FSDP averages over ranks
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_give_the_gradient_of_one(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, __file__]
+    ranks = [subprocess.Popen([*command, str(rank), str(port), tmp_path]) for rank in range(2)]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    data = full_rows()
+    expected, _ = actor_gradient(data, list(range(24)), 1, data["response_mask"].sum())
+    for rank in range(2):
+        got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_moving_schedule_without_the_trainer_is_refused():
+    with pytest.raises(ValueError, match=r"schedule=id moves.*trainer_mode=recipe_sync"):
+        loss_and_gradient(
+            register.dynamic_clip_loss, batch(0), "token-mean", config(schedule="id"), False
+        )
+
+
+# --- what a token does to the entropy ---
+
+
+def policies(count: int = 20_000, seed: int = 0):
+    """Random softmax policies over 3 to 50 tokens, from nearly uniform to nearly certain."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count // 1000):
+        vocabulary = int(torch.randint(3, 51, (), generator=generator))
+        scale = 4 * torch.rand(1000, 1, generator=generator, dtype=torch.float64) + 0.1
+        logits = scale * torch.randn(1000, vocabulary, generator=generator, dtype=torch.float64)
+        token = torch.distributions.Categorical(logits=logits)
+        torch.manual_seed(seed)
+        chosen = token.sample()
+        advantage = torch.randn(1000, generator=generator, dtype=torch.float64)
+        yield logits, chosen, advantage
+
+
+def entropy_of(logits):
+    return torch.distributions.Categorical(logits=logits).entropy()
+
+
+def test_region_signs_against_the_measured_entropy_change(record_property):
+    """Eq 5 is the derivative of the entropy along the token's push: measured by central
+    differences in logit space. How often the paper's approximation (eq 6) agrees is reported."""
+    agree = total = 0
+    for logits, chosen, advantage in policies():
+        log_p = logits.log_softmax(-1)
+        log_prob = log_p.gather(1, chosen[:, None])[:, 0]
+        push = advantage[:, None] * (
+            torch.nn.functional.one_hot(chosen, log_p.shape[1]) - log_p.exp()
+        )
+        size = 1e-5
+        change = (entropy_of(logits + size * push) - entropy_of(logits - size * push)) / (2 * size)
+        entropy = entropy_of(logits)
+        p = log_p.exp()
+        baseline = (p * p * (log_p + entropy[:, None])).sum(-1)
+        exact = L.entropy_contribution(log_prob, entropy, advantage, baseline)
+        torch.testing.assert_close(exact, change, rtol=1e-5, atol=1e-8)
+        sure = change.abs() > 1e-8  # beyond the rounding of the differences
+        assert torch.equal(exact.sign()[sure], change.sign()[sure])
+        rough = L.entropy_contribution(log_prob, entropy, advantage)
+        agree += (rough.sign() == exact.sign())[sure].sum().item()
+        total += sure.sum().item()
+    share = agree / total
+    record_property("eq 6 agrees with eq 5, share of tokens", share)
+    print(f"eq 6 agrees with eq 5 on {share:.1%} of {total} sampled tokens")
+    assert 0.8 < share < 0.97
+
+
+def test_the_counterexample_of_the_paper_extract():
+    """p = (0.5, 0.45, 0.05), token 2: surprisal below the entropy, yet eq 5 has the other sign."""
+    p = torch.tensor([0.5, 0.45, 0.05]).double()
+    entropy = -(p * p.log()).sum()
+    baseline = L.entropy_baseline(p.log()[None])[0].double()
+    exact = L.entropy_contribution(p[1].log(), entropy, torch.tensor(1.0), baseline)
+    rough = L.entropy_contribution(p[1].log(), entropy, torch.tensor(1.0))
+    assert rough < 0 < exact
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_baseline_in_chunks(chunk):
+    logits = torch.randn(20, 11, generator=torch.Generator().manual_seed(0))
+    p = logits.double().softmax(-1)
+    entropy = -(p * p.log()).sum(-1, keepdim=True)
+    expected = (p * p * (p.log() + entropy)).sum(-1).float()
+    torch.testing.assert_close(L.entropy_baseline(logits, chunk), expected)
+
+
+def test_regions_by_hand():
+    """H = 1 everywhere: surprisal 0.5 is below it, 2 above; the last token is masked out."""
+    log_prob = -torch.tensor([[0.5, 2.0, 0.5, 2.0, 1.0, 0.5]])
+    A = torch.tensor([[1.0, 1.0, -1.0, -1.0, 1.0, 1.0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0]]).bool()
+    value = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]])
+    sums = L.region_sums(A, log_prob, torch.ones(1, 6), mask, {"v": value, "tokens": mask})
+    assert {k: v.item() for k, v in sums.items() if k.endswith("v")} == {
+        **{"E1/v": 1, "E2/v": 2, "E3/v": 4, "E4/v": 8}
+    }
+    change = L.entropy_contribution(log_prob, torch.ones(1, 6), A)
+    assert (change[0, :4].sign() == torch.tensor([-1, 1, 1, -1])).all()  # down, up, up, down
+
+
+def test_region_metrics_are_shares_of_a_region():
+    measured = register.region_metrics(
+        metrics := {
+            "actor/pg_loss": 1.0,
+            **{f"{register.PREFIX}bound_{side}": 0.2 for side in ("upper", "lower")},
+            **{f"{register.PREFIX}{r}/tokens": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{register.PREFIX}{r}/clipped": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{register.PREFIX}{r}/entropy_change": 0.0 for r in ("E2", "E3", "E4")},
+            f"{register.PREFIX}E1/tokens": 0.4,
+            f"{register.PREFIX}E1/clipped": 0.1,
+            f"{register.PREFIX}E1/entropy_change": -0.03,
+        }
+    )
+    assert metrics == {"actor/pg_loss": 1.0}
+    assert measured["clip_entropy/E1/token_share"] == 0.4
+    assert measured["clip_entropy/E1/clipped_share"] == pytest.approx(0.25)
+    assert measured["clip_entropy/E1/entropy_change"] == -0.03
+    assert "clip_entropy/E2/clipped_share" not in measured  # no such token
+    assert measured["clip_entropy/bound_upper"] == 0.2
+
+
+def test_exact_contributions_by_hand():
+    log_prob = -torch.tensor([[0.5, 2.0]])
+    baseline = torch.tensor([[0.0, 0.5]])
+    measured = register.exact_contributions(
+        log_prob_BT=log_prob,
+        entropy_BT=torch.ones(1, 2),
+        advantages_BT=torch.tensor([[1.0, 1.0]]),
+        baseline_BT=baseline,
+        mask_BT=torch.ones(1, 2, dtype=torch.bool),
+    )
+    first = -torch.tensor(-0.5).exp().item() * 0.5
+    second = -(torch.tensor(-2.0).exp().item() * -1.0 - 0.5)
+    assert measured["E1/entropy_change"] == pytest.approx(first / 2)
+    assert measured["E2/entropy_change"] == pytest.approx(second / 2)
+    assert measured["sign_agreement"] == 1.0
+
+
+def test_a_flat_bound_stays_a_number():
+    upper, lower = Bounds(Line(0.0, 0.2), M).epsilons(torch.tensor([0.5]))
+    assert upper == 0.2
+    assert torch.is_tensor(lower)
+
+
+if __name__ == "__main__":
+    one_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
