@@ -46,6 +46,11 @@ class Bounds(NamedTuple):
     floor: float = 0.0
     ceiling: float = 1.0
 
+    @property
+    def flat(self) -> bool:
+        """True if neither bound depends on p."""
+        return self.upper.slope == self.lower.slope == 0
+
     def epsilons(self, p: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """(upper, lower) at probabilities p of any shape; a plain number where the line is flat."""
         return self._epsilon(self.upper, p), self._epsilon(self.lower, p)

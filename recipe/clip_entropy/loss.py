@@ -19,14 +19,12 @@ REGIONS = ("E1", "E2", "E3", "E4")
 
 
 class Clipped(NamedTuple):
-    """What the objective did to each token, all (B, T) and detached."""
+    """The objective of each token and what it did, all (B, T); only the loss has a gradient."""
 
-    loss: Tensor  # not detached: the loss of each token
+    loss: Tensor
     ratio: Tensor  # pi_theta / pi_old
     by_bound: Tensor  # bool: the token lost its gradient to a bound
     by_dual: Tensor  # bool: A < 0 and the dual clip cut it off
-    upper: Tensor | float  # eps_plus(p) and eps_minus(p)
-    lower: Tensor | float
 
 
 def clipped_objective(
@@ -40,31 +38,57 @@ def clipped_objective(
 
     p is the current policy's probability of the token, detached (*ours*; the paper is silent): with
     gradient through it, a clipped token would still push. log r is clamped to [-20, 20] as in
-    verl. With flat bounds every operation is verl's `vanilla`, so the results are its to the bit.
+    verl. With flat bounds loss and gradient are those of verl's `vanilla` to the bit.
     """
-    log_ratio_BT = (log_prob_BT - old_log_prob_BT).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio_BT = log_ratio_BT.exp()
-    minus_A_BT = -advantages_BT
-    flat = bounds.upper.slope == bounds.lower.slope == 0
-    upper, lower = bounds.epsilons(None if flat else log_prob_BT.detach().exp())
-    banded_BT = ratio_BT
-    if flat:
-        banded_BT = banded_BT.clamp(1 - lower, 1 + upper)
-    else:
-        banded_BT = banded_BT.clamp(min=1 - lower).clamp(max=1 + upper)
-    plain_BT, bound_BT = minus_A_BT * ratio_BT, minus_A_BT * banded_BT
-    loss_BT = torch.maximum(plain_BT, bound_BT)
-    dual_BT = minus_A_BT * clip_ratio_c
-    negative_BT = advantages_BT < 0
-    by_dual_BT = (loss_BT > dual_BT) & negative_BT
     return Clipped(
-        loss=torch.where(negative_BT, torch.min(dual_BT, loss_BT), loss_BT),
-        ratio=ratio_BT.detach(),
-        by_bound=(bound_BT > plain_BT).detach(),
-        by_dual=by_dual_BT.detach(),
-        upper=upper,
-        lower=lower,
+        *_ClippedObjective.apply(log_prob_BT, old_log_prob_BT, advantages_BT, bounds, clip_ratio_c)
     )
+
+
+class _ClippedObjective(torch.autograd.Function):
+    """A gradient by hand, since autograd would keep a dozen (B, T) tensors for it and this keeps
+    one: d loss / d log pi = -A r where the token is not clipped, else 0."""
+
+    @staticmethod
+    def forward(ctx, log_prob, old_log_prob, advantages, bounds, clip_ratio_c):
+        log_ratio = log_prob - old_log_prob
+        beyond = log_ratio.abs() > MAX_LOG_RATIO
+        ratio = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp_()
+        minus_A = -advantages
+        if bounds.flat:
+            upper, lower = bounds.epsilons(ratio)
+            banded = ratio.clamp(1 - lower, 1 + upper)
+        else:
+            upper, lower = bounds.epsilons(log_prob.exp())
+            banded = torch.minimum(ratio, _edge(upper, 1, ratio))
+            banded = torch.maximum(banded, _edge(lower, -1, ratio), out=banded)
+        in_band = banded == ratio
+        plain, bound = minus_A * ratio, banded.mul_(minus_A)
+        by_bound = bound > plain
+        # Where the two sides of a maximum tie, autograd gives each half the gradient. In the band
+        # they are the same function; outside it they tie only by rounding, and half is lost.
+        share = torch.heaviside(plain - bound, plain.new_tensor(0.5)).masked_fill_(in_band, 1.0)
+        loss = torch.maximum(plain, bound, out=plain)
+        dual = minus_A.mul_(clip_ratio_c)
+        negative = advantages < 0
+        by_dual = (loss > dual) & negative
+        below = torch.heaviside(dual - loss, plain.new_tensor(0.5)).masked_fill_(~negative, 1.0)
+        loss = torch.where(negative, torch.minimum(loss, dual, out=dual), loss)
+        kept = share.mul_(below).mul_(ratio).masked_fill_(beyond, 0.0)
+        ctx.save_for_backward(kept, advantages)
+        ctx.mark_non_differentiable(ratio, by_bound, by_dual)
+        return loss, ratio, by_bound, by_dual
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient, *_):
+        kept, advantages = ctx.saved_tensors
+        return (gradient * -advantages).mul_(kept), None, None, None, None
+
+
+def _edge(eps: Tensor | float, sign: int, like: Tensor) -> Tensor:
+    """1 + sign eps as a tensor."""
+    return eps.mul_(sign).add_(1) if torch.is_tensor(eps) else like.new_tensor(1 + sign * eps)
 
 
 def entropy_contribution(

@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
-from verl.utils import torch_functional as verl_F
 from verl.workers.config import ActorConfig
 
 from recipe import actor_loss
@@ -61,9 +60,8 @@ def dynamic_clip_loss(
 ) -> tuple[Tensor, dict[str, Any]]:
     """verl's policy-loss interface. With flat bounds: verl's `vanilla`, loss and gradient."""
     step = actor_loss.current()
-    clipped = L.clipped_objective(
-        log_prob, old_log_prob, advantages, _bounds(config, step), config.clip_ratio_c
-    )
+    bounds = _bounds(config, step)
+    clipped = L.clipped_objective(log_prob, old_log_prob, advantages, bounds, config.clip_ratio_c)
     loss_BT = clipped.loss
     if rollout_is_weights is not None:
         loss_BT = loss_BT * rollout_is_weights
@@ -73,48 +71,49 @@ def dynamic_clip_loss(
         loss_agg_mode=loss_agg_mode,
         **config.global_batch_info,
     )
-    if step is not None and config.policy_loss.get("region_diagnostics", False):
-        step.sums.update(token_sums(clipped, old_log_prob, advantages, response_mask.bool(), step))
     with torch.no_grad():
-        measured = {
-            "actor/pg_clipfrac": clipped.by_bound.float(),
-            "actor/ppo_kl": (old_log_prob - log_prob).clamp(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO),
-            "actor/pg_clipfrac_lower": clipped.by_dual.float(),
+        mask_BT = response_mask.bool()
+        log_ratio_BT = (old_log_prob - log_prob).clamp_(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO)
+        sums = {
+            "actor/pg_clipfrac": (clipped.by_bound & mask_BT).sum(),
+            "actor/ppo_kl": log_ratio_BT.mul_(mask_BT).sum(),
+            "actor/pg_clipfrac_lower": (clipped.by_dual & mask_BT).sum(),
         }
-        means = [verl_F.masked_mean(value_BT, response_mask) for value_BT in measured.values()]
-        means = torch.stack(means).tolist()  # verl makes a number of each; here one copy for all
-    return loss, dict(zip(measured, means, strict=True))
+        means = torch.stack(list(sums.values())) / (mask_BT.sum() + 1e-8)  # as verl's masked_mean
+        if step is not None and config.policy_loss.get("region_diagnostics", False):
+            p_BT = log_prob.exp()
+            for name, eps in zip(("upper", "lower"), bounds.epsilons(p_BT), strict=True):
+                step.sums[f"{PREFIX}bound_{name}"] = (mask_BT * eps).sum()
+            step.sums |= region_sums(clipped, old_log_prob, advantages, mask_BT, step)
+    # verl makes a number of each metric; this copies to the host once for all three
+    return loss, dict(zip(sums, means.tolist(), strict=True))
 
 
-@torch.no_grad()
-def token_sums(
+def region_sums(
     clipped: L.Clipped,
     old_log_prob_BT: Tensor,
     advantages_BT: Tensor,
     mask_BT: Tensor,
     step: actor_loss.Step,
 ) -> dict[str, Tensor]:
-    """Sums over this micro-batch's response tokens: both bounds, and for each region its tokens,
-    its clipped tokens, and what its gradients do to the entropy.
+    """For each region, over this micro-batch's response tokens: its tokens, its clipped tokens, and
+    the sum of what its gradients do to the entropy.
 
     Region and contribution are those of the policy that sampled, at its entropy, which the trainer
     has computed anyway; the current policy enters by the ratio, and by what is clipped.
     """
-    sums = {}
-    for name, eps in (("upper", clipped.upper), ("lower", clipped.lower)):
-        sums[f"{PREFIX}bound_{name}"] = (mask_BT * eps).sum()
     if "entropy" not in step.micro:  # verl's bypass mode computes none
-        return sums
+        return {}
     entropy_BT = step.padded("entropy")
-    kept_BT = ~(clipped.by_bound | clipped.by_dual)
+    cut_BT = clipped.by_bound | clipped.by_dual
     change_BT = L.entropy_contribution(old_log_prob_BT, entropy_BT, advantages_BT)
     values = {
         "tokens": mask_BT,
-        "clipped": ~kept_BT,
-        "entropy_change": change_BT * clipped.ratio * kept_BT,
+        "clipped": cut_BT,
+        "entropy_change": change_BT.mul_(clipped.ratio).masked_fill_(cut_BT, 0.0),
     }
-    regions = L.region_sums(advantages_BT, old_log_prob_BT, entropy_BT, mask_BT, values)
-    return sums | {f"{PREFIX}{name}": value for name, value in regions.items()}
+    sums = L.region_sums(advantages_BT, old_log_prob_BT, entropy_BT, mask_BT, values)
+    return {f"{PREFIX}{name}": value for name, value in sums.items()}
 
 
 def region_metrics(metrics: dict[str, float]) -> dict[str, float]:
