@@ -116,6 +116,88 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(
     assert sentence in refuse(capsys, [*valid, override])
 
 
+LOSS = "actor_rollout_ref.actor.policy_loss"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([f"{LOSS}.preset=ids"], f"{LOSS}.preset=ids does not exist: did you mean id?"),
+        ([f"{LOSS}.schedule=dido"], f"{LOSS}.schedule=dido does not exist: did you mean did?"),
+        (["trainer.total_training_steps=null"], "T is not set: set trainer.total_training_steps"),
+        (
+            [f"{LOSS}.preset=od", "algorithm.rollout_correction.bypass_mode=true"],
+            "schedule=od needs the policy's entropy",
+        ),
+        ([f"{LOSS}.upper_intercept=-0.1"], "make the upper bound negative for some probability"),
+        ([f"{LOSS}.lower_slope=-0.5"], "make the lower bound negative for some probability"),
+        (["actor_rollout_ref.actor.clip_ratio_low=-0.2"], "clip_ratio_low=-0.2 is not allowed"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=8"], "makes one update per rollout"),
+        (
+            [f"{LOSS}.preset=clip_higher", "actor_rollout_ref.actor.ppo_mini_batch_size=8"],
+            "makes one update per rollout",
+        ),
+        ([f"{LOSS}.phase_split=1"], "phase_split=1 is not allowed: use a number above 0"),
+        ([f"{LOSS}.second_phase=both"], "second_phase=both does not exist"),
+        ([f"{LOSS}.od_ratio=2"], "od_ratio=2 is not allowed"),
+        ([f"+{LOSS}.shedule=id"], f"{LOSS}.shedule does not exist: did you mean schedule?"),
+        ([f"{LOSS}.loss_mode=vanilla"], "schedule=id has no effect with loss_mode=vanilla"),
+    ],
+)
+def test_a_wrong_clip_setting_is_one_sentence(valid, capsys, overrides, sentence):
+    command = ["clip_entropy", *valid[1:], "trainer.total_training_steps=40", *overrides]
+    assert sentence in refuse(capsys, command)
+
+
+def test_plain_grpo_may_make_one_update_per_rollout(valid):
+    grpo = [f"{LOSS}.preset=grpo", "actor_rollout_ref.actor.ppo_mini_batch_size=8"]
+    assert launch.main(["clip_entropy", *valid[1:], *grpo, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["clip_entropy", "algorithm.adv_estimator=asymgrpo", f"{LOSS}.preset=od"],
+        ["asymgrpo", f"{LOSS}.loss_mode=dynamic_clip", f"{LOSS}.schedule=od"],
+    ],
+)
+def test_estimator_and_schedule_combine_from_either_recipe(valid, capsys, command):
+    name, *overrides = command
+    steps = "trainer.total_training_steps=40"
+    assert launch.main([name, *valid[1:], steps, *overrides, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "asymgrpo {'preset': 'asymgrpo'" in out
+    assert "dynamic_clip {" in out
+    assert "'schedule': 'od'" in out
+
+
+@pytest.mark.parametrize("preset", ["grpo", "clip_higher", "clip_cov", "sapo", "gspo", "did"])
+def test_every_clip_preset_is_valid(valid, preset):
+    steps = "trainer.total_training_steps=40"
+    command = ["clip_entropy", *valid[1:], steps, f"{LOSS}.preset={preset}"]
+    assert launch.main([*command, "--dry-run"]) == 0
+
+
+def test_what_a_clip_preset_sets_reaches_verl(valid):
+    config = launch.compose("clip_entropy", [*valid[1:], f"{LOSS}.preset=gspo"])
+    actor = config.actor_rollout_ref.actor
+    assert actor.policy_loss.loss_mode == "gspo"
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-4, 4e-4)
+    assert actor.loss_agg_mode == "seq-mean-token-mean"
+
+
+def test_the_user_s_own_ray_environment_is_kept(valid, monkeypatch):
+    from verl.trainer import main_ppo
+
+    seen = {}
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **_: seen.update(config=config))
+    variable = "+ray_kwargs.ray_init.runtime_env.env_vars.NCCL_DEBUG=INFO"
+    assert launch.main([*valid, variable]) == 0
+    variables = seen["config"].ray_kwargs.ray_init.runtime_env.env_vars
+    assert variables.NCCL_DEBUG == "INFO"
+    assert "VERL_FILE_LOGGER_PATH" in variables
+
+
 def test_an_unknown_recipe(capsys):
     assert "recipe 'asymgrop' does not exist" in refuse(capsys, ["asymgrop"])
 

@@ -55,6 +55,9 @@ class Run:
             "trainer.val_before_train=false",
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
             "data.train_max_samples=64",
+            # a schedule whose state must survive the kill, with the estimator
+            "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip",
+            "actor_rollout_ref.actor.policy_loss.schedule=od",
         ]
 
     def start(self, *overrides: str, **env: str) -> subprocess.Popen:
@@ -209,12 +212,33 @@ def test_what_a_resume_restores_is_bit_identical_to_what_was_saved(resumed):
         before = torch.load(saved / file, weights_only=False)  # written by this test's own run
         after = torch.load(again / "global_step_6" / file, weights_only=False)
         assert equal(before, after), file
+    state = (saved / "recipe_state.json").read_text()
+    assert (again / "global_step_6/recipe_state.json").read_text() == state
+    assert json.loads(state)["clip_schedule"]["name"] == "od"
+
+
+def test_the_schedule_goes_on_where_it_was(resumed):
+    """Its own measurements of the first step, which the second start has not seen."""
+    first, resumed_step = resumed.steps_of(0)[1], resumed.steps_of(1)[3]
+    assert resumed_step["clip_entropy/entropy_start"] == first["clip_entropy/entropy"]
+    low, start = resumed_step["clip_entropy/tau_low"], first["clip_entropy/entropy"]
+    assert low == pytest.approx(0.2 * start)
+
+
+def test_the_regions_of_the_tokens_are_measured(resumed):
+    """Two ranks and mini-batches of several micro-batches: the shares still add up."""
+    for row in resumed.steps_of(1).values():
+        shares = [row[f"clip_entropy/E{i}/token_share"] for i in (1, 2, 3, 4)]
+        assert sum(shares) <= 1 + 1e-6
+        assert row["clip_entropy/bound_upper"] == pytest.approx(0.2)  # od lowers
+        assert 0.17 <= row["clip_entropy/bound_lower"] <= 0.3
 
 
 def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small):
     run = Run(tmp_path, 2, *small)
     process = run.start(
         "actor_rollout_ref.actor.policy_loss.loss_mode=recipe_test_failing",
+        "actor_rollout_ref.actor.policy_loss.schedule=static",
         VERL_USE_EXTERNAL_MODULES="failing_loss",
     )
     try:

@@ -1,0 +1,136 @@
+"""`data_prep/dapo_math.py` on files in the published shape: about 100 copies a problem, wrapped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep import dapo_math
+
+SCRIPT = Path(dapo_math.__file__)
+WRAPPER = (
+    "Solve the following math problem step by step. The last line of your response should be of "
+    "the form Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
+    '{}\n\nRemember to put your answer on its own line after "Answer:".'
+)
+
+
+def record(problem: str, answer: str, index: int = 0) -> dict:
+    return {
+        "data_source": "math_dapo",
+        "prompt": [{"role": "user", "content": WRAPPER.format(problem)}],
+        "ability": "MATH",
+        "reward_model": {"style": "rule-lighteval/MATH_v2", "ground_truth": answer},
+        "extra_info": {"index": str(index)},
+    }
+
+
+def problems(count: int) -> list[dict]:
+    return [record(f"What is ${i}$ plus\n\n$1$?", str(i + 1), i) for i in range(count)]
+
+
+def write(folder: Path, records: list[dict]) -> Path:
+    path = folder / dapo_math.FILE
+    pd.DataFrame(records).to_parquet(path)
+    return path
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def prepare(tmp_path: Path, records: list[dict], *options: str) -> subprocess.CompletedProcess:
+    write(tmp_path, records)
+    return run("--source", tmp_path, "--local_save_dir", tmp_path / "out", *options)
+
+
+def test_copies_are_counted_and_dropped(tmp_path):
+    done = prepare(tmp_path, problems(10) * 100, "--test_size", "3")
+    assert done.returncode == 0, done.stderr
+    assert "train: 997 rows read, 7 taken, 990 dropped (990 copies)" in done.stdout
+    train, test = (
+        pq.read_table(tmp_path / f"out/{s}.parquet").to_pylist() for s in ("train", "test")
+    )
+    assert len(train) == 7
+    assert len(test) == 3
+    texts = {row["extra_info"]["question"] for row in train + test}
+    assert texts == {f"What is ${i}$ plus\n\n$1$?" for i in range(10)}
+    report = json.loads((tmp_path / "out/train.json").read_text())
+    assert report["rows"]["dropped"]["copies"] == 990
+
+
+def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path):
+    prepare(tmp_path, problems(4), "--test_size", "1")
+    row = pq.read_table(tmp_path / "out/train.parquet").to_pylist()[0]
+    number = int(row["reward_model"]["ground_truth"]) - 1
+    expected = f"What is ${number}$ plus\n\n$1$?\n{dapo_math.INSTRUCTION}"
+    assert row["prompt"] == [{"role": "user", "content": expected}]
+    assert row["reward_model"]["style"] == "rule"
+    assert row["extra_info"]["index"] == number
+
+
+def test_a_problem_with_two_answers_is_dropped(tmp_path):
+    bad = [record("Which is it?", "1"), record("Which is it?", "2")]
+    done = prepare(tmp_path, [*problems(3), *bad, *problems(1)], "--test_size", "1")
+    assert "(1 copies, 2 answers disagree)" in done.stdout
+
+
+def test_the_held_out_problems_do_not_depend_on_the_order(tmp_path):
+    folders = []
+    for name, records in (("a", problems(30)), ("b", problems(30)[::-1] * 3)):
+        (tmp_path / name).mkdir()
+        assert prepare(tmp_path / name, records, "--test_size", "5").returncode == 0
+        rows = pq.read_table(tmp_path / name / "out/test.parquet").to_pylist()
+        folders.append({row["extra_info"]["question"] for row in rows})
+    assert folders[0] == folders[1]
+
+
+def test_again_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path, problems(9) * 4)
+        run("--source", tmp_path, "--local_save_dir", tmp_path / name, "--test_size", "2")
+    for file in ("train.parquet", "test.parquet", "train.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "sentence"),
+    [
+        ([{"question": "?", "answer": "1"}], [], "lacks `prompt` (a list of messages)"),
+        ([record("?", " ")], [], "row 1 has a blank reward_model.ground_truth"),
+        ([record("?", "1"), record(" ", "1")], [], "row 2 has a blank prompt"),
+        ([{**record("?", "1"), "prompt": []}], [], "row 1 has not one prompt message"),
+        (problems(3), ["--test_size", "3"], "--test_size 3 leaves no training problem of 3"),
+        (problems(3), ["--test_size", "0"], "--test_size 0 is not allowed"),
+        (problems(3), ["--max_samples", "0"], "--max_samples 0 is not allowed"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, records, options, sentence):
+    done = prepare(tmp_path, records, *(options or ["--test_size", "1"]))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_the_file(tmp_path):
+    done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"has no {dapo_math.FILE}" in done.stderr
+
+
+def test_not_a_parquet_file(tmp_path):
+    (tmp_path / dapo_math.FILE).write_text("nonsense")
+    done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
+    assert "is not a parquet file" in done.stderr
+
+
+def test_max_samples_counts_what_it_leaves_out(tmp_path):
+    done = prepare(tmp_path, problems(10), "--test_size", "2", "--max_samples", "5")
+    assert "5 taken, 3 dropped (3 beyond --max_samples)" in done.stdout
