@@ -180,19 +180,17 @@ def batches(
         )
 
 
-def measure(
+def solve(
     model: Qwen2ForCausalLM,
     tokenizer: Qwen2Tokenizer,
     problems: list[task.Problem],
     samples: int,
     seed: int,
-) -> dict:
+) -> tuple[torch.Tensor, float, int]:
     """Sample `samples` responses to each problem at temperature 1 and judge their last number.
 
-    Returns:
-        pass_rate; pass_rate_by_level; never_solved and always_solved, the shares of problems that
-        none or all of the samples solve; entropy, the mean over tokens in nats; response_length,
-        the mean in tokens.
+    Returns (problems, samples) bool, which are right; the summed entropy of all response tokens
+    (nats), and their number.
     """
     generator = torch.Generator().manual_seed(seed)
     repeated = [problem for problem in problems for _ in range(samples)]
@@ -208,7 +206,25 @@ def measure(
         ]
         entropy += (out.entropies_BT * out.mask_BT).sum().item()
         tokens += int(out.mask_BT.sum())
-    rates = torch.tensor(passed, dtype=torch.float64).view(-1, samples).mean(1)
+    return torch.tensor(passed).view(-1, samples), entropy, tokens
+
+
+def measure(
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
+    problems: list[task.Problem],
+    samples: int,
+    seed: int,
+) -> dict:
+    """`solve`, summed up.
+
+    Returns:
+        pass_rate; pass_rate_by_level; never_solved and always_solved, the shares of problems that
+        none or all of the samples solve; entropy, the mean over tokens in nats; response_length,
+        the mean in tokens.
+    """
+    passed, entropy, tokens = solve(model, tokenizer, problems, samples, seed)
+    rates = passed.double().mean(1)
     levels = torch.tensor([problem.level for problem in problems])
     return {
         "pass_rate": rates.mean().item(),
@@ -218,7 +234,7 @@ def measure(
         "never_solved": (rates == 0).double().mean().item(),
         "always_solved": (rates == 1).double().mean().item(),
         "entropy": entropy / tokens,
-        "response_length": tokens / len(repeated),
+        "response_length": tokens / passed.numel(),
         "samples": samples,
         "problems": len(problems),
     }
