@@ -130,15 +130,18 @@ def rollout_diagnostics(
     log_prob_BT: torch.Tensor,
     advantages_BT: torch.Tensor,
     mask_BT: torch.Tensor,
-    correct_B: torch.Tensor,
+    correct_B: torch.Tensor | None,
     group_B: torch.Tensor,
 ) -> dict[str, float]:
-    """All diagnostics of one rollout batch; rows without a response token (padding) are dropped."""
+    """All diagnostics of one rollout batch; rows without a response token (padding) are dropped.
+    Without `correct_B`, only those that need no right or wrong."""
     real_B = mask_BT.any(1)
-    mask_BT, correct_B = mask_BT[real_B], correct_B[real_B]
+    mask_BT, advantages_BT = mask_BT[real_B], advantages_BT[real_B]
+    if correct_B is None:
+        return advantage_mass(advantages_BT, mask_BT)
+    correct_B = correct_B[real_B]
     group_B = torch.unique(group_B[real_B], return_inverse=True)[1]
     entropy_BT, log_prob_BT = entropy_BT[real_B], log_prob_BT[real_B]
-    advantages_BT = advantages_BT[real_B]
     return {
         **entropy_by_outcome(entropy_BT, mask_BT, correct_B),
         **advantage_mass(advantages_BT, mask_BT),

@@ -18,6 +18,10 @@ PANELS = (  # (title, metric or prefix of several, y label)
     ("policy entropy", "actor/entropy", "nats a token"),
     ("tokens clipped", "actor/pg_clipfrac", "share"),
 )
+OPTIONAL = (  # drawn where a run has logged them
+    ("mean upper clip bound", "clip_entropy/bound_upper", "eps"),
+    ("mean lower clip bound", "clip_entropy/bound_lower", "eps"),
+)
 
 
 def read(run_dir: Path) -> dict[int, dict[str, float]]:
@@ -54,8 +58,11 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
 
     run_dirs = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
     runs = {Path(d).name: read(Path(d)) for d in run_dirs}
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6), constrained_layout=True)
-    for axis, (title, metric, label) in zip(axes.flat, PANELS, strict=True):
+    logged = {name for steps in runs.values() for row in steps.values() for name in row}
+    panels = [*PANELS, *(panel for panel in OPTIONAL if panel[1] in logged)]
+    rows = len(panels) // 2
+    figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), constrained_layout=True)
+    for axis, (title, metric, label) in zip(axes.flat, panels, strict=True):
         for name, steps in runs.items():
             x, y = series(steps, metric)
             axis.plot(x, y, label=name, linewidth=1.5, marker="." if len(x) < 40 else None)

@@ -26,6 +26,7 @@ from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
 from recipe.asymgrpo.config import AsymGRPOConfig
 from recipe.asymgrpo.register import correctness, group_index
 from recipe.clip_entropy.config import LOSS_MODE as DYNAMIC_CLIP
+from recipe.clip_entropy.config import DynamicClipConfig
 from recipe.clip_entropy.register import (
     BASELINE,
     exact_baseline,
@@ -70,12 +71,21 @@ class AsymGRPOMixin:
         )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        self.correct_B = read_correctness(batch, self.asymgrpo)  # the diagnostics read it too
+        self.correct_B = self._read_correctness(batch)  # the diagnostics read it too
         with correctness(self.correct_B):
             batch = super()._compute_advantage(batch, metrics)
         if self.asymgrpo.entropy_shaped:
             self._shape_advantages(batch)
         return batch
+
+    def _read_correctness(self, batch: KVBatchMeta) -> torch.Tensor | None:
+        try:
+            return read_correctness(batch, self.asymgrpo)
+        except ValueError:
+            asked = self.asymgrpo.correct_field or self.asymgrpo.correct_threshold is not None
+            if asked or self.config.algorithm.adv_estimator == "asymgrpo":
+                raise
+            return None  # another estimator takes any reward; diagnostics by outcome are left out
 
     def _shape_advantages(self, batch: KVBatchMeta) -> None:
         data = tq.kv_batch_get(
@@ -154,6 +164,8 @@ class ClipScheduleMixin:
         if actor.policy_loss.loss_mode != DYNAMIC_CLIP:
             return
         settings = omega_conf_to_dataclass(actor.policy_loss)
+        if not isinstance(settings, DynamicClipConfig):
+            return  # verl's own settings: constant bounds, which the loss finds by itself
         self.clip_settings = settings
         self.clip_schedule = settings.make_schedule(
             settings.levels(actor.clip_ratio_low, actor.clip_ratio_high),
@@ -244,7 +256,7 @@ class DiagnosticsMixin:
         correct_B = self.correct_B
         measured = {}
         frequency = self.recipe_settings.log_prob_gain_freq
-        if frequency > 0 and (self.global_steps - 1) % frequency == 0:
+        if correct_B is not None and frequency > 0 and (self.global_steps - 1) % frequency == 0:
             new_log_probs = self._log_probs_now(batch, data["response_mask"])
             measured = diagnostics.log_prob_gain(
                 new_log_probs.to_padded_tensor(0.0),

@@ -127,3 +127,23 @@ def test_every_diagnostic_is_finite_on_a_random_batch_and_inputs_are_not_changed
     before = {name: x.clone() for name, x in arguments.items()}
     assert all(math.isfinite(x) for x in d.rollout_diagnostics(**arguments).values())
     assert all(torch.equal(before[name], arguments[name]) for name in arguments)
+
+
+def test_the_gain_of_right_rollouts_leaves_out_padding_rows():
+    new = torch.tensor([[-0.5, -0.5], [-1.0, 0.0], [0.0, 0.0]])
+    old = torch.tensor([[-1.0, -1.0], [-1.0, 0.0], [0.0, 0.0]])
+    mask = torch.tensor([[1, 1], [1, 0], [0, 0]]).bool()  # the last row is verl's padding
+    correct = torch.tensor([True, False, True])
+    assert d.log_prob_gain(new, old, mask, correct) == {"log_prob_gain/right": 1.0}
+
+
+def test_without_right_or_wrong_the_advantages_are_still_described():
+    measured = d.rollout_diagnostics(
+        entropy_BT=ENTROPY,
+        log_prob_BT=LOG_PROB,
+        advantages_BT=ADVANTAGE,
+        mask_BT=MASK,
+        correct_B=None,
+        group_B=GROUP,
+    )
+    assert measured == d.advantage_mass(ADVANTAGE, MASK)

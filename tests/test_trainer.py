@@ -4,6 +4,8 @@ import pytest
 
 pytest.importorskip("verl")
 
+import torch
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -70,8 +72,6 @@ def test_a_field_that_the_reward_function_does_not_return(monkeypatch):
 def rows(monkeypatch, values):
     """A batch whose TransferQueue rows hold these values; TransferQueue itself is faked here, as
     it needs a Ray cluster (the real one is in tests/e2e)."""
-    from transfer_queue import KVBatchMeta
-
     from recipe.asymgrpo.config import AsymGRPOConfig
 
     class Column:
@@ -84,3 +84,42 @@ def rows(monkeypatch, values):
     keys = [str(i) for i in range(len(values))]
     batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in values])
     return batch, AsymGRPOConfig(correct_field="acc")
+
+
+def test_another_estimator_takes_any_reward(monkeypatch):
+    """Only the diagnostics by outcome need right or wrong; asymgrpo itself must refuse."""
+    shaped = torch.nested.as_nested_tensor([torch.tensor([0.3]), torch.tensor([1.0])])
+    monkeypatch.setattr(recipe.trainer.tq, "kv_batch_get", lambda **kwargs: {"rm_scores": shaped})
+    batch = KVBatchMeta(partition_id="train", keys=["0", "1"], tags=[{}, {}])
+    assert trainer("algorithm.asymgrpo.preset=dr_grpo")._read_correctness(batch) is None
+    with pytest.raises(ValueError, match="neither right"):
+        trainer()._read_correctness(batch)
+
+
+def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
+    """Beside verl's own checkpoint, which is left out here (the real one is in tests/e2e)."""
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", lambda self: None)
+
+    def load(self):
+        self.global_steps = 4
+
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", load)
+    settings = [
+        f"trainer.default_local_dir={tmp_path}",
+        "trainer.total_training_steps=40",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip",
+        "actor_rollout_ref.actor.policy_loss.schedule=od",
+    ]
+    first = trainer(*settings)
+    first.clip_schedule.advance(0, 0.5)
+    first.clip_schedule.advance(1, 0.05)
+    first.global_steps = 4
+    first._save_checkpoint()
+    assert [p.name for p in (tmp_path / "global_step_4").iterdir()] == ["recipe_state.json"]
+    second = trainer(*settings)
+    second._load_checkpoint()
+    assert second.clip_schedule.raising
+    assert second.clip_schedule.state_dict() == first.clip_schedule.state_dict()
+    (tmp_path / "global_step_4/recipe_state.json").unlink()
+    with pytest.raises(ValueError, match="holds no state of clip_schedule"):
+        trainer(*settings)._load_checkpoint()

@@ -26,7 +26,7 @@ _correct_B: ContextVar[Tensor | None] = ContextVar("asymgrpo_correct", default=N
 
 
 @contextmanager
-def correctness(correct_B: Tensor) -> Iterator[None]:
+def correctness(correct_B: Tensor | None) -> Iterator[None]:
     """Tells the estimator which rows of the batch are right, for `correct_field`: verl hands an
     estimator the rewards only. The trainer sets it around verl's own call."""
     token = _correct_B.set(correct_B)
