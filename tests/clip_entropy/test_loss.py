@@ -88,10 +88,11 @@ def test_flat_bounds_are_verls_vanilla_to_the_bit(mode, low, high, weighted):
 
 
 def test_equality_holds_at_the_bounds_themselves():
-    """Ratios within a rounding of 0.8, 1.2 and 3, where the branches of the maximum tie."""
+    """Ratios within a rounding of 0.8, 1.2 and 3, where the branches of the maximum tie; with some
+    advantages the products round to the same number although the ratio is beyond the bound."""
     edges = torch.tensor([0.8, 1.2, 3.0]).log()
     log_prob = (edges[:, None] + torch.arange(-200, 200) * 2.0**-26).reshape(1, -1)
-    for advantage in (1.3, -0.7):
+    for advantage in (1.3, 0.84, -0.7, -1.26):
         data = dict(
             old_log_prob=torch.zeros_like(log_prob),
             log_prob=log_prob,
