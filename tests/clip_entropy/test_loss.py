@@ -92,7 +92,10 @@ def test_equality_holds_at_the_bounds_themselves():
     advantages the products round to the same number although the ratio is beyond the bound."""
     edges = torch.tensor([0.8, 1.2, 3.0]).log()
     log_prob = (edges[:, None] + torch.arange(-200, 200) * 2.0**-26).reshape(1, -1)
-    for advantage in (1.3, 0.84, -0.7, -1.26):
+    for advantage in (
+        *torch.linspace(0.834, 0.9, 20).tolist(),
+        *torch.linspace(-1.4, -0.7, 40).tolist(),
+    ):
         data = dict(
             old_log_prob=torch.zeros_like(log_prob),
             log_prob=log_prob,
