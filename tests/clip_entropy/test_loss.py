@@ -122,7 +122,8 @@ def test_lines_by_a_loop_over_tokens():
     log_prob = data["log_prob"].double().requires_grad_()
     old, A = data["old_log_prob"].double(), data["advantages"].double()
     L.clipped_objective(log_prob, old, A, LINES, 3.0).loss.sum().backward()
-    for b in range(0, 24, 3):
+    cuts = set()
+    for b in range(24):
         for t in range(0, 64, 7):
             p = log_prob[b, t].exp().item()
             r = (log_prob[b, t] - old[b, t]).clamp(-20, 20).exp().item()
@@ -132,6 +133,8 @@ def test_lines_by_a_loop_over_tokens():
             inside = abs((log_prob - old)[b, t].item()) < 20
             expected = 0.0 if cut or not inside else -a * r
             assert log_prob.grad[b, t].item() == pytest.approx(expected, rel=1e-9), (b, t)
+            cuts |= {"above"} if a > 0 and cut else {"below"} if cut and r < 1 else set()
+    assert cuts == {"above", "below"}  # the batch has tokens beyond either bound
 
 
 def test_no_gradient_flows_through_the_bounds():
