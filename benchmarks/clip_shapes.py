@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from math import comb
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def run(arm: str, seed: int, steps: int, folder: Path, overrides: list[str]) -> 
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run([*command, *overrides], env=environment, stdout=log, stderr=log)
     if done.returncode or not last.is_file():
-        sys.exit(f"{arm}, seed {seed} failed, see {folder}/log.txt")
+        raise RuntimeError(f"{arm}, seed {seed} failed, see {folder}/log.txt")
 
 
 def judge(folder: Path, steps: int, problems) -> np.ndarray:
@@ -136,13 +137,22 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(LABELS), choices=LABELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("outputs/clip_shapes"))
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     known = parser.parse_intermixed_args()
     todo = [(arm, seed) for seed in known.seeds for arm in known.arms]
-    for arm, seed in tqdm(todo, unit="run"):
+
+    def one(arm: str, seed: int) -> None:
         run(arm, seed, known.steps, known.out / f"{arm}-seed{seed}", known.overrides)
+
+    with ThreadPoolExecutor(known.jobs) as pool:
+        pending = [pool.submit(one, arm, seed) for arm, seed in todo]
+        for done in tqdm(as_completed(pending), total=len(pending), unit="run"):
+            if error := done.exception():
+                pool.shutdown(cancel_futures=True)
+                sys.exit(str(error))
     problems = read_problems(known.test_file.expanduser())
     scores, runs = {}, {}
     for arm in known.arms:
