@@ -12,6 +12,7 @@ pytest.importorskip("verl")
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
+from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 
 from recipe import actor_loss
@@ -217,6 +218,16 @@ def test_sums_and_gradient_do_not_depend_on_the_split():
     shares = [expected[f"{register.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
     in_a_region = (data["advantages"] != 0) & data["response_mask"]
     assert sum(shares) == pytest.approx((in_a_region.sum() / tokens).item())
+
+
+def test_sums_over_two_ranks():
+    data = full_rows()
+    tokens = data["response_mask"].sum()
+    _, expected = actor_gradient(data, list(range(24)), 1, tokens)
+    ranks = [actor_gradient(data, list(range(r, 24, 2)), 2, tokens)[1] for r in range(2)]
+    for name in (name for name in expected if name.startswith(register.PREFIX)):
+        got = Metric.aggregate_dp([metrics[name] for metrics in ranks])  # as verl does
+        assert got == pytest.approx(expected[name].aggregate(), rel=1e-5, abs=1e-9), name
 
 
 def one_rank(rank: int, port: int, folder: str) -> None:
