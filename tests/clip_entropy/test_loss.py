@@ -349,6 +349,24 @@ def test_regions_by_hand():
     assert (change[0, :4].sign() == torch.tensor([-1, 1, 1, -1])).all()  # down, up, up, down
 
 
+def test_a_clipped_token_counts_but_changes_no_entropy():
+    entropy = torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged)
+    log_prob, A = -torch.tensor([[0.5, 0.5, 0.5]]), torch.ones(1, 3)
+    clipped = L.Clipped(
+        loss=torch.zeros(1, 3),
+        ratio=torch.tensor([[1.0, 2.0, 1.5]]),
+        by_bound=torch.tensor([[False, True, False]]),
+        by_dual=torch.tensor([[False, False, True]]),
+    )
+    step = actor_loss.Step({}, {"entropy": entropy})
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    sums = register.region_sums(clipped, log_prob, A, mask, step)
+    assert sums[f"{register.PREFIX}E1/tokens"] == 3
+    assert sums[f"{register.PREFIX}E1/clipped"] == 2
+    one = L.entropy_contribution(log_prob[0, 0], torch.tensor(1.0), torch.tensor(1.0))
+    assert sums[f"{register.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
+
+
 def test_region_metrics_are_shares_of_a_region():
     measured = register.region_metrics(
         metrics := {
