@@ -12,4 +12,11 @@ PRESET=${PRESET:-id}
 PROJECT_NAME=${PROJECT_NAME:-clip_entropy_cpu}
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
-launch clip_entropy "actor_rollout_ref.actor.policy_loss.preset=$PRESET" "$@"
+
+overrides=(
+  "actor_rollout_ref.actor.policy_loss.preset=$PRESET"
+  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates a rollout, and a large
+  actor_rollout_ref.actor.optim.lr=4e-4                         # step: bounds clip 2 to 4 % of tokens
+  actor_rollout_ref.actor.policy_loss.od_h_init=0.6             # twice the first entropy, as the paper
+)
+launch clip_entropy "${overrides[@]}" "$@"
