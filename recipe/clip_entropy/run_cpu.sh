@@ -15,8 +15,7 @@ prepare_cpu_task
 
 overrides=(
   "actor_rollout_ref.actor.policy_loss.preset=$PRESET"
-  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates a rollout, and a large
-  actor_rollout_ref.actor.optim.lr=4e-4                         # step: bounds clip 2 to 4 % of tokens
+  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates a rollout: clips must act
   actor_rollout_ref.actor.policy_loss.od_h_init=0.6             # twice the first entropy, as the paper
 )
 launch clip_entropy "${overrides[@]}" "$@"
