@@ -7,16 +7,20 @@ the same input gives the same bytes.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+DUPLICATE, IN_TEST, BEYOND = "duplicate", "also in the test split", "beyond --max_samples"
 
 Record = tuple[str, dict[str, Any]]  # where it stands ("train.jsonl:7"), its fields
 
@@ -144,6 +148,110 @@ def read_hub(name: str, config: str, splits: list[str]) -> dict[str, list[Record
         split: [(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(rows, start=1)]
         for split, rows in tables.items()
     }
+
+
+class Dataset(NamedTuple):
+    """A dataset with the splits train and test, of which every record makes one row."""
+
+    hub: str
+    config: str | None
+    folder: str  # where its files go by default
+    instruction: str  # put behind each question by default
+    columns: pa.Schema
+    question: str  # the field that tells records apart
+    to_row: Callable[[Record, str, int, str], dict[str, Any]]  # record, split, index, instruction
+
+    def build(
+        self,
+        records: Iterable[Record],
+        split: str,
+        instruction: str | None = None,
+        max_samples: int | None = None,
+        held_out: frozenset[str] = frozenset(),
+    ) -> Split:
+        """The rows of a split in verl's schema; `index` counts the source's records from 0."""
+        instruction = self.instruction if instruction is None else instruction
+        rows, seen, read = [], set(), 0
+        dropped = {DUPLICATE: 0, IN_TEST: 0, BEYOND: 0}
+        for index, record in enumerate(records):
+            read = index + 1
+            question = text_field(record, self.question).strip()
+            row = self.to_row(record, split, index, instruction)
+            check_row(record[0], row, self.columns)
+            if question in seen:
+                dropped[DUPLICATE] += 1
+            elif question in held_out:
+                dropped[IN_TEST] += 1
+            elif max_samples is not None and len(rows) == max_samples:
+                dropped[BEYOND] += 1
+            else:
+                rows.append(row)
+            seen.add(question)
+        if not rows:
+            raise ValueError(f"The split `{split}` has no row that can be taken of {read} read.")
+        return Split(rows, read, dropped)
+
+
+def prepare(dataset: Dataset, description: str) -> None:
+    """The command line of a `Dataset`: reads it, checks every row, writes both splits."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument(
+        "--source",
+        "--local_dataset_path",
+        help="folder with train and test as .jsonl or .parquet, or one such file (only its split "
+        f"is written); without it {dataset.hub} is loaded from the Hugging Face hub",
+    )
+    parser.add_argument("--local_save_dir", default=dataset.folder, help="default: %(default)s")
+    parser.add_argument("--max_samples", type=int, help="the first N rows of each split")
+    parser.add_argument(
+        "--instruction",
+        default=dataset.instruction,
+        help='after the question, on a line of its own; "" for none; default (ours): %(default)s',
+    )
+    args = parser.parse_args()
+    if args.max_samples is not None and args.max_samples < 1:
+        raise ValueError(f"--max_samples {args.max_samples} is not allowed: use 1 or more.")
+    folder = Path(args.local_save_dir).expanduser()
+
+    names = ["test", "train"]
+    if args.source is None:
+        records = read_hub(dataset.hub, dataset.config, names)
+        origin = {split: {"hub": dataset.hub, "config": dataset.config} for split in names}
+    else:
+        if (file := Path(args.source).expanduser()).is_file():
+            names = [split for split in names if re.match(rf"{split}\b", file.name)]
+            if not names:
+                raise ValueError(
+                    f"--source {args.source} is a file of neither split: name it train.jsonl or "
+                    "test.jsonl, or give its folder."
+                )
+        files = {split: find_files(args.source, split) for split in names}
+        for path in (path for paths in files.values() for path in paths):
+            if path.resolve().parent == folder.resolve() and path.suffix == ".parquet":
+                raise ValueError(
+                    f"--local_save_dir {args.local_save_dir} is where --source has {path.name}: "
+                    "choose another folder."
+                )
+        records = {split: list(read_records(paths)) for split, paths in files.items()}
+        origin = {
+            split: {"files": {path.name: sha256(path) for path in paths}}
+            for split, paths in files.items()
+        }
+
+    splits: dict[str, Split] = {}
+    held_out: frozenset[str] = frozenset()
+    for split in names:
+        options = (args.instruction, args.max_samples, held_out)
+        splits[split] = dataset.build(records[split], split, *options)
+        held_out = frozenset(fields[dataset.question].strip() for _, fields in records[split])
+    options = {"instruction": args.instruction, "max_samples": args.max_samples}
+    facts = {
+        split: {"dataset": dataset.hub, "split": split, "source": origin[split], "options": options}
+        for split in names
+    }
+    write_splits(folder, splits, dataset.columns, facts)
+    for split in sorted(names, reverse=True):
+        tell(split, splits[split], folder / f"{split}.parquet")
 
 
 def sha256(path: Path) -> str:

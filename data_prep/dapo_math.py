@@ -33,7 +33,7 @@ BEFORE = "Solve the following math problem step by step."
 AFTER = 'Remember to put your answer on its own line after "Answer:".'
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours
 COLUMNS = common.schema("question")
-COPY, DISAGREE, BEYOND = "copies", "answers disagree", "beyond --max_samples"
+COPY, DISAGREE = "copies", "answers disagree"
 
 
 def problem(text: str) -> str:
@@ -103,7 +103,7 @@ def build(
         splits[split].append(row)
     beyond = len(splits["train"][max_samples:]) if max_samples is not None else 0
     kept = splits["train"][:max_samples]
-    train = common.Split(kept, len(rows) - test_size, {**dropped, BEYOND: beyond})
+    train = common.Split(kept, len(rows) - test_size, {**dropped, common.BEYOND: beyond})
     return {"train": train, "test": common.Split(splits["test"], test_size, {})}
 
 

@@ -2,7 +2,7 @@
 # The paper's analysis run (arXiv 2604.04894 v1, sec. 3): Qwen2.5-Math-1.5B, MATH, 4 GPUs.
 # Each line ends in its source: paper, verl (its default), or ours.
 #   bash recipe/asymgrpo/run_qwen2_5_math_1_5b.sh [--dry-run] [key=value ...]
-# PRESET=pos_only, neg_only, ent_increase … runs the arms of sec. 3.
+# PRESET=pos_only, neg_only, ent_increase … runs the arms of sec. 3. Data: data_prep/hendrycks_math.py
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-1.5B}                     # paper sec. 3

@@ -2,7 +2,7 @@
 # The paper's main run (arXiv 2604.04894 v1, sec. 4.3, Table 1): AsymGRPO, Qwen3-4B, MATH, 4 GPUs.
 # Each line ends in its source: paper, verl (its default), or ours.
 #   bash recipe/asymgrpo/run_qwen3_4b.sh [--dry-run] [key=value ...]
-# PRESET=grpo (or any row of Table 1) runs a baseline. TRAIN_FILE: the 7,500 problems of MATH.
+# PRESET=grpo (or any row of Table 1) runs a baseline. Data: python data_prep/hendrycks_math.py
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-4B}                              # paper sec. 4.3

@@ -51,7 +51,7 @@ def run(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
         try:
-            common.run(gsm8k.main)
+            common.run(lambda: common.prepare(gsm8k.GSM8K, gsm8k.__doc__))
             code = 0
         except SystemExit as exit:
             code = exit.code
@@ -297,7 +297,7 @@ def test_from_the_hub_the_rows_are_the_same(run, tmp_path, monkeypatch):
 def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fails_at):
     """The disk is full at the n-th of the four files."""
     splits = {
-        name: gsm8k.build([(f"{name}:1", row) for row in rows], name)
+        name: gsm8k.GSM8K.build([(f"{name}:1", row) for row in rows], name)
         for name, rows in (("train", TRAIN), ("test", TEST))
     }
     facts = {name: {"run": 1} for name in splits}
@@ -337,7 +337,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fai
     ],
 )
 def test_a_row_that_verl_cannot_use_is_refused(column, value):
-    row = gsm8k.build([("train.jsonl:1", TRAIN[0])], "train").rows[0]
+    row = gsm8k.GSM8K.build([("train.jsonl:1", TRAIN[0])], "train").rows[0]
     common.check_row("train.jsonl:1", row, gsm8k.COLUMNS)
     with pytest.raises(ValueError, match=f"train.jsonl:1 makes a row of which .*{column}"):
         common.check_row("train.jsonl:1", row | {column: value}, gsm8k.COLUMNS)
