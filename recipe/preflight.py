@@ -7,13 +7,14 @@ stops there with `--dry-run`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from recipe.settings import check_known
 
 TRAINER = "recipe_sync"
 
@@ -46,12 +47,9 @@ def trainer(config: DictConfig) -> None:
             f"recipes' diagnostics and settings: use {TRAINER}."
         )
     settings = config.trainer.v1[TRAINER]
-    known = {"poll_interval", "log_prob_gain_freq", "allow_padded_vocab"}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(
-            f"trainer.v1.{TRAINER}.{unknown[0]} is not a setting: use one of {sorted(known)}."
-        )
+    known = ("poll_interval", "log_prob_gain_freq", "allow_padded_vocab")
+    for key in settings:
+        check_known(f"trainer.v1.{TRAINER}.{key}", key, known)
     if settings.poll_interval <= 0:
         raise ValueError(
             f"trainer.v1.{TRAINER}.poll_interval={settings.poll_interval} must be above 0 seconds."
@@ -85,12 +83,9 @@ def clip_entropy(config: DictConfig) -> None:
                 "recipe/clip_entropy/clip_entropy.yaml."
             )
         return
-    known = {field.name for field in dataclasses.fields(DynamicClipConfig)} | {"_target_"}
-    unknown = sorted(set(node) - known)
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(sorted(known))}."
-        raise ValueError(f"{NODE}.{unknown[0]} does not exist: {hint}")
+    known = [field.name for field in dataclasses.fields(DynamicClipConfig)]
+    for key in node:
+        check_known(f"{NODE}.{key}", key, [*known, "_target_"])
     plain = OmegaConf.to_container(node, resolve=True)
     settings = DynamicClipConfig(**{k: v for k, v in plain.items() if k != "_target_"})
     if settings.loss_mode != LOSS_MODE:

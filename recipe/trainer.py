@@ -108,6 +108,24 @@ class AsymGRPOMixin:
         )
 
 
+class ForwardMixin:
+    """A forward pass of the actor over a batch, as verl runs one for its old log-probs."""
+
+    def _forward(self, batch: KVBatchMeta, **extra_info) -> None:
+        """Leaves the model's output in the batch's fields; `batch.extra_info` stays as it is."""
+        request = KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=list(batch.keys),
+            tags=list(batch.tags),
+            extra_info={
+                "calculate_entropy": False,
+                "temperature": self.config.actor_rollout_ref.rollout.temperature,
+                **extra_info,
+            },
+        )
+        self.actor_rollout_wg.compute_log_prob(request)
+
+
 class CheckpointMixin:
     """State of ours in verl's checkpoints, which have no slot for it: one JSON file beside
     `data.pt`, written before verl marks the checkpoint as complete.
@@ -211,19 +229,9 @@ class ClipScheduleMixin:
 
     def _exact_contributions(self, batch: KVBatchMeta) -> dict[str, float]:
         """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""
-        request = KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=list(batch.keys),
-            tags=list(batch.tags),
-            extra_info={
-                "calculate_entropy": False,
-                "compute_loss": True,  # verl hands its loss, ours, the logits only then
-                "distillation_use_topk": True,
-                "temperature": self.config.actor_rollout_ref.rollout.temperature,
-                actor_loss.EXTRA_INFO: {"forward_only": True},
-            },
-        )
-        self.actor_rollout_wg.compute_log_prob(request)
+        # verl hands its loss, ours, the logits only if told to compute it
+        ours = {actor_loss.EXTRA_INFO: {"forward_only": True}}
+        self._forward(batch, compute_loss=True, distillation_use_topk=True, **ours)
         fields = [BASELINE, "response_mask", "entropy", "old_log_probs", "advantages"]
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
@@ -279,17 +287,7 @@ class DiagnosticsMixin:
 
     def _log_probs_now(self, batch: KVBatchMeta, response_mask: torch.Tensor) -> torch.Tensor:
         """Nested (B, t): the actor's log-probs of the batch's responses, after its update."""
-        request = KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=list(batch.keys),
-            tags=list(batch.tags),
-            extra_info={
-                "calculate_entropy": False,
-                "compute_loss": False,
-                "temperature": self.config.actor_rollout_ref.rollout.temperature,
-            },
-        )
-        self.actor_rollout_wg.compute_log_prob(request)
+        self._forward(batch, compute_loss=False)
         log_probs = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["log_probs"]
         )["log_probs"]
@@ -298,7 +296,12 @@ class DiagnosticsMixin:
 
 @register_trainer("recipe_sync")
 class RecipeTrainerSync(
-    DiagnosticsMixin, ClipScheduleMixin, AsymGRPOMixin, CheckpointMixin, PPOTrainerSync
+    DiagnosticsMixin,
+    ClipScheduleMixin,
+    AsymGRPOMixin,
+    CheckpointMixin,
+    ForwardMixin,
+    PPOTrainerSync,
 ):
     """verl's `PPOTrainerSync` and the mixins above."""
 

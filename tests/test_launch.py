@@ -101,7 +101,10 @@ def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, c
         ("actor_rollout_ref.model.path=/nowhere", "model.path=/nowhere does not exist: set MODEL"),
         ("trainer.nnodes=2", "trainer.nnodes=2 needs a running Ray cluster"),
         ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode=sync would run without"),
-        ("+trainer.v1.recipe_sync.poll=1", "recipe_sync.poll is not a setting"),
+        (
+            "+trainer.v1.recipe_sync.poll=1",
+            "recipe_sync.poll does not exist: did you mean poll_interval?",
+        ),
         ("trainer.v1.recipe_sync.poll_interval=0", "poll_interval=0 must be above 0"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "not a multiple of actor_rollout_ref"),
         ("trainer.n_gpus_per_node=3", "times rollout.n=8 is not a multiple of the 3 ranks"),

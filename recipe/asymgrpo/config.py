@@ -8,11 +8,12 @@ those with the resolver `${asymgrpo_preset:<preset>,<key>}`, and a command-line 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from recipe.settings import check_known
 
 FLOAT32_MAX = 3.4e38
 
@@ -55,17 +56,10 @@ PRESETS: dict[str, Preset] = {
 OUTSIDE = Preset._fields[3:]  # what a preset sets outside the estimator
 
 
-def _known(what: str, word: Any, known: tuple[str, ...]) -> None:
-    if word not in known:
-        close = difflib.get_close_matches(str(word), known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{what} does not exist: {hint}It is one of {', '.join(known)}.")
-
-
 def preset_value(preset: str, key: str) -> Any:
     """What `preset` sets for `key`, one of OUTSIDE."""
-    _known(f"algorithm.asymgrpo.preset={preset}", preset, tuple(PRESETS))
-    _known(f"${{asymgrpo_preset:{preset},{key}}}", key, OUTSIDE)
+    check_known(f"algorithm.asymgrpo.preset={preset}", preset, tuple(PRESETS))
+    check_known(f"${{asymgrpo_preset:{preset},{key}}}", key, OUTSIDE)
     return getattr(PRESETS[preset], key)
 
 
@@ -86,7 +80,7 @@ class AsymGRPOConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> AsymGRPOConfig:
         known = tuple(field.name for field in dataclasses.fields(cls))
         for key in settings:
-            _known(f"algorithm.asymgrpo.{key}", key, known)
+            check_known(f"algorithm.asymgrpo.{key}", key, known)
         return cls(**settings)
 
     @property
@@ -110,14 +104,14 @@ class AsymGRPOConfig:
         return self.rule == "entropy_shaped"
 
     def __post_init__(self) -> None:
-        _known(f"algorithm.asymgrpo.preset={self.preset}", self.preset, tuple(PRESETS))
+        check_known(f"algorithm.asymgrpo.preset={self.preset}", self.preset, tuple(PRESETS))
         for name in ("beta_pos", "beta_neg"):
             if getattr(self, name) is None:
                 continue
             self._number(name, "a finite number from 0 up (paper: 0 to 0.9)", lambda x: x >= 0)
             if self.betas is None:
                 self._refuse(name, f"has no meaning for preset={self.preset}", "set it to null")
-        _known(f"algorithm.asymgrpo.std={self.std}", self.std, ("population", "sample"))
+        check_known(f"algorithm.asymgrpo.std={self.std}", self.std, ("population", "sample"))
         self._number("eps", "a finite number from 0 up", lambda x: x >= 0)
         self._number("pass_k", "a whole number from 1 up", lambda x: x >= 1 and x == int(x))
         self._number("entropy_kappa", "a number above 1", lambda x: x > 1)

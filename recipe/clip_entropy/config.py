@@ -7,7 +7,6 @@ coefficient that the arm needs elsewhere: `clip_entropy.yaml` reads them with th
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from verl.workers.config import PolicyLossConfig
 
 from recipe.clip_entropy.bounds import Line
 from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
+from recipe.settings import check_known
 
 LOSS_MODE = "dynamic_clip"
 NODE = "actor_rollout_ref.actor.policy_loss"
@@ -50,17 +50,10 @@ PRESETS: dict[str, Preset] = {
 # fmt: on
 
 
-def _known(what: str, word: Any, known: tuple[str, ...]) -> None:
-    if word not in known:
-        close = difflib.get_close_matches(str(word), known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{what} does not exist: {hint}It is one of {', '.join(known)}.")
-
-
 def preset_value(preset: str, key: str) -> Any:
     """What `preset` sets for `key`, a field of Preset."""
-    _known(f"{NODE}.preset={preset}", preset, tuple(PRESETS))
-    _known(f"${{clip_entropy_preset:{preset},{key}}}", key, Preset._fields)
+    check_known(f"{NODE}.preset={preset}", preset, tuple(PRESETS))
+    check_known(f"${{clip_entropy_preset:{preset},{key}}}", key, Preset._fields)
     return getattr(PRESETS[preset], key)
 
 
@@ -89,11 +82,11 @@ class DynamicClipConfig(PolicyLossConfig):
     exact_contribution_freq: int = 0  # ours, steps; 0 = never; costs a forward pass
 
     def __post_init__(self) -> None:
-        _known(f"{NODE}.preset={self.preset}", self.preset, tuple(PRESETS))
-        _known(f"{NODE}.schedule={self.schedule}", self.schedule, tuple(SCHEDULES))
+        check_known(f"{NODE}.preset={self.preset}", self.preset, tuple(PRESETS))
+        check_known(f"{NODE}.schedule={self.schedule}", self.schedule, tuple(SCHEDULES))
         phases = ("printed", "prose")
-        _known(f"{NODE}.second_phase={self.second_phase}", self.second_phase, phases)
-        _known(f"{NODE}.od_start={self.od_start}", self.od_start, ("lower", "raise"))
+        check_known(f"{NODE}.second_phase={self.second_phase}", self.second_phase, phases)
+        check_known(f"{NODE}.od_start={self.od_start}", self.od_start, ("lower", "raise"))
         if self.total_steps is not None:
             self._number("total_steps", "a whole number above 0, or null", lambda x: x > 0, int)
         self._number("phase_split", "a number above 0 and below 1", lambda x: 0 < x < 1)

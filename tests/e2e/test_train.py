@@ -58,6 +58,7 @@ class Run:
             # a schedule whose state must survive the kill, with the estimator
             "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip",
             "actor_rollout_ref.actor.policy_loss.schedule=od",
+            "actor_rollout_ref.actor.policy_loss.exact_contribution_freq=2",
         ]
 
     def start(self, *overrides: str, **env: str) -> subprocess.Popen:
@@ -232,6 +233,9 @@ def test_the_regions_of_the_tokens_are_measured(resumed):
         assert sum(shares) <= 1 + 1e-6
         assert row["clip_entropy/bound_upper"] == pytest.approx(0.2)  # od lowers
         assert 0.17 <= row["clip_entropy/bound_lower"] <= 0.3
+    # measured at steps 3 and 5, by a pass in which verl hands the logits to a loss
+    assert 0.5 < resumed.steps_of(1)[5]["clip_entropy/exact/sign_agreement"] <= 1
+    assert "clip_entropy/exact/sign_agreement" not in resumed.steps_of(1)[4]
 
 
 def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small):
