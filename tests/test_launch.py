@@ -103,7 +103,7 @@ def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, c
         ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode=sync would run without"),
         (
             "+trainer.v1.recipe_sync.poll=1",
-            "recipe_sync.poll does not exist: did you mean poll_interval?",
+            "recipe_sync.poll does not exist: It is one of poll_interval",
         ),
         ("trainer.v1.recipe_sync.poll_interval=0", "poll_interval=0 must be above 0"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "not a multiple of actor_rollout_ref"),
