@@ -1,12 +1,15 @@
 """Bounds at every step against tables computed here from the paper's printed formulas."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recipe.clip_entropy import schedules
 from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
 
@@ -199,3 +202,16 @@ def test_a_state_of_another_schedule_is_refused(other, setting):
 def test_levels_reach_the_bounds():
     levels = replace(Levels(), high=Line(0.0, 0.28))
     assert SCHEDULES["did"](levels, T).at(T // 2).upper == pytest.approx(Line(0.0, 0.28))
+
+
+def test_the_readme_s_own_schedule_works():
+    text = (Path(schedules.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"Static": Static, "Bounds": Bounds}
+    exec(code, names)  # our own file
+    linear = names["Linear"](Levels(), 10)
+    assert linear.advance(0, 0.4).upper == Levels().high
+    assert linear.advance(5, 0.3).upper == pytest.approx(Levels().high.mixed(Levels().upper, 0.5))
+    again = names["Linear"](Levels(), 10)
+    again.load_state_dict(linear.state_dict())
+    assert again.metrics() == {"entropy": 0.3, "entropy_start": 0.4}
