@@ -70,6 +70,8 @@ def main(time_limit: float, wall_limit: float, memory_mb: int) -> None:
     except (ImportError, MemoryError) as error:
         send({"error": f"{type(error).__name__}: {error}"})
         return
+    # math-verify imports its parsers when first used, which is not part of an answer's time
+    list(replies(parse, verify, [json.dumps({"gold": "x=1", "answer": "\\frac{1}{2}"})]))
     send({"ready": True})
     for reply in replies(parse, verify, requests()):
         send(reply)
