@@ -130,7 +130,7 @@ class DynamicClipConfig(PolicyLossConfig):
         """The schedule object; total_training_steps is the trainer's setting, T if none is here."""
         total_steps = self.total_steps or total_training_steps
         if self.schedule == "static":
-            return Static(levels, total_steps)
+            return Static(levels)  # without T: such a run may be made longer
         if not total_steps:
             raise ValueError(
                 f"{NODE}.schedule={self.schedule} moves over training, whose length T is not set: "

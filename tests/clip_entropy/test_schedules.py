@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from recipe.clip_entropy import schedules
+pytest.importorskip("verl")
+
+from recipe.clip_entropy import config, schedules
 from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
 
@@ -197,6 +199,12 @@ def test_a_state_of_another_schedule_is_refused(other, setting):
     state = SCHEDULES["id"](Levels(), T).state_dict()
     with pytest.raises(ValueError, match=setting):
         SCHEDULES[other](Levels(), T if other == "did" else 7).load_state_dict(state)
+
+
+def test_a_run_with_constant_bounds_may_be_made_longer():
+    settings = config.DynamicClipConfig(schedule="static")
+    state = settings.make_schedule(Levels(), 20).state_dict()
+    settings.make_schedule(Levels(), 40).load_state_dict(state)
 
 
 def test_levels_reach_the_bounds():
