@@ -136,15 +136,4 @@ class DynamicClipConfig(PolicyLossConfig):
                 f"{NODE}.schedule={self.schedule} moves over training, whose length T is not set: "
                 f"set trainer.total_training_steps (paper: 400) or {NODE}.total_steps."
             )
-        schedule = SCHEDULES[self.schedule]
-        if self.schedule == "od":
-            own = dict(
-                h_init=self.od_h_init,
-                h_init_steps=self.od_h_init_steps,
-                ratio=self.od_ratio,
-                start=self.od_start,
-                smoothing=self.od_smoothing,
-            )
-        else:
-            own = dict(phase_split=self.phase_split, second_phase=self.second_phase)
-        return schedule(levels, total_steps, **own)
+        return SCHEDULES[self.schedule].from_settings(levels, total_steps, self)

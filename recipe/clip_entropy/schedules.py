@@ -39,6 +39,12 @@ class Static:
         self.entropy: float | None = None
         self.entropy_start: float | None = None
 
+    @classmethod
+    def from_settings(cls, levels: Levels, total_steps: int, settings) -> Static:
+        """From the recipe's settings (`DynamicClipConfig`); a schedule with some of its own
+        overrides this."""
+        return cls(levels, total_steps)
+
     def advance(self, k: int, entropy: float | None) -> Bounds:
         """Bounds of step k; entropy (nats a token) is the policy's, before the step's update."""
         if self.entropy_start is None:
@@ -91,6 +97,10 @@ class TwoPhases(Static):
         self.split = phase_split * total_steps
         self.second_phase = second_phase
         self.phase = 1
+
+    @classmethod
+    def from_settings(cls, levels: Levels, total_steps: int, settings) -> TwoPhases:
+        return cls(levels, total_steps, settings.phase_split, settings.second_phase)
 
     def at(self, k: int) -> Bounds:
         self.phase = 1 if k <= self.split else 2
@@ -165,6 +175,18 @@ class OscillatoryDecay(Static):
         self.smoothing, self.smoothed = smoothing, None
         self.seen: list[float] = []  # entropies from which h_init is still to be measured
         self.tau_low = self.tau_high = None
+
+    @classmethod
+    def from_settings(cls, levels: Levels, total_steps: int, settings) -> OscillatoryDecay:
+        return cls(
+            levels,
+            total_steps,
+            h_init=settings.od_h_init,
+            h_init_steps=settings.od_h_init_steps,
+            ratio=settings.od_ratio,
+            start=settings.od_start,
+            smoothing=settings.od_smoothing,
+        )
 
     def advance(self, k: int, entropy: float | None) -> Bounds:
         if entropy is None:

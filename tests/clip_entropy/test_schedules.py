@@ -212,12 +212,30 @@ def test_levels_reach_the_bounds():
     assert SCHEDULES["did"](levels, T).at(T // 2).upper == pytest.approx(Line(0.0, 0.28))
 
 
-def test_the_readme_s_own_schedule_works():
+def test_settings_reach_their_schedule():
+    settings = config.DynamicClipConfig(
+        schedule="od", od_h_init=0.7, od_h_init_steps=3, od_ratio=0.3, od_smoothing=0.4
+    )
+    od = settings.make_schedule(Levels(), 40)
+    assert (od.h_init, od.h_init_steps, od.ratio, od.smoothing) == (0.7, 3, 0.3, 0.4)
+    assert not od.raising
+    assert (
+        config.DynamicClipConfig(schedule="od", od_start="raise")
+        .make_schedule(Levels(), 40)
+        .raising
+    )
+    did = config.DynamicClipConfig(schedule="did", phase_split=0.3, second_phase="prose")
+    assert did.make_schedule(Levels(), 40).split == 12
+    assert did.make_schedule(Levels(), 40).second_phase == "prose"
+
+
+def test_the_readme_s_own_schedule_works(monkeypatch):
     text = (Path(schedules.__file__).parent / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {"Static": Static, "Bounds": Bounds}
     exec(code, names)  # our own file
-    linear = names["Linear"](Levels(), 10)
+    monkeypatch.setitem(SCHEDULES, "linear", names["Linear"])
+    linear = config.DynamicClipConfig(schedule="linear").make_schedule(Levels(), 10)
     assert linear.advance(0, 0.4).upper == Levels().high
     assert linear.advance(5, 0.3).upper == pytest.approx(Levels().high.mixed(Levels().upper, 0.5))
     again = names["Linear"](Levels(), 10)

@@ -69,7 +69,6 @@ PAIRS = [
     *((a, b, True) for line in SAME for a, b in itertools.combinations(line, 2)),
     *((a, b, False) for a, b in DIFFERENT),
 ]
-NUMBERS = {"1/2", "0.5", "4", "-4", "5", "50", "100", "1000", "10000", "0", "1", "0.1", "0.01"}
 
 
 @pytest.fixture(scope="module")
