@@ -6,6 +6,7 @@ put in its loss function's place through verl's own `set_loss_fn`, calls it unch
 
     settings    what the trainer put into `batch.extra_info["recipe"]` for this training step
     micro       the micro-batch (nested tensors), with every field that the trainer has written
+    entropy()   the current policy's entropies, where verl computes them
     sums        where it leaves sums over tokens, to be logged as means over the global mini-batch
 """
 
@@ -23,6 +24,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
 
 EXTRA_INFO = "recipe"  # key of batch.extra_info
 
@@ -31,11 +33,17 @@ EXTRA_INFO = "recipe"  # key of batch.extra_info
 class Step:
     settings: dict[str, Any]
     micro: TensorDict
+    output: dict = field(default_factory=dict)  # of the model: nested log_probs, entropy
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def padded(self, name: str) -> Tensor:
         """(B, T) of a response field, 0 beyond a row's length."""
-        return self.micro[name].to_padded_tensor(0.0)
+        return self.micro[name].to_padded_tensor(0)
+
+    def entropy(self) -> Tensor | None:
+        """(B, T) of the current policy, nats; None unless the actor's calculate_entropy is set."""
+        nested = self.output.get("entropy")
+        return None if nested is None else no_padding_2_padding(nested, self.micro)
 
 
 _current: ContextVar[Step | None] = ContextVar("actor_step", default=None)
@@ -44,6 +52,12 @@ _current: ContextVar[Step | None] = ContextVar("actor_step", default=None)
 def current() -> Step | None:
     """What the trainer says about the step that this process is computing; None outside one."""
     return _current.get()
+
+
+def as_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """verl makes a number of each metric; this copies to the host once for all of them."""
+    values = torch.stack([value.double() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
 
 
 def actor_loss(
@@ -65,7 +79,8 @@ def actor_loss(
     """
     if student_logits is not None:
         return per_token(student_logits)
-    step = Step(tu.get_non_tensor_data(data, EXTRA_INFO, default={}), data)
+    settings = tu.get_non_tensor_data(data, EXTRA_INFO, default={})
+    step = Step(settings, data, model_output or {})
     if step.settings.get("forward_only"):  # a pass for the per-token quantities alone
         return torch.zeros(()), {}
     token = _current.set(step)

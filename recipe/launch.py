@@ -25,7 +25,8 @@ def compose(name: str, overrides: list[str]):
 
     # the resolvers that the yaml files use
     import recipe.asymgrpo.register
-    import recipe.clip_entropy.register  # noqa: F401
+    import recipe.clip_entropy.register
+    import recipe.semantic_curriculum.register  # noqa: F401
 
     folder = RECIPES / name
     if not (folder / f"{name}.yaml").is_file():
@@ -45,15 +46,13 @@ def next_metrics_file(run_dir: Path) -> Path:
 
 def summary(config) -> str:
     """The recipe's resolved settings in a few lines: what to look at before a long run."""
-    from recipe.clip_entropy.config import DynamicClipConfig
+    from recipe.semantic_curriculum.config import SentConfig
 
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     settings = {k: v for k, v in config.algorithm.get("asymgrpo", {}).items() if v is not None}
     estimator, loss = config.algorithm.adv_estimator, actor.policy_loss
-    if loss.loss_mode == "dynamic_clip":
-        own = {k: v for k, v in loss.items() if k in DynamicClipConfig.__annotations__}
-    else:
-        own = ""
+    own = SentConfig.from_mapping(loss).summary() if "token_rule" in loss else ""
+    curriculum = config.data.get("curriculum", {"order": "none"})
     lines = {
         "estimator": f"{estimator} {settings if estimator == 'asymgrpo' else ''}",
         "loss": f"{loss.loss_mode} {own}",
@@ -62,6 +61,7 @@ def summary(config) -> str:
         f"lr {actor.optim.lr}",
         "batch": f"{config.data.train_batch_size} prompts x {rollout.n} rollouts, mini-batches of "
         f"{actor.ppo_mini_batch_size} prompts, responses up to {config.data.max_response_length}",
+        "curriculum": "none" if curriculum["order"] == "none" else str(dict(curriculum)),
         "model": config.actor_rollout_ref.model.path,
         "data": f"{config.data.train_files} / {config.data.val_files}",
         "machine": f"{config.trainer.nnodes} x {config.trainer.n_gpus_per_node} "

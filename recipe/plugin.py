@@ -16,7 +16,11 @@ from recipe.cpu import platform
 
 # verl module that is extended -> our module that extends it when imported
 EXTENSIONS = {
-    "verl.trainer.ppo.core_algos": ["recipe.asymgrpo.register", "recipe.clip_entropy.register"],
+    "verl.trainer.ppo.core_algos": [
+        "recipe.asymgrpo.register",
+        "recipe.clip_entropy.register",
+        "recipe.semantic_curriculum.register",
+    ],
     "verl.trainer.ppo.v1.trainer_sync": ["recipe.trainer"],
 }
 

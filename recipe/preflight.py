@@ -6,7 +6,6 @@ stops there with `--dry-run`.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,9 @@ def registrations(config: DictConfig | None = None) -> None:
     missing = []
     if "asymgrpo" not in core_algos.ADV_ESTIMATOR_REGISTRY:
         missing.append("advantage estimator asymgrpo")
-    if "dynamic_clip" not in core_algos.POLICY_LOSS_REGISTRY:
-        missing.append("policy loss dynamic_clip")
+    for loss in ("dynamic_clip", "sent"):
+        if loss not in core_algos.POLICY_LOSS_REGISTRY:
+            missing.append(f"policy loss {loss}")
     if TRAINER not in TRAINER_REGISTRY:
         missing.append(f"trainer {TRAINER}")
     if missing:
@@ -71,24 +71,38 @@ def asymgrpo(config: DictConfig) -> None:
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
 
 
+def _policy_loss(config: DictConfig):
+    """The settings of the node policy_loss; None if it is verl's own, without ours."""
+    from recipe.semantic_curriculum.config import SentConfig
+
+    node = config.actor_rollout_ref.actor.policy_loss
+    if "token_rule" not in node:
+        if node.loss_mode in ("dynamic_clip", "sent"):
+            raise ValueError(
+                f"actor_rollout_ref.actor.policy_loss.loss_mode={node.loss_mode} needs its "
+                "settings in the same node: start from recipe/common.yaml."
+            )
+        return None
+    return SentConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+
+
+def _updates_per_rollout(config: DictConfig) -> int:
+    actor = config.actor_rollout_ref.actor
+    return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+
+
+def _bypassed(config: DictConfig) -> bool:
+    return bool((config.algorithm.get("rollout_correction") or {}).get("bypass_mode", False))
+
+
 def clip_entropy(config: DictConfig) -> None:
-    from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig
+    from recipe.clip_entropy.config import LOSS_MODE, NODE
 
     actor = config.actor_rollout_ref.actor
-    node = actor.policy_loss
-    if not str(node.get("_target_", "")).endswith(DynamicClipConfig.__name__):
-        if node.loss_mode == LOSS_MODE:
-            raise ValueError(
-                f"{NODE}.loss_mode={LOSS_MODE} needs its settings in the same node: start from "
-                "recipe/clip_entropy/clip_entropy.yaml."
-            )
+    settings = _policy_loss(config)
+    if settings is None:
         return
-    known = [field.name for field in dataclasses.fields(DynamicClipConfig)]
-    for key in node:
-        check_known(f"{NODE}.{key}", key, [*known, "_target_"])
-    plain = OmegaConf.to_container(node, resolve=True)
-    settings = DynamicClipConfig(**{k: v for k, v in plain.items() if k != "_target_"})
-    if settings.loss_mode != LOSS_MODE:
+    if not settings.scheduled:
         if settings.schedule != "static":
             raise ValueError(
                 f"{NODE}.schedule={settings.schedule} has no effect with loss_mode="
@@ -104,26 +118,106 @@ def clip_entropy(config: DictConfig) -> None:
             )
     levels = settings.levels(actor.clip_ratio_low, actor.clip_ratio_high)
     settings.make_schedule(levels, config.trainer.total_training_steps)
-    updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
-    if updates <= 1 and moves:
+    if _updates_per_rollout(config) <= 1 and moves:
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
             f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
             f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
             "a smaller mini-batch (the paper's clip shares show several updates)."
         )
-    correction = config.algorithm.get("rollout_correction") or {}
-    if settings.schedule == "od" and correction.get("bypass_mode", False):
+    if settings.schedule == "od" and _bypassed(config):
         raise ValueError(
             f"{NODE}.schedule=od needs the policy's entropy, which verl does not compute with "
             "algorithm.rollout_correction.bypass_mode=true: set it to false."
         )
     if (config.get("distillation") or {}).get("enabled", False):
         raise ValueError(
-            f"{NODE}.loss_mode={LOSS_MODE} takes the place of verl's distillation loss: set "
-            "distillation.enabled=false."
+            f"{NODE}.loss_mode={settings.loss_mode} takes the place of verl's distillation loss: "
+            "set distillation.enabled=false."
         )
+
+
+def token_rule(config: DictConfig) -> None:
+    from recipe.semantic_curriculum.config import LOSS_MODE, NODE
+
+    actor = config.actor_rollout_ref.actor
+    settings = _policy_loss(config)
+    if settings is None or settings.loss_mode != LOSS_MODE:
+        return
+    rule = settings.token_rule
+    if rule.scope == "micro_batch":
+        if rule.needs_entropy and not actor.calculate_entropy:
+            raise ValueError(
+                f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
+                "policy's entropy: set actor_rollout_ref.actor.calculate_entropy=true."
+            )
+    elif _bypassed(config):
+        raise ValueError(
+            f"{NODE}.scope={rule.scope} chooses by the old policy's entropy, which verl does not "
+            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false, or use "
+            "scope=micro_batch."
+        )
+    elif actor.shuffle and actor.ppo_epochs > 1:
+        raise ValueError(
+            f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
+            "actor_rollout_ref.actor.shuffle=true each of the "
+            f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
+            "scope=micro_batch."
+        )
+    if rule.constrains and rule.anchor == "ref":
+        if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
+            raise ValueError(
+                f"{NODE}.anchor=ref needs the reference's log-probs: set "
+                "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
+            )
+    elif rule.constrains and _updates_per_rollout(config) <= 1:
+        raise ValueError(
+            f"{NODE}.anchor=old with one update per rollout (data.train_batch_size="
+            f"{config.data.train_batch_size}, actor_rollout_ref.actor.ppo_mini_batch_size="
+            f"{actor.ppo_mini_batch_size}) holds the policy to itself, which has no effect: use "
+            "anchor=ref or a smaller mini-batch."
+        )
+    if rule.policy_tokens == "selected" and actor.loss_agg_mode != "token-mean":
+        raise ValueError(
+            f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
+            f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
+        )
+
+
+def curriculum(config: DictConfig) -> None:
+    """Reads the scores and the training prompts as the trainer will, but for its length filter."""
+    from recipe.semantic_curriculum.config import CURRICULUM, CurriculumConfig
+
+    node = config.data.get("curriculum")
+    if node is None:
+        return
+    settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+    if settings.order == "none":
+        return
+    from recipe.semantic_curriculum.curriculum import plan_of
+    from recipe.semantic_curriculum.scores import prompt_id, read_scores, rows_of, score_of
+    from recipe.semantic_curriculum.trainer import steps_of_plan
+
+    if (config.algorithm.get("filter_groups") or {}).get("enable", False):
+        raise ValueError(
+            f"{CURRICULUM}.order={settings.order} counts prompts by the step, which "
+            "algorithm.filter_groups.enable=true draws more of: set it to false."
+        )
+    table = read_scores(settings.scores)
+    files = [Path(os.path.expanduser(path)) for path in _paths(config.data.train_files)]
+    if not all(file.suffix == ".parquet" and file.is_file() for file in files):
+        return  # the trainer looks again
+    key = config.data.get("prompt_key", "prompt")
+    prompts = [p for file in files for p in pq.read_table(file, columns=[key])[key].to_pylist()]
+    limit = config.data.get("train_max_samples", -1)
+    if 0 < limit < len(prompts) and not config.data.shuffle:
+        prompts = prompts[:limit]
+    rows = rows_of(table, [prompt_id(p) for p in prompts], settings.scores)
+    if limit > 0:
+        rows = rows[:limit]  # as many as the trainer takes, if not the same
+    plan = plan_of(score_of(rows, settings.order), settings)
+    steps_of_plan(len(plan.prompt_D), config)
 
 
 def _paths(value) -> list[str]:
@@ -266,7 +360,9 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     trainer,
     asymgrpo,
     clip_entropy,
+    token_rule,
     data,
+    curriculum,
     model,
     cluster,
     batches,

@@ -25,7 +25,6 @@ from recipe import actor_loss, diagnostics
 from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
 from recipe.asymgrpo.config import AsymGRPOConfig
 from recipe.asymgrpo.register import correctness, group_index
-from recipe.clip_entropy.config import LOSS_MODE as DYNAMIC_CLIP
 from recipe.clip_entropy.config import DynamicClipConfig
 from recipe.clip_entropy.register import (
     BASELINE,
@@ -34,6 +33,7 @@ from recipe.clip_entropy.register import (
     pack,
     region_metrics,
 )
+from recipe.semantic_curriculum.trainer import CurriculumMixin, TokenRuleMixin
 
 
 def read_correctness(batch: KVBatchMeta, config: AsymGRPOConfig) -> torch.Tensor:
@@ -108,11 +108,24 @@ class AsymGRPOMixin:
         )
 
 
-class ForwardMixin:
-    """A forward pass of the actor over a batch, as verl runs one for its old log-probs."""
+class ActorMixin:
+    """What the additions share of the actor: `recipe.actor_loss` in the place of verl's loss
+    function where one of them sets `self.loss_reads_step`, and forward passes."""
+
+    def __init__(self, config: DictConfig):
+        super().__init__(config)
+        self.loss_reads_step = False
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        if self.loss_reads_step:
+            config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            loss = partial(actor_loss.actor_loss, config=config, per_token=exact_baseline)
+            self.actor_rollout_wg.set_loss_fn(loss)
 
     def _forward(self, batch: KVBatchMeta, **extra_info) -> None:
-        """Leaves the model's output in the batch's fields; `batch.extra_info` stays as it is."""
+        """A pass over a batch, as verl runs one for its old log-probs, which leaves the model's
+        output in the batch's fields; `batch.extra_info` stays as it is."""
         request = KVBatchMeta(
             partition_id=batch.partition_id,
             keys=list(batch.keys),
@@ -179,24 +192,16 @@ class ClipScheduleMixin:
         super().__init__(config)
         self.clip_schedule = None
         actor = config.actor_rollout_ref.actor
-        if actor.policy_loss.loss_mode != DYNAMIC_CLIP:
-            return
         settings = omega_conf_to_dataclass(actor.policy_loss)
-        if not isinstance(settings, DynamicClipConfig):
-            return  # verl's own settings: constant bounds, which the loss finds by itself
+        if not isinstance(settings, DynamicClipConfig) or not settings.scheduled:
+            return  # another loss, or verl's own settings: constant bounds, which the loss finds
         self.clip_settings = settings
         self.clip_schedule = settings.make_schedule(
             settings.levels(actor.clip_ratio_low, actor.clip_ratio_high),
             config.trainer.total_training_steps,
         )
         self.stateful["clip_schedule"] = self.clip_schedule
-
-    def on_init_end(self) -> None:
-        super().on_init_end()
-        if self.clip_schedule is not None:
-            config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            loss = partial(actor_loss.actor_loss, config=config, per_token=exact_baseline)
-            self.actor_rollout_wg.set_loss_fn(loss)
+        self.loss_reads_step = True
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.clip_schedule is None:
@@ -207,7 +212,7 @@ class ClipScheduleMixin:
             exact = self._exact_contributions(batch)
         entropy = self._policy_entropy(batch, metrics)
         bounds = self.clip_schedule.advance(self.global_steps - 1, entropy)
-        batch.extra_info[actor_loss.EXTRA_INFO] = {"clip_bounds": pack(bounds)}
+        batch.extra_info.setdefault(actor_loss.EXTRA_INFO, {})["clip_bounds"] = pack(bounds)
         batch = super()._update_actor(batch, metrics)
         metrics.update({f"clip_entropy/{k}": v for k, v in self.clip_schedule.metrics().items()})
         metrics.update({f"clip_entropy/exact/{k}": v for k, v in exact.items()})
@@ -297,10 +302,12 @@ class DiagnosticsMixin:
 @register_trainer("recipe_sync")
 class RecipeTrainerSync(
     DiagnosticsMixin,
+    TokenRuleMixin,
     ClipScheduleMixin,
+    CurriculumMixin,
     AsymGRPOMixin,
     CheckpointMixin,
-    ForwardMixin,
+    ActorMixin,
     PPOTrainerSync,
 ):
     """verl's `PPOTrainerSync` and the mixins above."""

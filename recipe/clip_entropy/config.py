@@ -110,6 +110,11 @@ class DynamicClipConfig(PolicyLossConfig):
         self._number("od_smoothing", "a number from 0, below 1", lambda x: 0 <= x < 1)
         self._number("exact_contribution_freq", "a whole number from 0", lambda x: x >= 0, int)
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the loss that runs takes its bounds from the schedule."""
+        return self.loss_mode == LOSS_MODE
+
     def _number(self, name: str, allowed: str, holds, kind=float) -> None:
         value = getattr(self, name)
         number = isinstance(value, int | kind) and not isinstance(value, bool)

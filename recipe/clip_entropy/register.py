@@ -49,30 +49,19 @@ def _bounds(config: ActorConfig, step: actor_loss.Step | None) -> Bounds:
     return Bounds(upper=Line(0.0, high), lower=Line(0.0, low))
 
 
-def dynamic_clip_loss(
+def clipped_terms(
     old_log_prob: Tensor,
     log_prob: Tensor,
     advantages: Tensor,
-    response_mask: Tensor,
-    loss_agg_mode: str = "token-mean",
-    config: ActorConfig | None = None,
-    rollout_is_weights: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Any]]:
-    """verl's policy-loss interface. With flat bounds: verl's `vanilla`, loss and gradient."""
-    step = actor_loss.current()
+    mask_BT: Tensor,
+    config: ActorConfig,
+    step: actor_loss.Step | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(B, T) of the clipped objective, and verl's metrics of it as scalars; leaves the sums for the
+    region diagnostics in `step`."""
     bounds = _bounds(config, step)
     clipped = L.clipped_objective(log_prob, old_log_prob, advantages, bounds, config.clip_ratio_c)
-    loss_BT = clipped.loss
-    if rollout_is_weights is not None:
-        loss_BT = loss_BT * rollout_is_weights
-    loss = agg_loss(
-        loss_mat=loss_BT,
-        loss_mask=response_mask,
-        loss_agg_mode=loss_agg_mode,
-        **config.global_batch_info,
-    )
     with torch.no_grad():
-        mask_BT = response_mask.bool()
         log_ratio_BT = (old_log_prob - log_prob).clamp_(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO)
         sums = {
             "actor/pg_clipfrac": (clipped.by_bound & mask_BT).sum(),
@@ -85,8 +74,31 @@ def dynamic_clip_loss(
             for name, eps in zip(("upper", "lower"), bounds.epsilons(p_BT), strict=True):
                 step.sums[f"{PREFIX}bound_{name}"] = (mask_BT * eps).sum()
             step.sums |= region_sums(clipped, old_log_prob, advantages, mask_BT, step)
-    # verl makes a number of each metric; this copies to the host once for all three
-    return loss, dict(zip(sums, means.tolist(), strict=True))
+    return clipped.loss, dict(zip(sums, means, strict=True))
+
+
+def dynamic_clip_loss(
+    old_log_prob: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: ActorConfig | None = None,
+    rollout_is_weights: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """verl's policy-loss interface. With flat bounds: verl's `vanilla`, loss and gradient."""
+    step = actor_loss.current()
+    mask_BT = response_mask.bool()
+    loss_BT, metrics = clipped_terms(old_log_prob, log_prob, advantages, mask_BT, config, step)
+    if rollout_is_weights is not None:
+        loss_BT = loss_BT * rollout_is_weights
+    loss = agg_loss(
+        loss_mat=loss_BT,
+        loss_mask=response_mask,
+        loss_agg_mode=loss_agg_mode,
+        **config.global_batch_info,
+    )
+    return loss, actor_loss.as_numbers(metrics)
 
 
 def region_sums(

@@ -1,0 +1,110 @@
+"""The order in which SENT's curriculum shows the prompts (arXiv 2512.04359, method figure).
+
+    D = D_1, D_2, ..., D_n by semantic entropy, low to high; trained on one after another
+
+A plan is the whole sequence of draws, a pure function of the scores and the seed: nothing about it
+needs to be in a checkpoint but how many draws are done, which verl's dataloader keeps. Axes: N
+prompts of the dataset, D draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from recipe.semantic_curriculum.config import CurriculumConfig
+
+
+class Plan(NamedTuple):
+    prompt_D: np.ndarray  # index into the dataset
+    stage_D: np.ndarray  # 0 .. stages - 1; non-decreasing
+    stage_N: np.ndarray  # of each prompt
+
+
+def stages_by_quantile(score_N: np.ndarray, stages: int, rng: np.random.Generator) -> np.ndarray:
+    """(N,) stage of each prompt: stages of equal size (the first ones larger by one where they
+    cannot be), lowest scores first; a tie at a border is broken at random."""
+    order = np.lexsort((rng.permutation(len(score_N)), score_N))
+    stage_N = np.empty(len(score_N), dtype=np.int64)
+    for stage, members in enumerate(np.array_split(order, stages)):
+        stage_N[members] = stage
+    return stage_N
+
+
+def stages_by_threshold(score_N: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """(N,) stage of each prompt: stage s holds thresholds[s - 1] <= score < thresholds[s]."""
+    return np.searchsorted(np.asarray(thresholds, dtype=np.float64), score_N, side="right")
+
+
+def make_plan(
+    score_N: np.ndarray,
+    stage_N: np.ndarray,
+    *,
+    epochs: int,
+    shuffle: bool = True,
+    replay: float = 0.0,
+    rng: np.random.Generator,
+) -> Plan:
+    """Each stage `epochs` times over.
+
+    Within an epoch the order is random, or with shuffle=False that of the scores. `replay`: the
+    share of an epoch's draws that are prompts of earlier stages, drawn anew in each epoch, none
+    twice before all have come, and spread over it at random.
+    """
+    prompts, stages = [], []
+    for stage in range(int(stage_N.max()) + 1):
+        members = np.flatnonzero(stage_N == stage)
+        earlier = np.flatnonzero(stage_N < stage)
+        again = round(len(members) * replay / (1 - replay)) if len(earlier) else 0
+        for _ in range(epochs):
+            if shuffle:
+                epoch = rng.permutation(members)
+            else:
+                epoch = members[np.argsort(score_N[members], kind="stable")]
+            if again:
+                rounds = -(-again // len(earlier))
+                old = np.concatenate([rng.permutation(earlier) for _ in range(rounds)])[:again]
+                is_old = np.zeros(len(epoch) + again, dtype=bool)
+                is_old[rng.choice(len(is_old), size=again, replace=False)] = True
+                mixed = np.empty(len(is_old), dtype=np.int64)
+                mixed[is_old], mixed[~is_old] = old, epoch
+                epoch = mixed
+            prompts.append(epoch)
+            stages.append(np.full(len(epoch), stage))
+    return Plan(np.concatenate(prompts), np.concatenate(stages), stage_N)
+
+
+def plan_of(score_N: np.ndarray, settings: CurriculumConfig) -> Plan:
+    """The plan of `data.curriculum` for prompts of these scores (`scores.score_of`).
+
+    Raises ValueError where a stage has no prompt.
+    """
+    rng = np.random.default_rng(settings.seed)
+    if settings.split == "quantile":
+        stage_N = stages_by_quantile(score_N, settings.stages, rng)
+    else:
+        stage_N = stages_by_threshold(score_N, settings.thresholds)
+    count_S = np.bincount(stage_N, minlength=settings.stages)
+    if not count_S.all():
+        raise ValueError(
+            f"data.curriculum: stage {int(np.argmin(count_S)) + 1} of {settings.stages} has no "
+            f"prompt (split={settings.split}, thresholds={list(settings.thresholds)}, scores from "
+            f"{score_N.min():.3f} to {score_N.max():.3f} of {len(score_N)} prompts): use other "
+            "thresholds or fewer stages."
+        )
+    plan = make_plan(
+        score_N,
+        stage_N,
+        epochs=settings.epochs_per_stage,
+        shuffle=settings.shuffle,
+        replay=settings.replay,
+        rng=rng,
+    )
+    if settings.order == "shuffled":  # the same draws, each prompt as often
+        plan = plan._replace(prompt_D=rng.permutation(plan.prompt_D))
+    if settings.only_stage is not None:
+        chosen_D = plan.stage_D == settings.only_stage - 1
+        plan = plan._replace(prompt_D=plan.prompt_D[chosen_D], stage_D=plan.stage_D[chosen_D])
+    return plan

@@ -1,0 +1,131 @@
+"""Responses of a model to many prompts by vLLM, in this process or spread over a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from recipe.cpu import platform
+
+
+class Job(NamedTuple):
+    """A chunk of prompts: its number, and of each prompt its token ids and its seed."""
+
+    number: int
+    prompts: list[list[int]]
+    seeds: list[int]
+
+
+class Responses(NamedTuple):
+    """For each prompt of a job its G responses, and each one's log-likelihood in nats."""
+
+    texts: list[list[str]]
+    log_likelihoods: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What decides the responses: all of it is kept beside them."""
+
+    model: str
+    samples: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    max_prompt_length: int = 1024  # tokens; longer prompts are left out
+    max_response_length: int = 2048  # tokens
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What does not: replicas of the model, each on `tensor_parallel` GPUs."""
+
+    replicas: int = 1
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.9
+    dtype: str = "auto"
+
+
+class Engine:
+    """One vLLM engine."""
+
+    def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
+        platform.install()  # vLLM's settings on a machine without a GPU; nothing elsewhere
+        from vllm import LLM
+
+        cpu: dict[str, Any] = {"enforce_eager": True} if platform.active() else {}
+        self.sampling = sampling
+        self.llm = LLM(
+            os.path.expanduser(sampling.model),
+            tensor_parallel_size=hardware.tensor_parallel,
+            dtype="float32" if platform.active() and hardware.dtype == "auto" else hardware.dtype,
+            max_model_len=longest_prompt + sampling.max_response_length,
+            gpu_memory_utilization=0.5 if platform.active() else hardware.gpu_memory_utilization,
+            **cpu,
+        )
+
+    def sample(self, job: Job) -> tuple[int, Responses]:
+        from vllm import SamplingParams
+
+        of = self.sampling
+        parameters = [
+            SamplingParams(
+                n=of.samples,
+                temperature=of.temperature,
+                top_p=of.top_p,
+                top_k=of.top_k,
+                max_tokens=of.max_response_length,
+                logprobs=0,
+                seed=seed,
+            )
+            for seed in job.seeds
+        ]
+        prompts = [{"prompt_token_ids": ids} for ids in job.prompts]
+        outputs = [out.outputs for out in self.llm.generate(prompts, parameters, use_tqdm=False)]
+        return job.number, Responses(
+            [[one.text for one in group] for group in outputs],
+            [[float(one.cumulative_logprob) for one in group] for group in outputs],
+        )
+
+
+def sample_all(
+    jobs: Iterable[Job], sampling: Sampling, hardware: Hardware, longest_prompt: int
+) -> Iterator[tuple[int, Responses]]:
+    """(job number, responses) as they are done; with several replicas in any order."""
+    if hardware.replicas == 1:
+        engine = Engine(sampling, hardware, longest_prompt)
+        yield from map(engine.sample, jobs)
+        return
+    import ray
+    from ray.util import ActorPool
+
+    ray.init(ignore_reinit_error=True, include_dashboard=False)
+    gpus = 0 if platform.active() else hardware.tensor_parallel
+    replica = ray.remote(num_gpus=gpus, num_cpus=1)(Engine)
+    settings = sampling, hardware, longest_prompt
+    replicas = [replica.remote(*settings) for _ in range(hardware.replicas)]
+    try:
+        pool = ActorPool(replicas)
+        yield from pool.map_unordered(lambda actor, job: actor.sample.remote(job), jobs)
+    finally:
+        for actor in replicas:
+            ray.kill(actor)
+        ray.shutdown()
+
+
+def default_replicas(tensor_parallel: int) -> int:
+    """As many as the GPUs of this machine, or of the Ray cluster of RAY_ADDRESS, can hold; at
+    least 1."""
+    if platform.active():
+        return 1
+    if os.environ.get("RAY_ADDRESS"):
+        import ray
+
+        ray.init(ignore_reinit_error=True)
+        return max(1, int(ray.cluster_resources().get("GPU", 0)) // tensor_parallel)
+    import torch
+
+    return max(1, torch.cuda.device_count() // tensor_parallel)
