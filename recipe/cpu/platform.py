@@ -211,13 +211,24 @@ def one_gloo_backend(distributed) -> None:
 
 
 def fsdp_engine_for_cpu(transformer_impl) -> None:
-    """verl registers its FSDP engines for cuda and npu only; the class itself asks the platform."""
+    """verl registers its FSDP engines for cuda and npu only; the class itself asks the platform.
+
+    It also offloads every reference model to pinned host memory (`CPUOffloadPolicy`), which only an
+    accelerator has and which on a CPU would be a move from memory to memory.
+    """
+    from torch.distributed.fsdp import OffloadPolicy
     from verl.workers.engine import EngineRegistry
 
     register = EngineRegistry.register(
         model_type="language_model", backend=["fsdp", "fsdp2"], device=PLATFORM
     )
     register(transformer_impl.FSDPEngineWithLMHead)
+    _expect(
+        "pin_memory" in inspect.signature(transformer_impl.CPUOffloadPolicy).parameters,
+        "fsdp_engine_for_cpu",
+        "the engine's CPUOffloadPolicy takes pin_memory",
+    )
+    transformer_impl.CPUOffloadPolicy = lambda pin_memory: OffloadPolicy()
 
 
 def copy_received_weights(transfer) -> None:

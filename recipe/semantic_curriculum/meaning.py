@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from recipe.judge import MAX_ANSWER, normalise, quick_verdict
@@ -81,13 +81,18 @@ def read(answer: str, units: str = "ignore", thousands: bool = True) -> Meaning:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Same or not, with limits on each comparison as in `recipe.judge_pool.Pool`."""
+    """Same or not, with limits on each comparison as in `recipe.judge_pool.Pool`.
+
+    An answer that has once run into a limit by itself is not compared again: it costs one limit,
+    however many it stands beside.
+    """
 
     units: str = "ignore"
     thousands: bool = True
     time_limit: float = 5.0
     memory_mb: int = 1024
     children: int = 2
+    hopeless: set[str] = field(default_factory=set, compare=False)  # Meaning.text of such answers
 
     def read(self, answer: str) -> Meaning:
         return read(answer, self.units, self.thousands)
@@ -109,14 +114,17 @@ class Equivalence:
         verdict = quick_verdict(one.text, other.text)
         if verdict is not None:
             return verdict
+        if not self.hopeless.isdisjoint((one.text, other.text)):
+            return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
-        gave_up = False
         for pair in (one.text, other.text), (other.text, one.text):  # it takes one for the truth
             reply = reply_of(pool, *pair)
-            gave_up |= reply is None
-            if reply is not None and reply["equal"]:
+            if reply is None:
+                self.hopeless.update(text for text in pair if reply_of(pool, "0", text) is None)
+                return None
+            if reply["equal"]:
                 return True
-        return None if gave_up else False
+        return False
 
 
 class Groups(NamedTuple):

@@ -61,12 +61,14 @@ def score_prompt(
 ) -> dict:
     """The columns of one prompt that come from its responses."""
     answers = [extract_answer(text) for text in texts]
-    grouped = group(answers, equivalence.read, equivalence.same, how.unparsable)
     first = {}
     for answer, text in zip(answers, texts, strict=True):
         first.setdefault(answer, text)
     limits = {"time_limit": equivalence.time_limit, "children": equivalence.children}
     verdicts = {a: compute_score("", t, ground_truth, **limits) for a, t in first.items()}
+    hopeless = [equivalence.read(a).text for a, v in verdicts.items() if v["judge_gave_up"]]
+    equivalence.hopeless.update(hopeless)
+    grouped = group(answers, equivalence.read, equivalence.same, how.unparsable)
     # of equally large groups the one that came first; a group of blank answers is no majority
     sizes = Counter(g for g, a in zip(grouped.index, answers, strict=True) if a.strip())
     majority, right = "", False
@@ -290,7 +292,7 @@ def summary(table: pd.DataFrame) -> str:
     counts, edges = np.histogram(entropy, bins=8)
     bars = "\n".join(
         f"  {low:5.2f} to {high:5.2f} {'#' * int(40 * n / max(counts.max(), 1)):<40} {n}"
-        for n, low, high in zip(counts, edges, edges[1:], strict=True)
+        for n, low, high in zip(counts, edges[:-1], edges[1:], strict=True)
     )
     return (
         f"semantic entropy of {len(table)} prompts, mean {entropy.mean():.3f}:\n{bars}\n"
@@ -403,4 +405,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # vLLM's libraries would print a page about leaks of their own

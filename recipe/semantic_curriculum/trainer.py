@@ -109,13 +109,13 @@ class TokenRuleMixin:
             return super()._update_actor(batch, metrics)
         measured = {}
         if self.token_rule.scope != "micro_batch":
-            measured = self._choose_tokens(batch)
+            batch, measured = self._choose_tokens(batch)
         batch = super()._update_actor(batch, metrics)
         metrics.update(class_metrics(metrics))
         metrics.update(measured)
         return batch
 
-    def _choose_tokens(self, batch: KVBatchMeta) -> dict[str, float]:
+    def _choose_tokens(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, dict[str, float]]:
         actor = self.config.actor_rollout_ref.actor
         fields = ["entropy", "old_log_probs", "advantages", "response_mask"]
         data = tq.kv_batch_get(
@@ -141,11 +141,12 @@ class TokenRuleMixin:
             order_B=torch.from_numpy(np.argsort(np.array(batch.keys), kind="stable")),
         )
         classes = torch.nested.nested_tensor_from_jagged(class_N, offsets)
-        tq.kv_batch_put(
+        chosen = tq.kv_batch_put(  # its answer names the new field, without which no worker gets it
             keys=batch.keys,
             partition_id=batch.partition_id,
             fields=TensorDict({CLASS_FIELD: classes}, batch_size=len(batch)),
         )
+        chosen.extra_info.update(batch.extra_info)
         values = {"entropy": entropy_N, "covariance": cov_N}
         sums = token_rule.class_sums(class_N, mask_N, values)
         means = {}
@@ -155,7 +156,7 @@ class TokenRuleMixin:
             if tokens:
                 for value in values:
                     means[f"sent/{name}/{value}"] = sums[f"{name}/{value}"].item() / tokens
-        return means
+        return chosen, means
 
 
 class SamePlan:

@@ -1,0 +1,267 @@
+"""The semantic-entropy command on given responses: grouping, resuming, refusing, bad answers.
+
+What needs a model to sample is in tests/e2e.
+"""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("math_verify")
+
+from recipe.semantic_curriculum import measure
+from recipe.semantic_curriculum.engine import Responses
+from recipe.semantic_curriculum.measure import Grouping, score_prompts
+from recipe.semantic_curriculum.scores import COLUMNS, prompt_id
+
+
+def one(texts, truth="4", how=None, likelihoods=None):
+    responses = Responses([texts], [likelihoods or [0.0] * len(texts)])
+    return score_prompts(responses, [truth], how or Grouping(), 2)[0]
+
+
+def test_a_prompt_worked_out():
+    """Three 4s in three spellings, two 8s, one 1/2, two without an answer: K = 4 of G = 8."""
+    texts = [r"so \boxed{x=4}", "#### 4", "it is 4.0", "#### 8", r"\boxed{8}", r"\boxed{\frac12}"]
+    row = one([*texts, "I do not know", ""])
+    p = [3 / 8, 2 / 8, 1 / 8, 2 / 8]
+    assert row["semantic_entropy"] == pytest.approx(-sum(x * math.log(x) for x in p))
+    assert row["groups"] == 4
+    assert row["pass_rate"] == 3 / 8
+    assert row["majority_right"] is True
+    assert row["majority_answer"] in ("x=4", "4", "4.0")
+    assert row["without_answer"] == 2
+    assert row["responses"] == 8
+
+
+def test_options_change_what_they_say():
+    texts = ["#### 4", "#### 4", "nothing", "none at all"]
+    assert one(texts)["groups"] == 2
+    assert one(texts, how=Grouping(unparsable="own"))["groups"] == 3
+    assert one(texts, how=Grouping(base=2.0))["semantic_entropy"] == pytest.approx(1.0)
+    metres = [r"\boxed{4\text{ m}}", r"\boxed{4\text{ cm}}"]
+    assert one(metres)["groups"] == 1
+    assert one(metres, how=Grouping(units="compare"))["groups"] == 2
+    thousand = [r"\boxed{1,234}", r"\boxed{1234}"]
+    assert one(thousand)["groups"] == 1
+    assert one(thousand, how=Grouping(thousands=False))["groups"] == 2
+    weighted = Grouping(weights="likelihood")
+    row = one(["#### 4", "#### 5"], how=weighted, likelihoods=[math.log(0.3), math.log(0.1)])
+    assert row["semantic_entropy"] == pytest.approx(
+        -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    )
+
+
+def test_no_answer_at_all_is_no_majority():
+    row = one(["nothing", "none"])
+    assert row["semantic_entropy"] == 0
+    assert row["majority_answer"] == ""
+    assert row["majority_right"] is False
+
+
+def test_pathological_answers_cost_their_limit_and_are_counted():
+    """A tower of powers, a megabyte of brackets, and others beside them: no hang, no crash."""
+    bad = [r"\boxed{9**9**9**9**9}", r"\boxed{9^{9^{9^{9^{9}}}}}", r"\boxed{" + "(" * 1_000_000]
+    bad += ["\\boxed{" + "\\frac{1}{" * 200 + "2" + "}" * 200 + "}", "\ud800 \\boxed{\x00\ud800}"]
+    row = one([*bad, "#### 4", r"\boxed{4}", r"\boxed{2+2}"], how=Grouping(time_limit=0.5))
+    assert row["pass_rate"] == 3 / 8
+    assert row["majority_right"] is True
+    assert 1 <= row["gave_up"] <= 3  # each is counted once, however many it stands beside
+    assert one(["#### 4"])["pass_rate"] == 1  # the pool still answers
+
+
+# ---- the command, with responses that are there already ---------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    def row(i):
+        return {
+            "data_source": "test",
+            "prompt": [{"role": "user", "content": f"question {i}"}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": str(i)},
+            "extra_info": {"index": i},
+        }
+
+    file = tmp_path / "train.parquet"
+    pd.DataFrame([row(i) for i in range(5)]).to_parquet(file)
+    return file
+
+
+class FakeSampler:
+    """Stands for vLLM: response j to question i is right for j < i. Fails when it is told to."""
+
+    def __init__(self, fail_after=99):
+        self.left, self.sampled = fail_after, []
+
+    def __call__(self, jobs, sampling, hardware, longest_prompt):
+        for job in jobs:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            self.sampled.append(job.number)
+            texts = [
+                [f"#### {ids[0]}"] * ids[0] + ["#### 99"] * (4 - ids[0]) for ids in job.prompts
+            ]
+            yield job.number, Responses(texts, [[0.0] * 4 for _ in job.prompts])
+
+
+@pytest.fixture
+def command(monkeypatch, data, tmp_path):
+    monkeypatch.setattr(
+        measure, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
+    )
+    out = tmp_path / "scores.parquet"
+
+    def call(*more, sampler=None):
+        monkeypatch.setattr(measure, "sample_all", sampler or FakeSampler())
+        arguments = ["--model", "none", "--data", str(data), "--out", str(out), "--chunk", "2"]
+        return measure.main([*arguments, "--samples", "4", *more])
+
+    call.out = out
+    return call
+
+
+def test_the_table_has_its_columns_in_the_order_of_the_data(command, capsys):
+    assert command() == 0
+    table = pd.read_parquet(command.out)
+    assert list(table.columns) == list(COLUMNS)
+    assert table["index"].tolist() == [0, 1, 2, 3, 4]
+    assert table["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert table["groups"].tolist() == [1, 2, 2, 2, 1]
+    assert table["prompt_id"][3] == prompt_id([{"role": "user", "content": "question 3"}])
+    said = capsys.readouterr().out
+    assert "5 prompts" in said and "SE = 0: 40.0%" in said
+
+
+def test_stopped_and_started_again_it_samples_only_the_rest(command):
+    with pytest.raises(KeyboardInterrupt):
+        command(sampler=FakeSampler(fail_after=2))
+    assert not command.out.exists()
+    rest = FakeSampler()
+    assert command(sampler=rest) == 0
+    assert rest.sampled == [2]
+    table = pd.read_parquet(command.out)
+    assert table["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    again = FakeSampler()
+    assert command("--base", "2", sampler=again) == 0  # grouped anew without sampling
+    assert again.sampled == []
+    assert pd.read_parquet(command.out)["semantic_entropy"][2] == pytest.approx(1.0)
+
+
+def test_responses_of_other_settings_are_not_mixed(command, capsys):
+    assert command() == 0
+    before = command.out.read_bytes()
+    assert command("--temperature", "0.5") == 2
+    assert "another temperature (1.0, now 0.5)" in capsys.readouterr().err
+    assert command.out.read_bytes() == before
+    fresh = FakeSampler()
+    assert command("--temperature", "0.5", "--again", sampler=fresh) == 0
+    assert fresh.sampled == [0, 1, 2]
+
+
+def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "tokenized", lambda p, s: [[i] * (i + 1) for i in range(len(p))])
+    assert command("--max-prompt-length", "3") == 0
+    assert "2 of 5 prompts are longer" in capsys.readouterr().out
+    assert pd.read_parquet(command.out)["index"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist"),
+        (b"text", "is not parquet"),
+        (pd.DataFrame({"question": ["a"]}), "is not parquet with columns prompt"),
+        (pd.DataFrame({"prompt": [], "reward_model": []}), "has no rows"),
+    ],
+)
+def test_bad_data_is_refused_in_one_sentence(content, said, command, data, capsys):
+    data.unlink()
+    if isinstance(content, bytes):
+        data.write_bytes(content)
+    elif content is not None:
+        content.to_parquet(data)
+    assert command() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --data") and said in error
+    assert error.count("\n") == 1
+    assert not command.out.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--samples", "0"),
+        ("--base", "1"),
+        ("--units", "metric"),
+        ("--workers", "-1"),
+        ("--temperature", "-1"),
+        ("--weights", "likelihood", "--rollouts", "somewhere"),
+    ],
+)
+def test_wrong_options_are_refused(wrong, command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(*wrong)
+    assert stopped.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_named(data, tmp_path, capsys):
+    arguments = ["--model", str(tmp_path / "no"), "--data", str(data), "--out", str(tmp_path / "o")]
+    assert measure.main(arguments) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+# ---- out of verl's rollout dumps ---------------------------------------------------------------
+
+
+@pytest.fixture
+def dumps(monkeypatch, tmp_path):
+    """Two steps of a run; question i is written as its token, the tokenizer as its inverse."""
+    import transformers
+
+    monkeypatch.setattr(
+        measure, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
+    )
+
+    class FakeTokenizer:
+        def decode(self, tokens, skip_special_tokens):
+            return f"user question {tokens[0]}"
+
+    monkeypatch.setattr(
+        transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: FakeTokenizer()
+    )
+    folder = tmp_path / "rollouts"
+    folder.mkdir()
+    for step in (1, 2):
+        rows = [
+            {"input": f"user question {i}", "output": f"#### {answer}", "step": step}
+            for i, answer in ((1, 1), (1, 7), (3, 3), (8, 8))
+        ]
+        (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return folder
+
+
+def test_rollout_dumps_are_read(dumps, data, tmp_path, capsys):
+    out = tmp_path / "scores.parquet"
+    arguments = ["--model", "none", "--data", str(data), "--out", str(out)]
+    assert measure.main([*arguments, "--rollouts", str(dumps)]) == 0
+    table = pd.read_parquet(out)
+    assert table["index"].tolist() == [1, 3]
+    assert table["responses"].tolist() == [4, 2]
+    assert table["semantic_entropy"].tolist() == pytest.approx([math.log(2), 0])
+    assert "6 responses to 2 of 5 prompts; 2 to others" in capsys.readouterr().out
+
+
+def test_a_broken_dump_is_named_by_file_and_line(dumps, data, tmp_path, capsys):
+    with (dumps / "2.jsonl").open("a") as file:
+        file.write('{"input": "user')
+    out = tmp_path / "scores.parquet"
+    arguments = ["--model", "none", "--data", str(data), "--out", str(out)]
+    assert measure.main([*arguments, "--rollouts", str(dumps)]) == 2
+    assert "2.jsonl, line 5" in capsys.readouterr().err
+    assert not out.exists()

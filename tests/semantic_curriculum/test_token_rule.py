@@ -1,0 +1,484 @@
+"""SENT's token rule: small cases by hand, verl's kl_cov, and batches split in any way."""
+
+import itertools
+
+import pytest
+import torch
+
+pytest.importorskip("verl")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import get_policy_loss_fn
+from verl.workers.config import FSDPActorConfig
+
+from recipe import actor_loss
+from recipe.semantic_curriculum import register, token_rule
+from recipe.semantic_curriculum.config import PRESETS, SentConfig, TokenRule
+from recipe.semantic_curriculum.token_rule import HIGH_COV, LOW_COV, REST, UNSELECTED, classify
+from recipe.semantic_curriculum.trainer import classify_batch, mini_batch_of_rows
+
+
+def config(preset="kl_cov", loss_mode="sent", mode="token-mean", **rule) -> FSDPActorConfig:
+    settings = SentConfig(
+        loss_mode=loss_mode,
+        preset="grpo",
+        schedule="static",
+        kl_cov_ratio=2e-3,
+        ppo_kl_coef=1.0,
+        token_rule=TokenRule(preset=preset, **rule),
+    )
+    return FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=8,
+        use_dynamic_bsz=True,
+        policy_loss=settings,
+        loss_agg_mode=mode,
+    )
+
+
+def batch(seed=0, rows=16, tokens=80) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    old = -draw(rows, tokens).abs()
+    lengths = torch.randint(0, tokens + 1, (rows,), generator=generator)
+    lengths[0], lengths[1] = tokens, 0
+    return dict(
+        old_log_prob=old,
+        log_prob=(old + 0.2 * draw(rows, tokens)).clamp(max=0),
+        advantages=draw(rows, 1).expand(rows, tokens).clone(),
+        response_mask=torch.arange(tokens)[None] < lengths[:, None],
+    )
+
+
+def nested(padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    rows = [row[:n] for row, n in zip(padded, lengths.tolist(), strict=True)]
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def run(name, data, actor, micro=None, weights=None):
+    """Loss, gradient and the sums that were left."""
+    log_prob = data["log_prob"].clone().requires_grad_()
+    step = actor_loss.Step({}, micro or {})
+    token = actor_loss._current.set(step)
+    try:
+        loss, metrics = get_policy_loss_fn(name)(
+            **{**data, "log_prob": log_prob},
+            loss_agg_mode=actor.loss_agg_mode,
+            config=actor,
+            rollout_is_weights=weights,
+        )
+    finally:
+        actor_loss._current.reset(token)
+    loss.backward()
+    return loss.detach(), log_prob.grad, step.sums, metrics
+
+
+# ---- which tokens -----------------------------------------------------------------------------
+
+
+def by_hand(entropy, log_prob, advantages, low_fraction, side, high, low):
+    """The rule in plain Python over lists."""
+    n = len(entropy)
+    ranked = sorted(range(n), key=lambda i: (entropy[i], i))
+    lowest = set(ranked[: min(n, max(1, int(n * low_fraction)))])
+    chosen = sorted(lowest if side == "low" else set(range(n)) - lowest)
+    if not chosen:
+        return [UNSELECTED] * n
+    mean = lambda x: sum(x[i] for i in chosen) / len(chosen)  # noqa: E731
+    mean_log_prob, mean_advantage = mean(log_prob), mean(advantages)
+    cov = {i: (log_prob[i] - mean_log_prob) * (advantages[i] - mean_advantage) for i in chosen}
+    classes = [REST if i in set(chosen) else UNSELECTED for i in range(n)]
+    for fraction, code, sign in ((high, HIGH_COV, -1), (low, LOW_COV, 1)):
+        if fraction:
+            k = min(len(chosen), max(1, int(len(chosen) * fraction)))
+            for i in sorted(chosen, key=lambda i: (sign * cov[i], i))[:k]:
+                classes[i] = code
+    return classes
+
+
+values = st.lists(
+    st.tuples(*[st.integers(-8, 8).map(lambda x: x / 4)] * 3), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values,
+    st.sampled_from([0.1, 0.5, 0.8, 1.0]),
+    st.sampled_from([0.0, 2e-4, 0.1, 0.5]),
+    st.sampled_from([0.0, 0.1]),
+    st.sampled_from(["low", "high"]),
+)
+def test_classes_are_those_found_by_hand(tokens, low_fraction, high, low, side):
+    """Ties included: values are few, and with quarters every sum is exact but the means."""
+    entropy, log_prob, advantages = map(list, zip(*tokens, strict=True))
+    if side == "high" and low_fraction == 1:
+        return
+    n = len(tokens)
+    expected = by_hand(entropy, log_prob, advantages, low_fraction, side, high, low)
+    class_N, cov_N = classify(
+        entropy_N=torch.tensor(entropy),
+        log_prob_N=torch.tensor(log_prob, dtype=torch.float64),
+        advantages_N=torch.tensor(advantages, dtype=torch.float64),
+        mask_N=torch.ones(n, dtype=torch.bool),
+        low_fraction=low_fraction,
+        side=side,
+        high_cov_fraction=high,
+        low_cov_fraction=low,
+    )
+    found = class_N.tolist()
+    assert [c == UNSELECTED for c in found] == [c == UNSELECTED for c in expected]
+    # equal covariances may differ by rounding: the classes then agree in size and in covariance
+    for code in (HIGH_COV, LOW_COV):
+        ours = sorted(cov_N[class_N == code].tolist())
+        theirs = sorted(cov_N[torch.tensor(expected) == code].tolist())
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_case_worked_out():
+    """Ten tokens: L is the eight of lowest entropy; log p and A are centred over those eight."""
+    entropy = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.05])
+    log_prob = torch.tensor([-9.0, -1, -1, -1, -1, -3, -3, -3, -9, -3])
+    advantages = torch.tensor([5.0, 1, 1, 1, -1, -1, -1, 1, 5, -1])
+    class_N, cov_N = classify(
+        entropy_N=entropy,
+        log_prob_N=log_prob,
+        advantages_N=advantages,
+        mask_N=torch.ones(10, dtype=torch.bool),
+        low_fraction=0.8,
+        high_cov_fraction=0.25,
+        low_cov_fraction=0.25,
+    )
+    # means over L are -2 and 0, so Cov = (log p + 2) A: +1 but for tokens 4 and 7, where it is -1
+    assert cov_N.tolist() == [0, 1, 1, 1, -1, 1, 1, -1, 0, 1]
+    assert class_N.tolist() == [0, 2, 2, 1, 3, 1, 1, 3, 0, 1]
+
+
+def test_smallest_is_the_same_by_sorting_as_by_selection(monkeypatch):
+    """The way that an accelerator takes, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 20, (500,), generator=generator).float()
+    member = torch.rand(500, generator=generator) < 0.7
+    for k in (1, 7, 100, int(member.sum())):
+        by_selection = token_rule.smallest(x, member, torch.tensor(k))
+        masked = x.masked_fill(~member, torch.inf)
+        threshold = masked.sort().values.gather(0, torch.tensor([k - 1]))
+        below, tied = masked < threshold, (masked == threshold) & member
+        by_sorting = below | (tied & (tied.cumsum(0) <= k - below.sum()))
+        assert torch.equal(by_selection, by_sorting)
+        assert by_selection.sum() == k
+
+
+def test_by_response_each_row_has_its_own_share():
+    generator = torch.Generator().manual_seed(1)
+    lengths = [5, 1, 0, 12]
+    row = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+    x = torch.randn(len(row), generator=generator)
+    chosen = token_rule.lowest_in_rows(x, row, 4, 0.5)
+    for number, (n, k) in enumerate(zip(lengths, [2, 1, 0, 6], strict=True)):
+        mine = x[row == number]
+        assert chosen[row == number].sum() == k
+        if n > k > 0:
+            assert mine[chosen[row == number]].max() <= mine[~chosen[row == number]].min()
+
+
+# ---- however it is split ----------------------------------------------------------------------
+
+
+def flat_batch(seed, rows=24):
+    generator = torch.Generator().manual_seed(seed)
+    length_B = torch.randint(1, 30, (rows,), generator=generator)
+    n = int(length_B.sum())
+    return dict(
+        # few values, so that there are many ties for the order to decide
+        entropy_N=torch.randint(0, 12, (n,), generator=generator) / 4,
+        log_prob_N=-torch.randint(0, 12, (n,), generator=generator) / 4,
+        advantages_N=(torch.randint(-1, 2, (rows,), generator=generator) * 1.0).repeat_interleave(
+            length_B
+        ),
+        mask_N=torch.rand(n, generator=generator) < 0.9,
+        length_B=length_B,
+    )
+
+
+@pytest.mark.parametrize("scope", ["mini_batch", "response"])
+@pytest.mark.parametrize("seed", range(5))
+def test_selection_does_not_depend_on_the_ranks(scope, seed):
+    """The same mini-batches, held by one rank or dealt out to two or three, in any row order."""
+    rule = TokenRule(preset="as_described", scope=scope, high_cov_fraction=0.1)
+    data = flat_batch(seed)
+    rows = len(data["length_B"])
+    name_B = torch.randperm(rows, generator=torch.Generator().manual_seed(seed + 100))
+    one = mini_batch_of_rows(rows, 1, 12, False, 0)
+    expected, _ = classify_batch(rule, **data, mini_batch_B=one, order_B=name_B.argsort())
+    of_row = expected.split(data["length_B"].tolist())
+    for ranks in (2, 3):
+        where = mini_batch_of_rows(rows, ranks, 12, False, 0)
+        # rows moved so that each mini-batch has the rows that it had on one rank
+        moved_from = torch.empty(rows, dtype=torch.long)
+        for number in range(int(one.max()) + 1):
+            members = (one == number).nonzero().squeeze(1)
+            shuffle = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
+            moved_from[where == number] = members[shuffle]
+        moved = {}
+        for key, value in data.items():
+            if key == "length_B":
+                moved[key] = value[moved_from]
+            else:
+                parts = value.split(data["length_B"].tolist())
+                moved[key] = torch.cat([parts[i] for i in moved_from])
+        found, _ = classify_batch(
+            rule, **moved, mini_batch_B=where, order_B=name_B[moved_from].argsort()
+        )
+        parts = found.split(moved["length_B"].tolist())
+        for part, source in zip(parts, moved_from.tolist(), strict=True):
+            assert torch.equal(part, of_row[source])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("ranks", "mini_batch"), [(1, 8), (2, 8), (4, 8), (2, 32)])
+def test_mini_batches_are_those_that_verl_makes(ranks, mini_batch, shuffle):
+    """Against the very loop of verl's worker, whose collectives and engine are left out."""
+    from verl.utils import tensordict_utils as tu
+
+    rows = 32
+    where = mini_batch_of_rows(rows, ranks, mini_batch, shuffle, seed=42)
+    assert where.bincount().tolist() == [mini_batch] * (rows // mini_batch)
+    share = rows // ranks
+    for rank in range(ranks):
+        mine = TensorDict({"row": torch.arange(rank * share, (rank + 1) * share)}, [share])
+        loop = tu.make_iterator(mine, mini_batch // ranks, 1, 42 + rank, {"shuffle": shuffle})
+        for number, part in enumerate(loop):
+            assert where[part["row"]].tolist() == [number] * (mini_batch // ranks)
+
+
+@pytest.mark.parametrize("split", [(16,), (8, 8), (1,) * 16, (3, 13)])
+def test_loss_and_gradient_do_not_depend_on_micro_batches(split):
+    """Normalised over the mini-batch, with classes chosen before: the parts add up."""
+    data = batch()
+    lengths = data["response_mask"].sum(1)
+    generator = torch.Generator().manual_seed(3)
+    class_BT = torch.randint(0, 4, data["log_prob"].shape, generator=generator).to(torch.int8)
+    ref = data["old_log_prob"] + 0.1 * torch.randn(class_BT.shape, generator=generator)
+    actor = config("as_described", low_cov_fraction=0.1, low_cov_coef=0.3)
+    actor.global_batch_info.update(dp_size=1, batch_num_tokens=int(lengths.sum()))
+
+    def parts(sizes):
+        rows = torch.arange(16).split(list(sizes))
+        total, sums, gradients = 0, {}, []
+        for index in rows:
+            micro = {
+                register.CLASS_FIELD: nested(class_BT[index], lengths[index]),
+                "ref_log_prob": nested(ref[index], lengths[index]),
+            }
+            width = max(1, int(lengths[index].max()))
+            part = {k: v[index][:, :width] for k, v in data.items()}
+            loss, gradient, left, _ = run("sent", part, actor, micro)
+            total = total + loss
+            gradients.append(torch.nn.functional.pad(gradient, (0, 80 - width)))
+            for name, value in left.items():
+                sums[name] = sums.get(name, 0) + value
+        return total, torch.cat(gradients), sums
+
+    whole, whole_gradient, whole_sums = parts((16,))
+    loss, gradient, sums = parts(split)
+    torch.testing.assert_close(loss, whole)
+    torch.testing.assert_close(gradient, whole_gradient)
+    for name, value in sums.items():
+        torch.testing.assert_close(value, whole_sums[name], check_dtype=False)
+
+
+# ---- the loss ---------------------------------------------------------------------------------
+
+MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_kl_cov_preset_is_verls_kl_cov(seed, mode, weighted):
+    data = batch(seed, rows=32, tokens=200)
+    actor = config("kl_cov", mode=mode)
+    weights = torch.rand(32, 200) + 0.5 if weighted else None
+    loss, gradient, sums, metrics = run("sent", data, actor, weights=weights)
+    theirs, their_gradient, _, their_metrics = run("kl_cov", data, actor, weights=weights)
+    assert sums["actor/sent/high_cov/tokens"] == int(2e-3 * data["response_mask"].sum())
+    torch.testing.assert_close(loss, theirs, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, their_gradient, rtol=1e-6, atol=1e-9)
+    assert metrics["actor/ppo_kl"] == pytest.approx(their_metrics["actor/ppo_kl"], rel=1e-6)
+    _, other_gradient, _, _ = run("sent", data, config("kl_cov", mode=mode, high_cov_coef=0))
+    assert not torch.equal(gradient, other_gradient)  # the rule did something
+
+
+def test_the_described_loss_in_closed_form():
+    """One response of four tokens, one in each class, at ratio 1.1 and A = 2, clipped at 1.2."""
+    old = torch.full((1, 4), -1.0)
+    log_prob = old + torch.log(torch.tensor(1.1))
+    ref = old + torch.log(torch.tensor(1.3))
+    micro = {
+        register.CLASS_FIELD: nested(torch.arange(4, dtype=torch.int8)[None], torch.tensor([4])),
+        "ref_log_prob": nested(ref, torch.tensor([4])),
+    }
+    data = dict(
+        old_log_prob=old,
+        log_prob=log_prob,
+        advantages=torch.full((1, 4), 2.0),
+        response_mask=torch.ones(1, 4, dtype=torch.bool),
+    )
+    actor = config("as_described", low_cov_coef=0.5)
+    loss, gradient, sums, _ = run("sent", data, actor, micro)
+    r = torch.tensor(1.3 / 1.1)  # reference over policy
+    k3 = r - r.log() - 1
+    betas = torch.tensor([0.0, 0.05, 0.2, 0.5])
+    torch.testing.assert_close(loss, (-2 * 1.1 + betas * k3).mean())
+    # d k3 / d log p = 1 - r
+    torch.testing.assert_close(gradient, ((-2 * 1.1 + betas * (1 - r)) / 4)[None])
+    for name in token_rule.CLASSES:
+        assert sums[f"actor/sent/{name}/tokens"] == 1
+        torch.testing.assert_close(sums[f"actor/sent/{name}/kl"], k3)
+
+
+def test_with_no_coefficient_it_is_the_clipped_loss():
+    data = batch(4)
+    lengths = data["response_mask"].sum(1)
+    classes = nested(torch.ones(16, 80, dtype=torch.int8), lengths)
+    actor = config("as_described", coef=0, high_cov_coef=0)
+    loss, gradient, _, _ = run("sent", data, actor, {register.CLASS_FIELD: classes})
+    vanilla, its_gradient, _, _ = run("vanilla", data, actor)
+    assert torch.equal(loss, vanilla)
+    assert torch.equal(gradient, its_gradient)
+
+
+def test_the_released_rule_takes_the_current_policys_entropies():
+    """L is 80 % of the micro-batch by the entropies of the training pass; the two ends of L."""
+    data = batch(5, rows=8, tokens=50)
+    lengths = data["response_mask"].sum(1)
+    entropy = torch.rand(8, 50)
+    prompt = torch.ones(8, dtype=torch.long)
+    rows = [torch.nn.functional.pad(e[:n], (0, 1)) for e, n in zip(entropy, lengths, strict=True)]
+    output = torch.cat(rows)  # of prompts of one token, shifted by one, as verl has it
+    ids = nested(torch.zeros(8, 50), lengths)
+    micro = TensorDict(
+        {"prompts": nested(torch.zeros(8, 1), prompt), "responses": ids},
+        batch_size=[8],
+    )
+    step = actor_loss.Step({}, micro, {"entropy": output})
+    token = actor_loss._current.set(step)
+    try:
+        actor = config("as_released", high_cov_fraction=0.1, low_cov_fraction=0.1)
+        width = int(lengths.max())
+        part = {k: v[:, :width] for k, v in data.items()}
+        loss, _ = register.sent_loss(**part, config=actor)
+    finally:
+        actor_loss._current.reset(token)
+    mask = part["response_mask"]
+    class_N, _ = classify(
+        entropy_N=entropy[:, :width].flatten(),
+        log_prob_N=part["log_prob"].flatten(),
+        advantages_N=part["advantages"].flatten(),
+        mask_N=mask.flatten(),
+        low_fraction=0.8,
+        high_cov_fraction=0.1,
+        low_cov_fraction=0.1,
+    )
+    log_ratio = part["log_prob"] - part["old_log_prob"]
+    beta = torch.tensor([0, 0, 0.2, 0.05])[class_N.long()].view(mask.shape)
+    expected = (-part["advantages"] * log_ratio.exp() + beta * log_ratio.abs())[mask].mean()
+    torch.testing.assert_close(loss, expected)
+    low = int(0.8 * mask.sum())
+    assert step.sums["actor/sent/high_cov/tokens"] == int(0.1 * low)
+    assert step.sums["actor/sent/unselected/tokens"] == mask.sum() - low
+
+
+def test_the_mask_is_a_mean_over_the_kept_tokens():
+    """80/20: only the tokens of highest entropy push, and the mean is theirs alone."""
+    data = batch(6)
+    lengths = data["response_mask"].sum(1)
+    tokens = int(lengths.sum())
+    generator = torch.Generator().manual_seed(0)
+    class_N, _ = classify(
+        entropy_N=torch.rand(tokens, generator=generator),
+        log_prob_N=torch.zeros(tokens),
+        advantages_N=torch.zeros(tokens),
+        mask_N=torch.ones(tokens, dtype=torch.bool),
+        low_fraction=0.8,
+        side="high",
+        high_cov_fraction=0,
+        low_cov_fraction=0,
+    )
+    kept = class_N == REST
+    assert kept.sum() == tokens - int(0.8 * tokens)
+    rows = list(class_N.split(lengths.tolist()))
+    micro = {register.CLASS_FIELD: torch.nested.as_nested_tensor(rows, layout=torch.jagged)}
+    width = int(lengths.max())
+    part = {k: v[:, :width] for k, v in data.items()}
+    actor = config("high_entropy_mask")
+    actor.global_batch_info.update(dp_size=1, batch_num_tokens=tokens)
+    loss, gradient, _, _ = run("sent", part, actor, micro)
+    ratio = (part["log_prob"] - part["old_log_prob"]).exp()
+    A = part["advantages"]
+    each = torch.maximum(-A * ratio, -A * ratio.clamp(0.8, 1.2))
+    torch.testing.assert_close(loss, each[part["response_mask"]][kept].mean())
+    assert not gradient[part["response_mask"]][~kept].any()
+
+
+# ---- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_fills_the_rule(preset):
+    rule = TokenRule(preset=preset)
+    assert rule.low_fraction == PRESETS[preset].low_fraction
+    assert None not in (rule.coef, rule.anchor, rule.scope)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"preset": "sentt"}, "did you mean sent"),
+        ({"low_fraction": 0}, "above 0, at most 1"),
+        ({"low_fraction": 1.5}, "above 0, at most 1"),
+        ({"high_cov_fraction": -0.1}, "from 0 to 1"),
+        ({"coef": -1}, "from 0 up"),
+        ({"coef": float("nan")}, "from 0 up"),
+        ({"anchor": "reference"}, "one of ref, old"),
+        ({"estimator": "k4"}, "one of abs, k1, k2, k3"),
+        ({"scope": "batch"}, "micro_batch, mini_batch, response"),
+        ({"side": "high", "low_fraction": 1.0}, "leaves no token"),
+        ({"policy_tokens": "selected", "scope": "response"}, "no scope=response"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(settings, said):
+    with pytest.raises(ValueError, match=said) as error:
+        TokenRule(**settings)
+    assert "policy_loss.token_rule" in str(error.value)
+
+
+def test_a_loss_without_what_it_needs_says_what_to_do():
+    data = batch()
+    for preset, said in (
+        ("as_described", "trainer_mode=recipe_sync"),
+        ("as_released", "calculate_entropy=true"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run("sent", data, config(preset))
+    classes = {register.CLASS_FIELD: nested(torch.ones(16, 80), data["response_mask"].sum(1))}
+    with pytest.raises(ValueError, match="use_kl_loss=true"):
+        run("sent", data, config("as_described"), classes)
+
+
+def test_estimators_and_anchors_are_all_distinct():
+    """Each switch reaches the loss."""
+    data = batch(7)
+    lengths = data["response_mask"].sum(1)
+    micro = {
+        register.CLASS_FIELD: nested(torch.full((16, 80), HIGH_COV), lengths),
+        "ref_log_prob": nested(data["old_log_prob"] - 0.3, lengths),
+    }
+    losses = [
+        run("sent", data, config("as_described", anchor=a, estimator=e, clip=c), micro)[0].item()
+        for a, e, c in itertools.product(("ref", "old"), ("abs", "k1", "k2", "k3"), (True, False))
+    ]
+    assert len(set(losses)) == 16
