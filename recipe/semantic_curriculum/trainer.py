@@ -239,9 +239,10 @@ class CurriculumMixin:
         return batch
 
     def _curriculum_metrics(self, batch: KVBatchMeta) -> dict[str, float]:
-        uids = tq.kv_batch_get(
+        fields = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid"]
-        )["uid"].tolist()
+        )
+        uids = fields.pop("uid").tolist()
         real_B = np.array([not tag.get("is_padding", False) for tag in batch.tags])
         rows = [self.of_uid[uid] for uid in uids]
         stage_B, entropy_B, pass_rate_B = (
