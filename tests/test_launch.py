@@ -16,8 +16,10 @@ import ray
 
 pytest.importorskip("verl")
 
-from recipe import launch
+from recipe import launch, preflight
 from recipe.cpu.warm_start import make_tokenizer
+from recipe.semantic_curriculum.config import PRESETS
+from recipe.semantic_curriculum.scores import prompt_id
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))
@@ -50,6 +52,12 @@ def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
         "vocab_size": len(tokenizer) + extra_vocabulary,
     }
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_scores(folder: Path) -> None:
+    prompt = [{"role": "user", "content": "1+1"}]
+    row = {"prompt_id": prompt_id(prompt), "semantic_entropy": 0.5, "pass_rate": 0.5}
+    pd.DataFrame([row]).to_parquet(folder / "scores.parquet")
 
 
 @pytest.fixture
@@ -150,6 +158,90 @@ LOSS = "actor_rollout_ref.actor.policy_loss"
 def test_a_wrong_clip_setting_is_one_sentence(valid, capsys, overrides, sentence):
     command = ["clip_entropy", *valid[1:], "trainer.total_training_steps=40", *overrides]
     assert sentence in refuse(capsys, command)
+
+
+@pytest.fixture
+def sent(valid, tmp_path) -> list[str]:
+    """A valid command line of the third recipe; every row of the data is the same prompt."""
+    write_scores(tmp_path)
+    return [
+        "semantic_curriculum",
+        *valid[1:],
+        f"data.curriculum.scores={tmp_path}/scores.parquet",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    ]
+
+
+RULE = f"{LOSS}.token_rule"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([f"{RULE}.preset=sents"], f"{RULE}.preset=sents does not exist: did you mean sent?"),
+        ([f"{RULE}.low_fraction=2"], f"{RULE}.low_fraction=2 is not allowed"),
+        ([f"+{RULE}.beta=1"], f"{RULE}.beta does not exist"),
+        (["actor_rollout_ref.actor.use_kl_loss=false"], "anchor=ref needs the reference's"),
+        ([f"{RULE}.scope=micro_batch"], "set actor_rollout_ref.actor.calculate_entropy=true"),
+        (
+            ["actor_rollout_ref.actor.shuffle=true", "actor_rollout_ref.actor.ppo_epochs=2"],
+            "chooses tokens once for each mini-batch",
+        ),
+        (["algorithm.rollout_correction.bypass_mode=true"], "chooses by the old policy's entropy"),
+        (
+            [f"{RULE}.preset=kl_cov", "actor_rollout_ref.actor.ppo_mini_batch_size=4"],
+            "anchor=old with one update per rollout",
+        ),
+        (
+            [
+                f"{RULE}.preset=high_entropy_mask",
+                "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
+            ],
+            "set actor_rollout_ref.actor.loss_agg_mode=token-mean",
+        ),
+        (["data.curriculum.order=entropy"], "data.curriculum.order=entropy does not exist"),
+        (["data.curriculum.scores=null"], "needs a score for each prompt"),
+        (["data.curriculum.scores=/nowhere.parquet"], "/nowhere.parquet does not exist"),
+        (["data.curriculum.stages=9"], "stage 9 of 9 has no prompt"),
+        (["data.curriculum.optimizer=reset"], "data.curriculum.optimizer=reset is not possible"),
+        (["+data.curriculum.stage=1"], "data.curriculum.stage does not exist: did you mean stages"),
+        (["trainer.total_training_steps=99"], "more than the 10 steps of the curriculum"),
+        (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.enable=true draws more"),
+    ],
+)
+def test_a_wrong_curriculum_or_token_rule_is_one_sentence(sent, capsys, overrides, sentence):
+    assert sentence in refuse(capsys, [*sent, *overrides])
+
+
+def test_training_data_without_scores_is_refused(sent, capsys, tmp_path):
+    frame = pd.read_parquet(tmp_path / "train.parquet")
+    frame.at[3, "prompt"] = [{"role": "user", "content": "2+2"}]
+    frame.to_parquet(tmp_path / "train.parquet")
+    assert "has no score for 1 of the 8 training prompts" in refuse(capsys, sent)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_sent_preset_is_valid(sent, preset):
+    config = launch.compose(sent[0], [*sent[1:], f"{RULE}.preset={preset}"])
+    preflight.check(config)
+    assert config.data.curriculum.order == PRESETS[preset].order
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == PRESETS[preset].loss_mode
+
+
+def test_the_three_recipes_combine_from_any_of_them(sent, capsys):
+    mixed = ["algorithm.adv_estimator=asymgrpo", f"{LOSS}.schedule=od"]
+    steps = "trainer.total_training_steps=10"
+    assert launch.main([*sent, steps, *mixed, "--dry-run"]) == 0
+    rule = [f"{LOSS}.loss_mode=sent", f"{RULE}.preset=as_described", *mixed]
+    rule += ["actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0"]
+    rule += ["data.curriculum.order=semantic_entropy", "data.curriculum.epochs_per_stage=5"]
+    for recipe in ("asymgrpo", "clip_entropy"):
+        assert launch.main([recipe, *sent[1:], steps, *rule, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("estimator  asymgrpo") == 3
+    assert out.count("'schedule': 'od'") == 3
+    assert out.count("'preset': 'as_described'") == 2
 
 
 def test_plain_grpo_may_make_one_update_per_rollout(valid):
@@ -269,8 +361,9 @@ def test_each_start_of_a_run_gets_a_metrics_file_of_its_own(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, tmp_path):
     """The whole way: environment variables, bash, Hydra, verl's own checks."""
-    write_data(tmp_path, rows=600)
+    write_data(tmp_path, rows=700)
     write_model(tmp_path / "model")
+    write_scores(tmp_path)
     process = subprocess.run(
         ["bash", str(script), "--dry-run"],
         env={
@@ -279,6 +372,7 @@ def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, tmp_path):
             "MODEL_PATH": f"{tmp_path}/model",
             "TRAIN_FILE": f"{tmp_path}/train.parquet",
             "TEST_FILE": f"{tmp_path}/test.parquet",
+            "SCORES": f"{tmp_path}/scores.parquet",
             "CKPTS_DIR": f"{tmp_path}/run",
         },
         capture_output=True,

@@ -1,7 +1,8 @@
 """Real training on CPUs: Ray, verl's trainer, two FSDP ranks over gloo, two vLLM replicas.
 
-One run is killed with -9 in the middle, started again by the same command, and compared bit by bit
-with what it had saved; another one has an error on one rank. Minutes each.
+One run, of all three recipes together, is killed with -9 in the middle, started again by the same
+command, and compared bit by bit with what it had saved; another one has an error on one rank; the
+semantic entropies are measured by a command that is killed too. Minutes each.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -21,6 +23,7 @@ from recipe.cpu import leftovers, platform
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
 LIMIT = 480  # seconds for any one start; the slowest seen took a third of it
+PROMPTS = 48
 
 pytestmark = [
     pytest.mark.e2e,
@@ -34,8 +37,9 @@ pytestmark = [
 class Run:
     """`run_cpu.sh` on two ranks and a few prompts, in a folder and a process session of its own."""
 
-    def __init__(self, folder: Path, steps: int, model: Path, data: Path):
+    def __init__(self, folder: Path, steps: int, model: Path, data: Path, scores: Path):
         self.folder, self.steps = folder, steps
+        (folder / "classes").mkdir()
         self.env = {
             **os.environ,
             "PYTHON": sys.executable,
@@ -49,16 +53,27 @@ class Run:
             "SAVE_FREQ": "2",
             "TEST_FREQ": "-1",
             "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
+            "VERL_USE_EXTERNAL_MODULES": "record_classes",
+            "RECIPE_TEST_CLASSES": str(folder / "classes"),
         }
         self.log = folder / "log.txt"
         self.overrides = [
             "trainer.val_before_train=false",
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-            "data.train_max_samples=64",
-            # a schedule whose state must survive the kill, with the estimator
-            "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip",
+            # AsymGRPO's estimator, a schedule whose state must survive the kill, and SENT
+            "actor_rollout_ref.actor.policy_loss.loss_mode=sent",
             "actor_rollout_ref.actor.policy_loss.schedule=od",
             "actor_rollout_ref.actor.policy_loss.exact_contribution_freq=2",
+            "actor_rollout_ref.actor.policy_loss.token_rule.preset=as_described",
+            "actor_rollout_ref.actor.policy_loss.token_rule.high_cov_fraction=0.1",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.actor.kl_loss_coef=0",
+            # two stages of 24 prompts: three steps each
+            "data.curriculum.order=semantic_entropy",
+            f"data.curriculum.scores={scores}",
+            "data.curriculum.epochs_per_stage=1",
+            f"data.train_max_samples={PROMPTS}",
+            "data.shuffle=false",
         ]
 
     def start(self, *overrides: str, **env: str) -> subprocess.Popen:
@@ -121,10 +136,33 @@ def small(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "model", folder / "data"
 
 
+def measure(small: tuple[Path, Path], out: Path, *more: str) -> subprocess.Popen:
+    model, data = small
+    command = [sys.executable, "-m", "recipe.semantic_curriculum.measure", "--out", out]
+    command += ["--model", model, "--data", data / "train.parquet", "--max-prompts", str(PROMPTS)]
+    command += ["--max-response-length", "24", "--chunk", "16", *more]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, start_new_session=True)
+
+
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory, small) -> Run:
+def scores(tmp_path_factory, small) -> Path:
+    """Semantic entropies, measured by a command that was killed with -9 once and started again."""
+    out = tmp_path_factory.mktemp("scores") / "killed.parquet"
+    first = measure(small, out)
+    end = time.monotonic() + LIMIT
+    while not list(out.parent.glob("killed.parquet.responses/0*.parquet")):
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    stop(first)
+    assert not out.exists()
+    assert measure(small, out).wait(LIMIT) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, small, scores) -> Run:
     """Killed with -9 in step 4 (the checkpoint is of step 2), then the same command to step 6."""
-    run = Run(tmp_path_factory.mktemp("resume"), 6, *small)
+    run = Run(tmp_path_factory.mktemp("resume"), 6, *small, scores)
     process = run.start()
     try:
         wait_until(lambda: 3 in run.steps_of(0), LIMIT, "step 3", run)
@@ -252,8 +290,54 @@ def test_the_exact_contribution_is_measured_every_second_step(resumed):
     assert all(0.5 < agreement <= 1 for agreement in agreements)
 
 
-def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small):
-    run = Run(tmp_path, 2, *small)
+def test_the_curriculum_goes_from_stage_to_stage(resumed):
+    """Steps 1 to 3 are stage 1, of lower semantic entropy, before and after the kill."""
+    rows = resumed.steps_of(0) | resumed.steps_of(1)
+    assert [rows[step]["curriculum/stage"] for step in range(1, 7)] == [1, 1, 1, 2, 2, 2]
+    entropy = [rows[step]["curriculum/semantic_entropy"] for step in range(1, 7)]
+    assert max(entropy[:3]) <= min(entropy[3:])
+    again = resumed.steps_of(0)[3], resumed.steps_of(1)[3]  # the same prompts in the same step
+    assert again[0]["curriculum/semantic_entropy"] == again[1]["curriculum/semantic_entropy"]
+
+
+def test_the_low_entropy_tokens_are_chosen_in_each_mini_batch_over_both_ranks(resumed):
+    """Exactly four fifths of each mini-batch, though its rows lie on two ranks."""
+    ranks = []
+    for rank in (0, 1):
+        with (resumed.folder / f"classes/{rank}.jsonl").open() as lines:
+            ranks.append([json.loads(line) for line in lines])
+    assert len(ranks[0]) == len(ranks[1]) >= 12  # two mini-batches a step, of one micro-batch each
+    for one, other in zip(*ranks, strict=True):
+        assert one["tokens"] == other["tokens"]
+        assert one["low"] + other["low"] == int(0.8 * one["tokens"])
+
+
+def test_the_classes_of_the_tokens_are_measured(resumed):
+    for row in (resumed.steps_of(0) | resumed.steps_of(1)).values():
+        share = {name: row[f"sent/{name}/token_share"] for name in ("rest", "high_cov", "low_cov")}
+        assert sum(share.values()) == pytest.approx(0.8, abs=0.02)
+        assert share["high_cov"] == pytest.approx(0.08, abs=0.02)
+        assert row["sent/rest/entropy"] < row["sent/unselected/entropy"]
+        assert row["sent/rest/covariance"] < row["sent/high_cov/covariance"] or (
+            row["sent/high_cov/covariance"] == 0  # no mixed group: no advantage
+        )
+    assert resumed.steps_of(0)[1]["sent/rest/kl"] >= 0
+    assert resumed.steps_of(1)[6]["sent/rest/kl"] > 0  # the policy has left its reference
+
+
+def test_measuring_in_one_go_gives_the_same_table(scores, small, tmp_path):
+    """As the one that was killed, and as two replicas on Ray."""
+    killed = pd.read_parquet(scores)
+    assert len(killed) == PROMPTS
+    assert (killed["responses"] == 8).all()
+    assert killed["semantic_entropy"].between(0, 2.0795).all()
+    out = tmp_path / "replicas.parquet"
+    assert measure(small, out, "--replicas", "2").wait(LIMIT) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(out), killed)
+
+
+def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small, scores):
+    run = Run(tmp_path, 2, *small, scores)
     process = run.start(
         "actor_rollout_ref.actor.policy_loss.loss_mode=recipe_test_failing",
         "actor_rollout_ref.actor.policy_loss.schedule=static",
