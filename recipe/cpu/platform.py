@@ -219,15 +219,15 @@ def fsdp_engine_for_cpu(transformer_impl) -> None:
     from torch.distributed.fsdp import OffloadPolicy
     from verl.workers.engine import EngineRegistry
 
-    register = EngineRegistry.register(
-        model_type="language_model", backend=["fsdp", "fsdp2"], device=PLATFORM
-    )
-    register(transformer_impl.FSDPEngineWithLMHead)
     _expect(
         "pin_memory" in inspect.signature(transformer_impl.CPUOffloadPolicy).parameters,
         "fsdp_engine_for_cpu",
         "the engine's CPUOffloadPolicy takes pin_memory",
     )
+    register = EngineRegistry.register(
+        model_type="language_model", backend=["fsdp", "fsdp2"], device=PLATFORM
+    )
+    register(transformer_impl.FSDPEngineWithLMHead)
     transformer_impl.CPUOffloadPolicy = lambda pin_memory: OffloadPolicy()
 
 

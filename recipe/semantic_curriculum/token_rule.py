@@ -31,15 +31,20 @@ def part_of(count: Tensor, fraction: float) -> Tensor:
 def smallest(values_N: Tensor, member_N: Tensor, k: Tensor) -> Tensor:
     """(N,) bool: the `k` members (a 0-dim whole number, at most their count) of smallest value."""
     values_N = values_N.float().masked_fill(~member_N, torch.inf)
-    at = (k - 1).clamp(min=0)
-    if values_N.device.type == "cpu":  # by selection, in linear time; its position must be a number
-        threshold = values_N.kthvalue(int(at) + 1).values
-    else:
-        threshold = values_N.sort().values.gather(0, at.view(1)).squeeze(0)
+    threshold = _kth_smallest(values_N, k.clamp(min=1))
     below_N = values_N < threshold
     tied_N = (values_N == threshold) & member_N
     room = k - below_N.sum()
     return below_N | (tied_N & (tied_N.cumsum(0) <= room))
+
+
+def _kth_smallest(values_N: Tensor, k: Tensor) -> Tensor:
+    if values_N.device.type != "cpu":
+        return values_N.sort().values.gather(0, (k - 1).view(1)).squeeze(0)
+    number = int(k)  # a CPU selects in linear time, at a position that is a number
+    if number * 20 < len(values_N):
+        return values_N.topk(number, largest=False, sorted=False).values.max()
+    return values_N.kthvalue(number).values
 
 
 def lowest_in_rows(values_N: Tensor, row_N: Tensor, rows: int, fraction: float) -> Tensor:
@@ -60,7 +65,7 @@ def covariance(log_prob_N: Tensor, advantages_N: Tensor, member_N: Tensor) -> Te
     count = member_N.sum().clamp(min=1)
 
     def centred(x_N: Tensor) -> Tensor:
-        mean = (x_N.double() * member_N).sum() / count
+        mean = (x_N * member_N).sum(dtype=torch.float64) / count
         return x_N - mean.to(x_N.dtype)
 
     return (centred(log_prob_N) * centred(advantages_N)).masked_fill(~member_N, 0.0)

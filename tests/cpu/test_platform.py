@@ -168,6 +168,7 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
             platform.copy_received_weights,
             {"BucketedWeightReceiver": type("R", (), {"receive_weights": lambda self, f: None})},
         ),
+        (platform.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
         (platform.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
     ],
 )
