@@ -8,6 +8,7 @@ not also 50, a set is no tuple, 5 cm is not 5 m (if units count), and words are 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from recipe.judge import MAX_ANSWER, normalise, quick_verdict
 from recipe.judge_pool import pool_of, reply_of
+from recipe.semantic_curriculum.value import same_value, value_of
 
 NUMBER = r"[-+]?(?:\d[\d,]*)?\.?\d+(?:\s*/\s*\d+)?|[-+]?\\[dt]?frac\{[^{}]+\}\{[^{}]+\}"
 UNIT = re.compile(
@@ -79,6 +81,44 @@ def read(answer: str, units: str = "ignore", thousands: bool = True) -> Meaning:
     return Meaning("value", text, variable)
 
 
+_value = functools.lru_cache(maxsize=65536)(value_of)  # few answers of a dataset are new
+
+
+def elements(meaning: Meaning) -> list[str] | None:
+    """The parts in their order of a value, a tuple or an interval; None where order is nothing."""
+    if meaning.kind == "value":
+        return [meaning.text]
+    if meaning.kind not in ("tuple", "interval"):
+        return None
+    inner, depth, parts = meaning.text[1:-1], 0, [""]
+    for character in inner:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def by_value(one: Meaning, other: Meaning) -> bool | None:
+    """Two answers of one kind by the values of their parts; None if that does not decide."""
+    ours, theirs = elements(one), elements(other)
+    if ours is None or theirs is None:
+        return None
+    if one.kind != "value" and one.text[0] + one.text[-1] != other.text[0] + other.text[-1]:
+        return False  # [1, 2) and [1, 2]
+    if len(ours) != len(theirs):
+        return False
+    verdict = True
+    for mine, yours in zip(ours, theirs, strict=True):
+        values = _value(mine), _value(yours)
+        same = None if None in values else same_value(*values)
+        if same is False:
+            return False
+        verdict = verdict and same
+    return verdict
+
+
 @dataclass(frozen=True)
 class Equivalence:
     """Same or not, with limits on each comparison as in `recipe.judge_pool.Pool`.
@@ -112,6 +152,8 @@ class Equivalence:
         if max(len(one.text), len(other.text)) > MAX_ANSWER:
             return False
         verdict = quick_verdict(one.text, other.text)
+        if verdict is None:
+            verdict = by_value(one, other)
         if verdict is not None:
             return verdict
         if not self.hopeless.isdisjoint((one.text, other.text)):
