@@ -168,6 +168,17 @@ class TokenRule:
         return 0.0, self.coef, self.high_cov_coef, self.low_cov_coef
 
     @property
+    def classes(self) -> list[str]:
+        """The names of token_rule.CLASSES that a token can have."""
+        there = {
+            "unselected": self.low_fraction < 1,
+            "rest": True,
+            "high_cov": self.high_cov_fraction > 0,
+            "low_cov": self.low_cov_fraction > 0,
+        }
+        return [name for name, can_be in there.items() if can_be]
+
+    @property
     def constrains(self) -> bool:
         """Whether any token is held to the anchor."""
         return any(self.coefficients)

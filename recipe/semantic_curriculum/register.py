@@ -130,7 +130,7 @@ def sent_loss(
         **config.global_batch_info,
     )
     if step is not None:
-        sums = token_rule.class_sums(class_BT, mask_BT, measured)
+        sums = token_rule.class_sums(class_BT, mask_BT, measured, rule.classes)
         step.sums |= {f"{PREFIX}{name}": value for name, value in sums.items()}
     if not metrics:
         moved = ((log_prob - old_log_prob).detach().abs() * mask_BT).sum() / mask_BT.sum()

@@ -15,6 +15,8 @@ token. Nothing here copies to the host on an accelerator, but for the choice by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,8 @@ def smallest(values_N: Tensor, member_N: Tensor, k: Tensor) -> Tensor:
     threshold = _kth_smallest(values_N, k.clamp(min=1))
     below_N = values_N < threshold
     tied_N = (values_N == threshold) & member_N
+    if values_N.device.type == "cpu" and int(tied_N.sum()) == 1:
+        return below_N | tied_N  # nothing to choose
     room = k - below_N.sum()
     return below_N | (tied_N & (tied_N.cumsum(0) <= room))
 
@@ -68,7 +72,7 @@ def covariance(log_prob_N: Tensor, advantages_N: Tensor, member_N: Tensor) -> Te
         mean = (x_N * member_N).sum(dtype=torch.float64) / count
         return x_N - mean.to(x_N.dtype)
 
-    return (centred(log_prob_N) * centred(advantages_N)).masked_fill(~member_N, 0.0)
+    return centred(log_prob_N).mul_(centred(advantages_N)).mul_(member_N)
 
 
 def classify(
@@ -113,7 +117,7 @@ def classify(
         elif side == "high":
             selected_N = torch.zeros_like(mask_N)
         cov_N = covariance(log_prob_N, advantages_N, selected_N)
-        class_N = torch.where(selected_N, REST, UNSELECTED).to(torch.int8)
+        class_N = selected_N.to(torch.int8)  # REST or UNSELECTED
         count = selected_N.sum()
         for fraction, sign, code in (
             (high_cov_fraction, -1, HIGH_COV),
@@ -125,12 +129,14 @@ def classify(
     return class_N, cov_N
 
 
-def class_sums(class_N: Tensor, mask_N: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def class_sums(
+    class_N: Tensor, mask_N: Tensor, values: dict[str, Tensor], classes: Sequence[str] = CLASSES
+) -> dict[str, Tensor]:
     """Scalars "<class>/<name>": the sum of each value over the response tokens of a class; "tokens"
     is their number."""
     sums = {}
-    for code, name in enumerate(CLASSES):
-        member_N = mask_N & (class_N == code)
+    for name in classes:
+        member_N = mask_N & (class_N == CLASSES.index(name))
         sums[f"{name}/tokens"] = member_N.sum()
         for key, value_N in values.items():
             sums[f"{name}/{key}"] = (value_N.detach() * member_N).sum()

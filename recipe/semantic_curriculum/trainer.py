@@ -148,9 +148,9 @@ class TokenRuleMixin:
         )
         chosen.extra_info.update(batch.extra_info)
         values = {"entropy": entropy_N, "covariance": cov_N}
-        sums = token_rule.class_sums(class_N, mask_N, values)
+        sums = token_rule.class_sums(class_N, mask_N, values, self.token_rule.classes)
         means = {}
-        for name in token_rule.CLASSES:
+        for name in self.token_rule.classes:
             tokens = sums[f"{name}/tokens"].item()
             means[f"sent/{name}/token_share"] = tokens / max(1, int(mask_N.sum()))
             if tokens:

@@ -296,8 +296,9 @@ def test_the_curriculum_goes_from_stage_to_stage(resumed):
     assert [rows[step]["curriculum/stage"] for step in range(1, 7)] == [1, 1, 1, 2, 2, 2]
     entropy = [rows[step]["curriculum/semantic_entropy"] for step in range(1, 7)]
     assert max(entropy[:3]) <= min(entropy[3:])
-    again = resumed.steps_of(0)[3], resumed.steps_of(1)[3]  # the same prompts in the same step
-    assert again[0]["curriculum/semantic_entropy"] == again[1]["curriculum/semantic_entropy"]
+    # the same prompts in the same step; their rollouts come in any order, which a mean feels
+    again = [steps[3]["curriculum/semantic_entropy"] for steps in map(resumed.steps_of, (0, 1))]
+    assert again[0] == pytest.approx(again[1], rel=1e-12)
 
 
 def test_the_low_entropy_tokens_are_chosen_in_each_mini_batch_over_both_ranks(resumed):
@@ -314,7 +315,7 @@ def test_the_low_entropy_tokens_are_chosen_in_each_mini_batch_over_both_ranks(re
 
 def test_the_classes_of_the_tokens_are_measured(resumed):
     for row in (resumed.steps_of(0) | resumed.steps_of(1)).values():
-        share = {name: row[f"sent/{name}/token_share"] for name in ("rest", "high_cov", "low_cov")}
+        share = {name: row[f"sent/{name}/token_share"] for name in ("rest", "high_cov")}
         assert sum(share.values()) == pytest.approx(0.8, abs=0.02)
         assert share["high_cov"] == pytest.approx(0.08, abs=0.02)
         assert row["sent/rest/entropy"] < row["sent/unselected/entropy"]

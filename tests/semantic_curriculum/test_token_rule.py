@@ -323,7 +323,7 @@ def test_the_described_loss_in_closed_form():
         advantages=torch.full((1, 4), 2.0),
         response_mask=torch.ones(1, 4, dtype=torch.bool),
     )
-    actor = config("as_described", low_cov_coef=0.5)
+    actor = config("as_described", low_cov_fraction=0.1, low_cov_coef=0.5)
     loss, gradient, sums, _ = run("sent", data, actor, micro)
     r = torch.tensor(1.3 / 1.1)  # reference over policy
     k3 = r - r.log() - 1
