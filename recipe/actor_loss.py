@@ -60,6 +60,12 @@ def as_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(metrics, values, strict=True))
 
 
+def take_prefixed(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    """Takes the metrics of this prefix out of `metrics`, and gives them without it."""
+    names = [name for name in metrics if name.startswith(prefix)]
+    return {name.removeprefix(prefix): metrics.pop(name) for name in names}
+
+
 def actor_loss(
     config: ActorConfig,
     model_output: dict | None = None,

@@ -7,7 +7,6 @@ coefficient that the arm needs elsewhere: `clip_entropy.yaml` reads them with th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from verl.workers.config import PolicyLossConfig
 
 from recipe.clip_entropy.bounds import Line
 from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
-from recipe.settings import check_known
+from recipe.settings import check_known, check_number
 
 LOSS_MODE = "dynamic_clip"
 NODE = "actor_rollout_ref.actor.policy_loss"
@@ -116,10 +115,7 @@ class DynamicClipConfig(PolicyLossConfig):
         return self.loss_mode == LOSS_MODE
 
     def _number(self, name: str, allowed: str, holds, kind=float) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | kind) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not holds(value):
-            raise ValueError(f"{NODE}.{name}={value} is not allowed: use {allowed}.")
+        check_number(f"{NODE}.{name}", getattr(self, name), allowed, holds, kind)
 
     def levels(self, clip_ratio_low: float, clip_ratio_high: float) -> Levels:
         return Levels(

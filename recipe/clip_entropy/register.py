@@ -18,6 +18,7 @@ from recipe import actor_loss
 from recipe.clip_entropy import loss as L
 from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig, preset_value
+from recipe.settings import check_free
 
 PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor/
 
@@ -131,8 +132,7 @@ def region_sums(
 def region_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """From verl's reduced metrics (means over tokens, prefixed PREFIX, which are taken out): for
     each region its share of tokens, the share of its tokens clipped, and its entropy change."""
-    names = [name for name in metrics if name.startswith(PREFIX)]
-    ours = {name.removeprefix(PREFIX): metrics.pop(name) for name in names}
+    ours = actor_loss.take_prefixed(metrics, PREFIX)
     measured = {f"clip_entropy/{name}": x for name, x in ours.items() if name.startswith("bound")}
     for region in L.REGIONS:
         if f"{region}/tokens" not in ours:
@@ -176,9 +176,6 @@ def exact_contributions(
     return measured
 
 
-# `register_policy_loss` overwrites silently: someone else's loss of this name must not go unnoticed
-_taken = POLICY_LOSS_REGISTRY.get(LOSS_MODE)
-if _taken is not None and _taken.__module__ != __name__:
-    raise ValueError(f"policy loss {LOSS_MODE!r} is already registered by {_taken.__module__}.")
+check_free("policy loss", LOSS_MODE, POLICY_LOSS_REGISTRY, __name__)
 register_policy_loss(LOSS_MODE)(dynamic_clip_loss)
 OmegaConf.register_new_resolver("clip_entropy_preset", preset_value, replace=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from recipe.clip_entropy.config import DynamicClipConfig
-from recipe.settings import check_known
+from recipe.settings import check_known, check_number
 
 LOSS_MODE = "sent"
 NODE = "actor_rollout_ref.actor.policy_loss.token_rule"
@@ -105,12 +105,6 @@ def preset_value(preset: str, key: str) -> Any:
     return getattr(PRESETS[preset], key)
 
 
-def _check_number(node: str, name: str, value: Any, allowed: str, holds, kind=float) -> None:
-    number = isinstance(value, int | kind) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not holds(value):
-        raise ValueError(f"{node}.{name}={value} is not allowed: use {allowed}.")
-
-
 @dataclass(frozen=True)
 class TokenRule:
     """Which tokens are held to an anchor, and how strongly. None stands for the preset's value and
@@ -160,7 +154,7 @@ class TokenRule:
             )
 
     def _number(self, name: str, allowed: str, holds) -> None:
-        _check_number(NODE, name, getattr(self, name), allowed, holds)
+        check_number(f"{NODE}.{name}", getattr(self, name), allowed, holds)
 
     @property
     def coefficients(self) -> tuple[float, float, float, float]:
@@ -290,4 +284,4 @@ class CurriculumConfig:
                 )
 
     def _number(self, name: str, allowed: str, holds, kind=float) -> None:
-        _check_number(CURRICULUM, name, getattr(self, name), allowed, holds, kind)
+        check_number(f"{CURRICULUM}.{name}", getattr(self, name), allowed, holds, kind)

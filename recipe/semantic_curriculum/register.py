@@ -25,6 +25,7 @@ from recipe import actor_loss
 from recipe.clip_entropy.register import clipped_terms
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, preset_value
+from recipe.settings import check_free
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
 PREFIX = "actor/sent/"  # verl prefixes the metrics of a loss with actor/
@@ -153,8 +154,7 @@ def _tokens_per_kept(
 def class_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """From verl's reduced metrics (means over tokens, prefixed PREFIX, which are taken out): the
     share of tokens of each class, their mean entropy and covariance, and their summed KL."""
-    names = [name for name in metrics if name.startswith(PREFIX)]
-    ours = {name.removeprefix(PREFIX): metrics.pop(name) for name in names}
+    ours = actor_loss.take_prefixed(metrics, PREFIX)
     measured = {}
     for name in token_rule.CLASSES:
         if f"{name}/tokens" not in ours:
@@ -168,9 +168,6 @@ def class_metrics(metrics: dict[str, float]) -> dict[str, float]:
     return measured
 
 
-# `register_policy_loss` overwrites silently: someone else's loss of this name must not go unnoticed
-_taken = POLICY_LOSS_REGISTRY.get(LOSS_MODE)
-if _taken is not None and _taken.__module__ != __name__:
-    raise ValueError(f"policy loss {LOSS_MODE!r} is already registered by {_taken.__module__}.")
+check_free("policy loss", LOSS_MODE, POLICY_LOSS_REGISTRY, __name__)
 register_policy_loss(LOSS_MODE)(sent_loss)
 OmegaConf.register_new_resolver("sent_preset", preset_value, replace=True)
