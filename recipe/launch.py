@@ -73,17 +73,20 @@ def summary(config) -> str:
 
 def train(config) -> None:
     """Run verl's trainer in this run's folder, then draw its curve."""
-    from omegaconf import open_dict
+    from omegaconf import OmegaConf, open_dict
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
     from verl.utils.device import auto_set_device
 
-    from recipe import plot
+    from recipe import plot, provenance
     from recipe.cpu import leftovers, platform
 
     auto_set_device(config)
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
     metrics_file = next_metrics_file(run_dir)
-    metrics_file.parent.mkdir(parents=True, exist_ok=True)
+    provenance.write(
+        metrics_file.with_suffix(".yaml"),
+        provenance.record(OmegaConf.to_container(config, resolve=True)),
+    )
     with open_dict(config):
         config.trainer.default_local_dir = str(run_dir)
         runtime_env = config.ray_kwargs.ray_init.runtime_env
