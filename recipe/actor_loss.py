@@ -37,8 +37,9 @@ class Step:
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def padded(self, name: str) -> Tensor:
-        """(B, T) of a response field, 0 beyond a row's length."""
-        return self.micro[name].to_padded_tensor(0)
+        """(B, T) of a response field, 0 beyond a row's length; T is at least 1, as in verl."""
+        padded = self.micro[name].to_padded_tensor(0)
+        return padded if padded.shape[1] else padded.new_zeros(len(padded), 1)
 
     def entropy(self) -> Tensor | None:
         """(B, T) of the current policy, nats; None unless the actor's calculate_entropy is set."""

@@ -65,11 +65,13 @@ def clipped_terms(
     with torch.no_grad():
         log_ratio_BT = (old_log_prob - log_prob).clamp_(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO)
         sums = {
-            "actor/pg_clipfrac": (clipped.by_bound & mask_BT).sum(),
-            "actor/ppo_kl": log_ratio_BT.mul_(mask_BT).sum(),
-            "actor/pg_clipfrac_lower": (clipped.by_dual & mask_BT).sum(),
+            "actor/pg_clipfrac": (clipped.by_bound & mask_BT).count_nonzero(),
+            "actor/ppo_kl": log_ratio_BT.mul_(mask_BT.to(log_ratio_BT.dtype)).sum(),
+            "actor/pg_clipfrac_lower": (clipped.by_dual & mask_BT).count_nonzero(),
         }
-        means = torch.stack(list(sums.values())) / (mask_BT.sum() + 1e-8)  # as verl's masked_mean
+        means = torch.stack(list(sums.values())) / (
+            mask_BT.count_nonzero() + 1e-8
+        )  # as verl's masked_mean
         if step is not None and config.policy_loss.get("region_diagnostics", False):
             p_BT = log_prob.exp()
             for name, eps in zip(("upper", "lower"), bounds.epsilons(p_BT), strict=True):

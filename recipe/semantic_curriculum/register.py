@@ -16,7 +16,6 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import (
     POLICY_LOSS_REGISTRY,
     agg_loss,
-    kl_penalty,
     register_policy_loss,
 )
 from verl.workers.config import ActorConfig
@@ -118,10 +117,12 @@ def sent_loss(
         loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)
     if rule.constrains:
         anchor_BT = anchor_log_prob(rule, step, old_log_prob)
-        kl_BT = kl_penalty(log_prob, anchor_BT, rule.estimator)
-        beta_C = torch.tensor(rule.coefficients, dtype=kl_BT.dtype, device=kl_BT.device)
-        loss_BT = loss_BT + beta_C[class_BT.long()] * kl_BT
-        measured["kl"] = kl_BT
+        beta_C = log_prob.new_tensor(rule.coefficients)
+        beta_BT = beta_C.index_select(0, class_BT.flatten().int()).view_as(log_prob)
+        held_BT, measured["kl"] = token_rule.anchored_kl(
+            log_prob, anchor_BT, beta_BT, rule.estimator
+        )
+        loss_BT = loss_BT + held_BT
     if rollout_is_weights is not None:
         loss_BT = loss_BT * rollout_is_weights
     loss = agg_loss(

@@ -72,11 +72,11 @@ def classify_batch(
         token = torch.arange(int(length_R.sum()))
         token += (start_B[row_R] - first_R).repeat_interleave(length_R)
         by_row = rule.scope == "response"
-        class_N[token], cov_N[token] = token_rule.classify(
-            entropy_N=entropy_N[token],
-            log_prob_N=log_prob_N[token],
-            advantages_N=advantages_N[token],
-            mask_N=mask_N[token],
+        class_M, cov_M = token_rule.classify(
+            entropy_N=entropy_N.index_select(0, token),  # several times as fast as entropy_N[token]
+            log_prob_N=log_prob_N.index_select(0, token),
+            advantages_N=advantages_N.index_select(0, token),
+            mask_N=mask_N.index_select(0, token),
             low_fraction=rule.low_fraction,
             side=rule.side,
             high_cov_fraction=rule.high_cov_fraction,
@@ -84,6 +84,8 @@ def classify_batch(
             row_N=torch.arange(len(row_R)).repeat_interleave(length_R) if by_row else None,
             rows=len(row_R),
         )
+        class_N.scatter_(0, token, class_M)
+        cov_N.scatter_(0, token, cov_M)
     return class_N, cov_N
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("verl")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
-from verl.trainer.ppo.core_algos import get_policy_loss_fn
+from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
 from verl.workers.config import FSDPActorConfig
 
 from recipe import actor_loss
@@ -167,17 +167,27 @@ def test_smallest_takes_the_earlier_of_equal_values():
         assert by_selection.nonzero().squeeze(1).tolist() == sorted(ranked[:k])
 
 
-def test_by_response_each_row_has_its_own_share():
-    generator = torch.Generator().manual_seed(1)
-    lengths = [5, 1, 0, 12]
-    row = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
-    x = torch.randn(len(row), generator=generator)
-    chosen = token_rule.lowest_in_rows(x, row, 4, 0.5)
-    for number, (n, k) in enumerate(zip(lengths, [2, 1, 0, 6], strict=True)):
-        mine = x[row == number]
-        assert chosen[row == number].sum() == k
-        if n > k > 0:
-            assert mine[chosen[row == number]].max() <= mine[~chosen[row == number]].min()
+@settings(max_examples=150, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 8), min_size=1, max_size=6),
+    fraction=st.sampled_from([0.1, 0.5, 0.8]),
+    data=st.data(),
+)
+def test_by_response_each_row_has_its_own_share(lengths, fraction, data):
+    n = sum(lengths)
+    few = st.sampled_from([-1.5, -0.0, 0.0, 1e-30, 0.25, 3.0])  # many are equal
+    x = data.draw(st.lists(few, min_size=n, max_size=n))
+    member = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    chosen = token_rule.lowest_in_rows(
+        torch.tensor(x), torch.tensor(member, dtype=torch.bool), row, len(lengths), fraction
+    )
+    expected = []
+    for r in range(len(lengths)):
+        mine = [i for i in range(n) if row[i] == r and member[i]]
+        k = max(int(len(mine) * fraction), 1) if mine else 0
+        expected += sorted(mine, key=lambda i: (x[i], i))[:k]
+    assert chosen.nonzero().squeeze(1).tolist() == sorted(expected)
 
 
 # ---- however it is split ----------------------------------------------------------------------
@@ -478,3 +488,20 @@ def test_estimators_and_anchors_are_all_distinct():
         for a, e, c in itertools.product(("ref", "old"), ("abs", "k1", "k2", "k3"), (True, False))
     ]
     assert len(set(losses)) == 16
+
+
+@pytest.mark.parametrize("estimator", ["abs", "k1", "k2", "k3"])
+def test_the_anchored_kl_is_verls_with_its_gradient(estimator):
+    """From no difference to beyond verl's clamps, which end the gradient."""
+    d = torch.tensor([0.0, 1e-4, -0.3, 0.7, 2.4, 2.8, -9.0, -11.5, 19.0, 21.0, -25.0])
+    log_prob = torch.full((1, len(d)), -1.5, dtype=torch.float64, requires_grad=True)
+    anchor, beta = log_prob.detach() + d, torch.linspace(0, 2, len(d)).double().view(1, -1)
+    held, kl = token_rule.anchored_kl(log_prob, anchor, beta, estimator)
+    expected = kl_penalty(log_prob, anchor, estimator)
+    torch.testing.assert_close(kl, expected.detach())
+    torch.testing.assert_close(held, (beta * expected).detach())
+    weights = torch.rand(1, len(d), dtype=torch.float64)
+    (ours,) = torch.autograd.grad((held * weights).sum(), log_prob)
+    (verls,) = torch.autograd.grad((beta * expected * weights).sum(), log_prob)
+    torch.testing.assert_close(ours, verls)
+    assert not kl.requires_grad
