@@ -3,19 +3,41 @@
 # new optimizer and that model as the reference. Takes a run script of this folder and its overrides:
 #   bash recipe/semantic_curriculum/two_runs.sh run_cpu.sh [key=value ...]
 #   SCORES=... bash recipe/semantic_curriculum/two_runs.sh run_qwen2_5_math_7b.sh [key=value ...]
+# REFRESH=1 measures the semantic entropies again with the first stage's last model, and the second
+# stage trains on what that model finds harder; by default it keeps to the first model's order, so
+# that the two stages share no prompt. With a GPU script it wants TRAIN_FILE, and passes
+# MEASURE_OPTIONS to recipe.semantic_curriculum.measure.
 # Stage 1 is in CKPTS_DIR/stage1, stage 2 in CKPTS_DIR/stage2; the same command resumes either.
 set -euo pipefail
 
 here=$(dirname "${BASH_SOURCE[0]}")
 script=${1:?give a run script, such as run_cpu.sh}
 shift
-# the scores are those of the first model, in both stages
-[[ $script == run_cpu.sh ]] || export SCORES=${SCORES:?set SCORES to the parquet of the first model}
+REFRESH=${REFRESH:-0}
+[[ $REFRESH == [01] ]] || { echo "error: REFRESH=$REFRESH is not allowed: use 0 or 1." >&2; exit 2; }
+# the scores are those of the first model, in both stages unless REFRESH says otherwise
+if [[ $script != run_cpu.sh ]]; then
+  export SCORES=${SCORES:?set SCORES to the parquet of the first model}
+  ((REFRESH == 0)) || export TRAIN_FILE=${TRAIN_FILE:?set TRAIN_FILE: REFRESH=1 measures it again}
+fi
 folder=${CKPTS_DIR:-$PWD/outputs/semantic_curriculum_two_runs/${script%.sh}-${PRESET:-sent}-seed${SEED:-0}}
 for stage in 1 2; do
   if ((stage == 2)); then
     step=$(<"$folder/stage1/latest_checkpointed_iteration.txt")
     export MODEL_PATH=$folder/stage1/global_step_$step/actor/huggingface
+    if ((REFRESH)); then
+      export SCORES=$folder/semantic_entropy_stage2.parquet
+      # run_cpu.sh measures what is not there by itself
+      if [[ $script != run_cpu.sh && ! -f $SCORES ]]; then
+        (
+          PRESET=${PRESET:-sent}
+          source "$here/../run.sh"  # for its Python
+          # shellcheck disable=SC2086  # several options
+          "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" \
+            --data "$TRAIN_FILE" --out "$SCORES" ${MEASURE_OPTIONS:-}
+        )
+      fi
+    fi
   fi
   CKPTS_DIR=$folder/stage$stage bash "$here/$script" "$@" \
     "data.curriculum.only_stage=$stage" \
