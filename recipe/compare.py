@@ -78,6 +78,7 @@ ELSEWHERE = (
     "data.train_files",
     "data.val_files",
     "data.curriculum.scores",
+    "actor_rollout_ref.rollout.trace",
     "ray_kwargs",
     "trainer.default_local_dir",
     "trainer.experiment_name",

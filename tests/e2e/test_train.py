@@ -17,7 +17,9 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+import yaml
 
+from recipe.compare import differences, identity
 from recipe.cpu import leftovers, platform
 
 ROOT = Path(__file__).parent.parent.parent
@@ -192,6 +194,15 @@ def test_a_run_goes_to_its_last_step_and_logs_the_paper_s_diagnostics(resumed):
         resumed.steps_of(0)[1]["critic/rewards/mean"] == 0
     )
     assert (resumed.folder / "run/curve.png").stat().st_size > 10_000
+
+
+def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
+    files = sorted((resumed.folder / "run/metrics").glob("*.yaml"))
+    records = [yaml.safe_load(file.read_text()) for file in files]
+    assert [file.stem for file in files] == ["000", "001"]
+    assert differences(*map(identity, records)) == []
+    assert "recipe.launch" in records[0]["command"]
+    assert records[0]["config"]["trainer"]["total_training_steps"] == 6
 
 
 def test_rollout_and_actor_agree_on_the_probabilities(resumed):
