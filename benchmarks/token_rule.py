@@ -39,17 +39,11 @@ def nested(padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
 
 
-class Entropy:
-    """In the place of a Step whose model output has the current policy's entropies."""
-
-    def __init__(self, entropy, micro):
-        self.settings, self.micro, self.sums, self._entropy = {}, micro, {}, entropy
+class Measured(actor_loss.Step):
+    """A Step whose model output has been padded before the time counts."""
 
     def entropy(self):
-        return self._entropy
-
-    def padded(self, name):
-        return self.micro[name].to_padded_tensor(0)
+        return self.output["entropy"]
 
 
 def main() -> int:
@@ -112,7 +106,7 @@ def main() -> int:
                 parts = list(classes.split(lengths.tolist()))
                 micro[CLASS_FIELD] = torch.nested.as_nested_tensor(parts, layout=torch.jagged)
             ready = time.perf_counter()
-            token = actor_loss._current.set(Entropy(entropy, micro))
+            token = actor_loss._current.set(Measured({}, micro, {"entropy": entropy}))
             loss, _ = function(**batch, loss_agg_mode="token-mean", config=actor)
             actor_loss._current.reset(token)
             loss.backward()

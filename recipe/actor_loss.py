@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
@@ -59,6 +60,25 @@ def as_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
     """verl makes a number of each metric; this copies to the host once for all of them."""
     values = torch.stack([value.double() for value in metrics.values()]).tolist()
     return dict(zip(metrics, values, strict=True))
+
+
+def aggregate(
+    loss_BT: Tensor,
+    response_mask_BT: Tensor,
+    mode: str,
+    config: ActorConfig,
+    weights_BT: Tensor | None = None,
+) -> Tensor:
+    """The scalar that verl makes of a loss per token: its rollout correction's weights, if any,
+    then its `agg_loss` over the whole mini-batch."""
+    if weights_BT is not None:
+        loss_BT = loss_BT * weights_BT
+    return agg_loss(
+        loss_mat=loss_BT,
+        loss_mask=response_mask_BT,
+        loss_agg_mode=mode,
+        **config.global_batch_info,
+    )
 
 
 def take_prefixed(metrics: dict[str, float], prefix: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
-from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
+from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 from verl.workers.config import ActorConfig
 
 from recipe import actor_loss
@@ -93,14 +93,7 @@ def dynamic_clip_loss(
     step = actor_loss.current()
     mask_BT = response_mask.bool()
     loss_BT, metrics = clipped_terms(old_log_prob, log_prob, advantages, mask_BT, config, step)
-    if rollout_is_weights is not None:
-        loss_BT = loss_BT * rollout_is_weights
-    loss = agg_loss(
-        loss_mat=loss_BT,
-        loss_mask=response_mask,
-        loss_agg_mode=loss_agg_mode,
-        **config.global_batch_info,
-    )
+    loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
     return loss, actor_loss.as_numbers(metrics)
 
 

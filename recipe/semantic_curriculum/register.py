@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from verl.trainer.ppo.core_algos import (
     POLICY_LOSS_REGISTRY,
-    agg_loss,
     register_policy_loss,
 )
 from verl.workers.config import ActorConfig
@@ -123,14 +122,7 @@ def sent_loss(
             log_prob, anchor_BT, beta_BT, rule.estimator
         )
         loss_BT = loss_BT + held_BT
-    if rollout_is_weights is not None:
-        loss_BT = loss_BT * rollout_is_weights
-    loss = agg_loss(
-        loss_mat=loss_BT,
-        loss_mask=response_mask,
-        loss_agg_mode=loss_agg_mode,
-        **config.global_batch_info,
-    )
+    loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
     if step is not None:
         sums = token_rule.class_sums(class_BT, mask_BT, measured, rule.classes)
         step.sums |= {f"{PREFIX}{name}": value for name, value in sums.items()}
