@@ -14,29 +14,23 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from recipe.engine import Hardware, Responses, Sampling, default_replicas
 from recipe.judge import compute_score, extract_answer
-from recipe.semantic_curriculum.engine import (
-    Hardware,
-    Job,
-    Responses,
-    Sampling,
-    default_replicas,
-    sample_all,
-)
+from recipe.responses import Kept, Wanted, read_prompts, sampled, settings_of, tokenized, write
 from recipe.semantic_curriculum.meaning import Equivalence, group
-from recipe.semantic_curriculum.scores import COLUMNS, prompt_id
+from recipe.semantic_curriculum.scores import COLUMNS
 from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
 
 
@@ -52,6 +46,56 @@ class Grouping:
     time_limit: float = 5.0
 
 
+class Judged(NamedTuple):
+    """The responses of one prompt."""
+
+    answers: list[str]  # of each response; "" where it has none
+    right: list[bool]  # of each response
+    groups: list[int]  # of meaning, of each response
+    majority: str  # answer of the largest group, in its most frequent spelling
+    majority_right: bool
+    gave_up: int  # comparisons and verdicts that a limit ended
+
+
+def judge_prompt(
+    texts: Sequence[str],
+    ground_truth: str,
+    equivalence: Equivalence,
+    unparsable: str = "one",
+    boxed_only: bool = False,
+) -> Judged:
+    """Each answer is judged once, however often it was given."""
+    answers = [extract_answer(text, boxed_only) for text in texts]
+    first = {}
+    for answer, text in zip(answers, texts, strict=True):
+        first.setdefault(answer, text)
+    options = {
+        "time_limit": equivalence.time_limit,
+        "children": equivalence.children,
+        "boxed_only": boxed_only,
+    }
+    verdicts = {a: compute_score("", t, ground_truth, **options) for a, t in first.items()}
+    hopeless = [equivalence.read(a).text for a, v in verdicts.items() if v["judge_gave_up"]]
+    equivalence.hopeless.update(hopeless)
+    grouped = group(answers, equivalence.read, equivalence.same, unparsable)
+    # of equally large groups the one that came first; a group of blank answers is no majority
+    sizes = Counter(g for g, a in zip(grouped.index, answers, strict=True) if a.strip())
+    majority, majority_right = "", False
+    if sizes:
+        largest = sizes.most_common(1)[0][0]
+        members = [a for g, a in zip(grouped.index, answers, strict=True) if g == largest]
+        majority = Counter(members).most_common(1)[0][0]
+        majority_right = any(verdicts[a]["acc"] for a in members)
+    return Judged(
+        answers,
+        [verdicts[answer]["acc"] for answer in answers],
+        list(grouped.index),
+        majority,
+        majority_right,
+        grouped.gave_up + sum(v["judge_gave_up"] for v in verdicts.values()),
+    )
+
+
 def score_prompt(
     texts: list[str],
     log_likelihoods: list[float],
@@ -60,34 +104,18 @@ def score_prompt(
     equivalence: Equivalence,
 ) -> dict:
     """The columns of one prompt that come from its responses."""
-    answers = [extract_answer(text) for text in texts]
-    first = {}
-    for answer, text in zip(answers, texts, strict=True):
-        first.setdefault(answer, text)
-    limits = {"time_limit": equivalence.time_limit, "children": equivalence.children}
-    verdicts = {a: compute_score("", t, ground_truth, **limits) for a, t in first.items()}
-    hopeless = [equivalence.read(a).text for a, v in verdicts.items() if v["judge_gave_up"]]
-    equivalence.hopeless.update(hopeless)
-    grouped = group(answers, equivalence.read, equivalence.same, how.unparsable)
-    # of equally large groups the one that came first; a group of blank answers is no majority
-    sizes = Counter(g for g, a in zip(grouped.index, answers, strict=True) if a.strip())
-    majority, right = "", False
-    if sizes:
-        largest = sizes.most_common(1)[0][0]
-        members = [a for g, a in zip(grouped.index, answers, strict=True) if g == largest]
-        majority = Counter(members).most_common(1)[0][0]
-        right = any(verdicts[a]["acc"] for a in members)
+    judged = judge_prompt(texts, ground_truth, equivalence, how.unparsable)
     return {
         "responses": len(texts),
         "semantic_entropy": semantic_entropy(
-            grouped.index, log_likelihoods if how.weights == "likelihood" else None, how.base
+            judged.groups, log_likelihoods if how.weights == "likelihood" else None, how.base
         ),
-        "pass_rate": float(np.mean([verdicts[a]["acc"] for a in answers])),
-        "groups": len(set(grouped.index)),
-        "majority_answer": majority[:200].encode("utf-8", "replace").decode(),
-        "majority_right": right,
-        "without_answer": sum(not a.strip() for a in answers),
-        "gave_up": grouped.gave_up + sum(v["judge_gave_up"] for v in verdicts.values()),
+        "pass_rate": float(np.mean(judged.right)),
+        "groups": len(set(judged.groups)),
+        "majority_answer": judged.majority[:200].encode("utf-8", "replace").decode(),
+        "majority_right": judged.majority_right,
+        "without_answer": sum(not a.strip() for a in judged.answers),
+        "gave_up": judged.gave_up,
     }
 
 
@@ -98,126 +126,7 @@ def score_prompts(
     equivalence = Equivalence(how.units, how.thousands, how.time_limit, children=workers)
     one = partial(score_prompt, how=how, equivalence=equivalence)
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, *responses, ground_truths))
-
-
-def read_prompts(files: list[Path], limit: int) -> pd.DataFrame:
-    """index, prompt_id, prompt, ground_truth of each distinct prompt."""
-    tables = []
-    for file in files:
-        if not file.expanduser().is_file():
-            raise FileNotFoundError(f"--data {file} does not exist: write it with data_prep/.")
-        try:
-            tables.append(pd.read_parquet(file.expanduser(), columns=["prompt", "reward_model"]))
-        except Exception as error:
-            why = str(error).splitlines()[0]
-            raise ValueError(
-                f"--data {file} is not parquet with columns prompt and reward_model ({why}): write "
-                "it with data_prep/."
-            ) from None
-    table = pd.concat(tables, ignore_index=True)
-    if limit:
-        table = table.head(limit)
-    if not len(table):
-        raise ValueError(f"--data {' '.join(map(str, files))} has no rows.")
-    table["index"] = np.arange(len(table))
-    table["prompt_id"] = [prompt_id(prompt) for prompt in table["prompt"]]
-    table["ground_truth"] = [str(truth["ground_truth"]) for truth in table["reward_model"]]
-    return table.drop_duplicates("prompt_id").reset_index(drop=True)
-
-
-def write(table: pd.DataFrame, file: Path) -> None:
-    """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(file)
-
-
-class Kept:
-    """The responses beside --out, chunk by chunk, and what they were sampled with."""
-
-    def __init__(self, out: Path, settings: dict, again: bool):
-        self.folder = out.with_name(f"{out.name}.responses")
-        if again:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        file = self.folder / "settings.json"
-        if file.is_file():
-            before = json.loads(file.read_text())
-            changed = [key for key in settings if before.get(key) != settings[key]]
-            if changed:
-                raise ValueError(
-                    f"{self.folder} holds responses for another {changed[0]} "
-                    f"({before.get(changed[0])!r}, now {settings[changed[0]]!r}): use another "
-                    "--out, or --again to sample anew."
-                )
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings, indent=1))
-        temporary.replace(file)
-
-    def file(self, chunk: int) -> Path:
-        return self.folder / f"{chunk:06d}.parquet"
-
-    def write(self, chunk: int, ids: list[str], responses: Responses) -> None:
-        texts = [
-            [t.encode("utf-8", "replace").decode() for t in group] for group in responses.texts
-        ]
-        columns = {"responses": texts, "log_likelihoods": responses.log_likelihoods}
-        write(pd.DataFrame({"prompt_id": ids, **columns}), self.file(chunk))
-
-    def read(self, chunk: int) -> pd.DataFrame:
-        return pd.read_parquet(self.file(chunk))
-
-
-def tokenized(prompts: pd.DataFrame, sampling: Sampling) -> list[list[int]]:
-    """Each prompt as verl hands it to the model: its chat template and nothing else."""
-    from transformers import AutoTokenizer
-
-    folder = Path(os.path.expanduser(sampling.model))
-    if not folder.is_dir() and (folder.is_absolute() or sampling.model.startswith((".", "~"))):
-        raise FileNotFoundError(
-            f"--model {sampling.model} does not exist: use a checkpoint folder or a model's name "
-            "on the hub."
-        )
-    tokenizer = AutoTokenizer.from_pretrained(folder if folder.is_dir() else sampling.model)
-    return [
-        tokenizer.apply_chat_template(list(p), add_generation_prompt=True, return_dict=False)
-        for p in tqdm(prompts["prompt"], desc="tokenize", unit="prompt", leave=False)
-    ]
-
-
-def sampled(
-    prompts: pd.DataFrame, sampling: Sampling, hardware: Hardware, kept: Kept, chunk_size: int
-) -> Iterator[pd.DataFrame]:
-    """Chunks of responses: those that are kept, then the others as they are sampled."""
-    ids = tokenized(prompts, sampling)
-    fits = [len(tokens) <= sampling.max_prompt_length for tokens in ids]
-    if not all(fits):
-        print(
-            f"{len(fits) - sum(fits)} of {len(fits)} prompts are longer than "
-            f"--max-prompt-length {sampling.max_prompt_length} and left out"
-        )
-    rows = [row for row, fit in enumerate(fits) if fit]
-    chunks = [rows[i : i + chunk_size] for i in range(0, len(rows), chunk_size)]
-    todo = [number for number in range(len(chunks)) if not kept.file(number).is_file()]
-    for number in sorted(set(range(len(chunks))) - set(todo)):
-        yield kept.read(number)
-    if not todo:
-        return
-    jobs = (
-        Job(
-            number,
-            [ids[row] for row in chunks[number]],
-            [sampling.seed * 1_000_003 + 1009 * row for row in chunks[number]],
-        )
-        for number in todo
-    )
-    longest = max(len(ids[row]) for row in rows)
-    for number, responses in sample_all(jobs, sampling, hardware, longest):
-        kept.write(number, prompts["prompt_id"].iloc[chunks[number]].tolist(), responses)
-        yield kept.read(number)
+        return list(pool.map(one, *responses[:2], ground_truths))
 
 
 def dumped(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFrame:
@@ -387,13 +296,13 @@ def main(arguments: list[str] | None = None) -> int:
                 gpu_memory_utilization=known.gpu_memory_utilization,
                 dtype=known.dtype,
             )
-            names = "".join(prompts["prompt_id"])
-            settings = dataclasses.asdict(sampling) | {
-                "chunk": known.chunk,
-                "prompts": prompt_id([{"role": "data", "content": names}]),
-            }
-            kept = Kept(out, settings, known.again)
-            chunks = sampled(prompts, sampling, hardware, kept, known.chunk)
+            kept = Kept(
+                out.with_name(f"{out.name}.responses"),
+                settings_of(prompts, sampling, known.chunk),
+                known.again,
+            )
+            wanted = [Wanted(prompts, kept)]
+            chunks = (table for _, table in sampled(wanted, sampling, hardware, known.chunk))
         table = measure(prompts, chunks, how, known.workers)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

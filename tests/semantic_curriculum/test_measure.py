@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("math_verify")
 
+from recipe import responses
+from recipe.engine import Responses
 from recipe.semantic_curriculum import measure
-from recipe.semantic_curriculum.engine import Responses
 from recipe.semantic_curriculum.measure import Grouping, score_prompts
 from recipe.semantic_curriculum.scores import COLUMNS, prompt_id
 
@@ -112,12 +113,12 @@ class FakeSampler:
 @pytest.fixture
 def command(monkeypatch, data, tmp_path):
     monkeypatch.setattr(
-        measure, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
+        responses, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
     )
     out = tmp_path / "scores.parquet"
 
     def call(*more, sampler=None):
-        monkeypatch.setattr(measure, "sample_all", sampler or FakeSampler())
+        monkeypatch.setattr(responses, "sample_all", sampler or FakeSampler())
         arguments = ["--model", "none", "--data", str(data), "--out", str(out), "--chunk", "2"]
         return measure.main([*arguments, "--samples", "4", *more])
 
@@ -164,7 +165,7 @@ def test_responses_of_other_settings_are_not_mixed(command, capsys):
 
 
 def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
-    monkeypatch.setattr(measure, "tokenized", lambda p, s: [[i] * (i + 1) for i in range(len(p))])
+    monkeypatch.setattr(responses, "tokenized", lambda p, s: [[i] * (i + 1) for i in range(len(p))])
     assert command("--max-prompt-length", "3") == 0
     assert "2 of 5 prompts are longer" in capsys.readouterr().out
     assert pd.read_parquet(command.out)["index"].tolist() == [0, 1, 2]

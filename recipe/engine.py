@@ -19,10 +19,13 @@ class Job(NamedTuple):
 
 
 class Responses(NamedTuple):
-    """For each prompt of a job its G responses, and each one's log-likelihood in nats."""
+    """For each prompt of a job its G responses, and of each its log-likelihood in nats, its number
+    of tokens, and whether the limit cut it off."""
 
     texts: list[list[str]]
     log_likelihoods: list[list[float]]
+    tokens: list[list[int]] | None = None
+    truncated: list[list[bool]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Engine:
         return job.number, Responses(
             [[one.text for one in group] for group in outputs],
             [[float(one.cumulative_logprob) for one in group] for group in outputs],
+            [[len(one.token_ids) for one in group] for group in outputs],
+            [[one.finish_reason == "length" for one in group] for group in outputs],
         )
 
 
