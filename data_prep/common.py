@@ -103,9 +103,30 @@ def find_files(source: str, split: str) -> list[Path]:
     return kinds[0]
 
 
+def json_list(path: Path) -> list[dict[str, Any]] | None:
+    """The objects of a file that is one JSON list; None if it is not a list but lines."""
+    text = path.read_bytes()
+    if not text.lstrip().startswith(b"["):
+        return None
+    try:
+        rows = json.loads(text)
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise ValueError(f"{path} is not JSON: give a whole file.") from error
+    bad = [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]
+    if bad:
+        raise ValueError(f"{path} item {bad[0]} is not a JSON object: give a list of objects.")
+    return rows
+
+
 def read_records(files: list[Path]) -> Iterator[Record]:
-    """The records of .jsonl or .parquet files in order, each with the place where it stands."""
+    """The records of .jsonl, .json or .parquet files in order, each with where it stands.
+
+    A .json file is one list of objects, or lines as in .jsonl (which `datasets` calls .json too).
+    """
     for path in files:
+        if path.suffix == ".json" and (rows := json_list(path)) is not None:
+            yield from ((f"{path} item {number}", row) for number, row in enumerate(rows, start=1))
+            continue
         if path.suffix == ".parquet":
             try:
                 table = pq.read_table(path)
@@ -141,7 +162,7 @@ def hub_split(name: str, config: str | None, split: str):
         ) from error
 
 
-def read_hub(name: str, config: str, splits: list[str]) -> dict[str, list[Record]]:
+def read_hub(name: str, config: str | None, splits: list[str]) -> dict[str, list[Record]]:
     """The records of these splits of a dataset on the Hugging Face hub."""
     tables = {split: hub_split(name, config, split) for split in splits}
     return {

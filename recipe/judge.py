@@ -13,6 +13,7 @@ With `boxed_only` only 1 counts. Of several answers the last one alone is judged
 1234, never a pair; $5.00 is 5; 0.5 is 1/2; `x = 5` is 5; 18 \\text{ dollars} is 18. By
 math-verify's rules 50% is 50, 0.5 and 1/2 alike, and a decimal is compared to six places, though
 not with an integer. An answer that cannot be parsed or is longer than MAX_ANSWER is wrong.
+A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
 
 **It cannot hang.** Plain numbers are compared at once. All else goes to a child process with
 limits of CPU time and of memory (`judge_pool.py`, `judge_child.py`), which is replaced when it
@@ -23,6 +24,7 @@ that is at work at its limit at the latest).
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import re
 from collections import deque
@@ -113,6 +115,22 @@ def quick_verdict(gold: str, answer: str) -> bool | None:
     return False if whole or abs(Decimal(gold) - Decimal(answer)) > MARGIN else None
 
 
+def accepted_answers(ground_truth: str) -> list[str]:
+    """The answers of which each is right: those of a JSON list of texts, else the text itself."""
+    if not ground_truth.lstrip().startswith('["'):
+        return [ground_truth]
+    try:
+        answers = json.loads(ground_truth)
+        if all(isinstance(answer, str) for answer in answers):
+            return answers
+    except ValueError:
+        pass
+    raise ValueError(
+        f"reward_model.ground_truth={ground_truth!r:.80} begins like a list of accepted answers "
+        'but is not one: use JSON, ["a", "b"].'
+    )
+
+
 def compute_score(
     data_source: str,
     solution_str: str,
@@ -141,8 +159,8 @@ def compute_score(
             f"reward_model.ground_truth={ground_truth!r} of a row of {data_source} is not allowed: "
             "use one answer as a text."
         )
-    gold = normalise(str(ground_truth))
-    if not gold:
+    golds = [normalise(gold) for gold in accepted_answers(str(ground_truth))]
+    if not all(golds):
         raise ValueError(
             f"reward_model.ground_truth of a row of {data_source} is blank: give the final answer."
         )
@@ -152,15 +170,18 @@ def compute_score(
     if not answer or len(answer) > MAX_ANSWER:
         parsed = False
     else:
-        verdict = quick_verdict(gold, answer)
-        if verdict is None:
-            reply = reply_of(pool, gold, answer)
-            gave_up = reply is None
-            equal, parsed = (False, False) if gave_up else (reply["equal"], reply["parsed"])
-            if gave_up:
-                logger.warning("no verdict within the limits on the answer %.80r", answer)
-        else:
-            equal = verdict
+        verdicts = [quick_verdict(gold, answer) for gold in golds]
+        equal = True in verdicts
+        replies = []
+        for gold, verdict in zip(golds, verdicts, strict=True):
+            if verdict is None and not equal:
+                replies.append(reply_of(pool, gold, answer))
+                equal = replies[-1] is not None and replies[-1]["equal"]
+        if replies:
+            parsed = False in verdicts or any(reply and reply["parsed"] for reply in replies)
+            gave_up = not equal and None in replies
+        if gave_up:
+            logger.warning("no verdict within the limits on the answer %.80r", answer)
     return {
         "score": float(equal),
         "acc": equal,

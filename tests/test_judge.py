@@ -199,6 +199,37 @@ def test_verdicts(gold, response, verdict):
     assert not result["judge_gave_up"]
 
 
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        (r"\boxed{4.5 \times 10^{33}}", True),
+        (r"\boxed{4.5e33}", True),
+        (r"\boxed{45 \cdot 10^{32}}", True),
+        (r"\boxed{4.5 \times 10^{32}}", False),
+        (r"\boxed{\text{none}}", False),
+        ("no answer", False),
+    ],
+)
+def test_a_list_of_accepted_answers_accepts_each(response, verdict):
+    score = compute_score("any", response, json.dumps(["4.5e33", r"4.5 \times 10^{33}"]))
+    assert (score["acc"], score["judge_gave_up"]) == (verdict, False)
+
+
+def test_one_accepted_answer_without_a_verdict_does_not_hide_the_others(monkeypatch):
+    replies = {"a": None, "b": {"equal": True, "parsed": True}}
+    monkeypatch.setattr(judge, "reply_of", lambda pool, gold, answer: replies[gold])
+    score = compute_score("any", r"\boxed{c}", '["a", "b"]')
+    assert (score["acc"], score["judge_gave_up"]) == (True, False)
+    score = compute_score("any", r"\boxed{c}", '["a", "a"]')
+    assert (score["acc"], score["judge_gave_up"], score["pred"]) == (False, True, "")
+
+
+@pytest.mark.parametrize("gold", ['["a"', '["a", 1]', '["a", "b"] or c'])
+def test_what_only_begins_like_a_list_of_answers_is_refused(gold):
+    with pytest.raises(ValueError, match="begins like a list of accepted answers"):
+        compute_score("any", r"\boxed{a}", gold)
+
+
 def test_what_cannot_be_parsed_or_is_too_long_has_no_pred():
     long = "1+" * judge.MAX_ANSWER + "1"
     result = compute_score("any", f"\\boxed{{{long}}}", "5")
