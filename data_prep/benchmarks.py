@@ -41,6 +41,7 @@ COLUMNS = common.schema("id", "question", "subject", "level")
 SUFFIXES = (".jsonl", ".parquet", ".json")  # of two files with one name, the first is read
 COPY, OTHER_YEAR = "copies", "of another year"
 ONE_OF_TWO = {15: "this is only one of AIME I and II"}
+NAME = re.compile(r"[A-Za-z]_(\{[^{}]*\}|\w)(\([^()]*\))?|\\d?frac\{d ?\w\}\{d ?\w\}")
 PAPERS = {"aime2025i", "aime2025ii"}  # two files that make one set
 
 
@@ -55,11 +56,19 @@ class Benchmark(NamedTuple):
     year: str = ""  # the only one of its problems
     wrong_counts: dict[int, str] | None = None  # numbers seen elsewhere -> what that is
     integers: bool = False  # all answers are integers
+    has_train: bool = False  # a train file beside it is training data
     quotes_solutions: bool = False  # some problems quote the solution of an earlier part
 
 
 BENCHMARKS = {
-    "gsm8k": Benchmark("openai/gsm8k", "main", "test", {1319: "the test split"}, ("gsm8k",)),
+    "gsm8k": Benchmark(
+        "openai/gsm8k",
+        "main",
+        "test",
+        {1319: "the test split"},
+        ("gsm8k",),
+        has_train=True,
+    ),
     "math500": Benchmark(
         "HuggingFaceH4/MATH-500",
         None,
@@ -67,6 +76,7 @@ BENCHMARKS = {
         {500: "the test split of prm800k"},
         ("math500", "mathoai", "mathsplits"),
         wrong_counts={5000: "this is the whole test split of MATH"},
+        has_train=True,
     ),
     "aime24": Benchmark(
         "HuggingFaceH4/aime_2024",
@@ -165,7 +175,10 @@ def published_answers(record: common.Record) -> list[Any]:
 
 
 def spellings(text: str) -> list[str]:
-    """An answer as the judge reads it, and as published if that differs."""
+    """An answer as the judge reads it, as published if that differs, and without a name before it.
+
+    math-verify itself takes 2x for f(x) = 2x, but no value for m_{max} = ... or dM/dt = ...
+    """
     text = text.strip()
     outside = re.sub(r"(?<!\\)\$[^$]*(?<!\\)\$", "", text)
     clean = text
@@ -177,7 +190,11 @@ def spellings(text: str) -> list[str]:
     power = re.fullmatch(r"([-+]?[0-9.]+)e([-+]?[0-9]+)", clean)
     if power:
         clean = f"{power[1]} \\times 10^{{{int(power[2])}}}"
-    return [clean] if clean == text else [clean, text]
+    forms = [clean] if clean == text.replace("$", "") else [clean, text]
+    name, equals, value = clean.partition("=")
+    if equals and "=" not in value and NAME.fullmatch(name.strip()):
+        forms.append(value.strip())
+    return forms
 
 
 def integer(where: str, answer: Any) -> str:
@@ -345,7 +362,8 @@ def is_of(path: Path, root: Path, set_: Benchmark) -> bool:
     if key(path.stem) in set_.names:
         return True
     folders = (root.name, *path.relative_to(root).parent.parts)
-    return key(path.stem) in ("test", set_.split) and any(key(f) in set_.names for f in folders)
+    stems = ("test",) if set_.has_train else ("test", "train")
+    return key(path.stem) in stems and any(key(folder) in set_.names for folder in folders)
 
 
 def find_files(root: Path, name: str) -> list[Path]:
