@@ -34,6 +34,7 @@ if not __package__:  # run as a script: find the project, not this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep import common, dapo_math, gsm8k
+from data_prep.contamination import runs_of, words_of
 from recipe.judge import accepted_answers, compute_score, extract_answer, normalise
 
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours
@@ -139,8 +140,9 @@ def field(record: common.Record, *names: str) -> Any:
 def question_of(record: common.Record) -> str:
     """The problem, with its context, without what a published prompt wraps around it."""
     messages = field(record, "prompt")
-    if isinstance(messages, list):  # verl's schema, as BytedTsinghua-SIA/AIME-2024
-        extra = field(record, "extra_info") or {}
+    if isinstance(messages, list) and isinstance(messages[-1], dict):  # in verl's schema
+        extra = field(record, "extra_info")
+        extra = extra if isinstance(extra, dict) else {}
         raw = extra.get("raw_problem") or extra.get("question")
         return raw or dapo_math.problem(common.text_field((record[0], messages[-1]), "content"))
     texts = [record[1].get(name) for name in ("problem", "question", "Problem", "Question")]
@@ -151,7 +153,7 @@ def question_of(record: common.Record) -> str:
             f"{', '.join(map(repr, record[1])) or 'none'}: give the original files."
         )
     context = field(record, "context")
-    return f"{context.strip()}\n\n{text.strip()}" if context else text.strip()
+    return f"{str(context).strip()}\n\n{text.strip()}" if context else text.strip()
 
 
 def published_answers(record: common.Record) -> list[Any]:
@@ -160,7 +162,7 @@ def published_answers(record: common.Record) -> list[Any]:
     truth = field(record, "reward_model")
     if answer is None and isinstance(truth, dict):
         answer = truth.get("ground_truth")
-    if answer is None:  # Minerva Math, math-ai/aime24: only in the solution's box
+    if answer is None:  # Qwen2.5-Math's minerva_math and math-ai/aime24 have only a solution
         solution = field(record, "solution")
         answer = extract_answer(solution, boxed_only=True) if isinstance(solution, str) else None
     if isinstance(answer, list) and field(record, "is_multiple_answer"):
@@ -180,9 +182,10 @@ def spellings(text: str) -> list[str]:
     math-verify itself takes 2x for f(x) = 2x, but no value for m_{max} = ... or dM/dt = ...
     """
     text = text.strip()
+    # what is not between dollars; with an odd number of them ($221,$8$), a dollar is left over
     outside = re.sub(r"(?<!\\)\$[^$]*(?<!\\)\$", "", text)
     clean = text
-    if not outside.strip(" ,;.") or outside.count("$") % 2:  # formulas alone: $69$,$84$
+    if not outside.strip(" ,;.") or "$" in outside.replace("\\$", ""):
         clean = re.sub(r"(?<!\\)\$", "", text)
         clean = re.sub(r"(?<![.\\])\.$", "", clean).strip()
     clean = clean.replace("np.arcsin", "\\arcsin")
@@ -229,19 +232,13 @@ def ground_truth(name: str, record: common.Record) -> str:
     return truth
 
 
-def words(text: str, size: int = 8) -> set[tuple[str, ...]]:
-    """The runs of `size` words."""
-    split = text.lower().split()
-    return {tuple(split[i : i + size]) for i in range(len(split) - size + 1)}
-
-
 def has_solution(record: common.Record, question: str) -> bool:
     """A box, a heading "Solution", or most of the row's own solution stands in the problem."""
     if re.search(r"\\boxed|\\fbox|(?im:^\W*solution\b)", question):
         return True
     solution = field(record, "solution")
-    runs = words(solution) if isinstance(solution, str) else set()
-    return len(runs) >= 20 and len(runs & words(question)) > 0.7 * len(runs)
+    runs = runs_of(words_of(solution), 8) if isinstance(solution, str) else set()
+    return len(runs) >= 20 and len(runs & runs_of(words_of(question), 8)) > 0.7 * len(runs)
 
 
 def other_year(record: common.Record, year: str) -> bool:
@@ -253,21 +250,22 @@ def other_year(record: common.Record, year: str) -> bool:
 
 def not_olympiadbench(record: common.Record) -> str | None:
     """Why a row of OlympiadBench is not open-ended English maths without images, or None."""
+    says = {
+        name: str(field(record, name) or "").lower()
+        for name in ("language", "subject", "modality", "question_type")
+    }
     question = question_of(record)
-    if (field(record, "language") or "English") != "English" or re.search(r"[一-鿿]", question):
-        return "Chinese"
-    if (field(record, "subject") or "Math") not in ("Math", "Maths"):
-        return "physics"
     images = [value for name, value in record[1].items() if re.match(r"image(s|_\d+)$", name)]
-    text_only = (field(record, "modality") or "Text-only") == "Text-only"
-    if not text_only or any(value is not None and value != [] for value in images):
+    if says["language"].startswith(("chin", "zh")) or re.search(r"[一-鿿]", question):
+        return "Chinese"
+    if says["subject"].startswith("phys"):
+        return "physics"
+    if says["modality"].startswith("multi") or any(v is not None and v != [] for v in images):
         return "with images"
     if re.search(r"<image_\d+>", question):
         return "with images"
-    proof = (field(record, "question_type") or "Open-ended") != "Open-ended"
-    if proof or field(record, "final_answer", "answer", "reward_model") is None:
-        return "theorem proofs"
-    return None
+    answer = field(record, "final_answer", "answer", "reward_model")
+    return "theorem proofs" if "theorem" in says["question_type"] or answer is None else None
 
 
 def build(
@@ -319,7 +317,7 @@ def build(
             "reward_model": {"style": "rule", "ground_truth": truth},
             "extra_info": {
                 **{"split": "test", "index": len(rows), "question": question},
-                **{name: "" if about[name] is None else str(about[name]) for name in about},
+                **{what: "" if said is None else str(said) for what, said in about.items()},
             },
         }
         common.check_row(where, row, COLUMNS)
@@ -337,7 +335,7 @@ def build(
         each = (len(rows) + dropped[COPY]) / len(rows)
         notes.append(f"the source holds each problem {each:.3g} times")
     if tolerant:
-        notes.append(f"{tolerant} answers have a tolerance (`error`), which the judge ignores")
+        notes.append(f"answers with a tolerance (`error`), which the judge ignores: {tolerant}")
     if max_samples is not None:
         dropped[common.BEYOND] = len(rows[max_samples:])
     return common.Split(rows[:max_samples], read, dict(dropped)), notes

@@ -504,7 +504,7 @@ def test_olympiadbench_takes_text_only_open_ended_english_maths():
 def test_a_tolerance_is_said():
     row = {**OLYMPIAD, "final_answer": ["4.2"], "unit": "%", "error": "1e-1"}
     _, notes = build("olympiadbench", [("x", row)])
-    assert "1 answers have a tolerance (`error`), which the judge ignores" in notes
+    assert "answers with a tolerance (`error`), which the judge ignores: 1" in notes
 
 
 # --- where the files are ---

@@ -117,6 +117,13 @@ def test_a_problem_inside_a_longer_one_is_found():
     assert found([f"Read this first. {LONG} Explain."], [LONG]) == {(0, 0, "n-gram", 1.0)}
 
 
+def test_a_phrase_of_many_problems_alone_makes_no_pair():
+    evals = [f"{PHRASE} {i}" for i in range(contamination.COMMON + 1)]
+    assert found([PHRASE], evals[:-1], threshold=0) != set()
+    assert found([PHRASE], evals, threshold=0) == set()
+    assert found([PHRASE], [*evals, PHRASE], threshold=0) == {(101, 0, "exact", 1.0)}
+
+
 def test_the_longest_shared_run_is_named():
     (pair,) = pairs_of(problems("train", [LONG]), problems("eval", [NEAR]), 8, 0.5)
     night = "a farmer has 17 sheep and all but 9 of them run away in the night"
