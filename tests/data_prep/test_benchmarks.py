@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import benchmarks, common
@@ -373,6 +373,7 @@ def test_the_judge_accepts_each_form_and_no_other(answer, many, right, wrong):
 published = st.text(st.characters(codec="utf-8", exclude_characters="{}\\"), max_size=20)
 
 
+@settings(max_examples=50, deadline=None)
 @given(published.filter(str.strip))
 def test_every_answer_without_braces_survives_the_trip(answer):
     fields = {"problem": "p", "answer": answer}
@@ -385,6 +386,7 @@ def test_every_answer_without_braces_survives_the_trip(answer):
         assert compute_score("", f"\\boxed{{{form}}}", truth)["acc"]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 999), st.sampled_from(["{}", "{}.0", "{:03d}", " {} "]))
 def test_integers_in_any_spelling(number, spelling):
     for answer in (spelling.format(number), number, float(number)):
