@@ -526,6 +526,7 @@ def test_the_folder_of_an_evaluation_repository(run, tmp_path):
     done = run("--source", data)
     assert done.returncode == 0, done.stderr
     assert "so left out: math500, aime25, amc23, minerva_math" in done.stdout
+    assert "olympiadbench: 1 rows read, 1 taken" in done.stdout
     (row,) = pq.read_table(tmp_path / "out" / "gsm8k.parquet").to_pylist()
     assert row["reward_model"]["ground_truth"] == "2"
 

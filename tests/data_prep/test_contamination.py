@@ -228,6 +228,17 @@ def test_without_overlap_the_table_is_empty_and_the_data_whole(run, tmp_path):
     assert pq.read_table(tmp_path / "c.parquet") == pq.read_table(train)
 
 
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    def full_disk(path):
+        path.write_text("half")
+        raise OSError("no space left on device")
+
+    (tmp_path / "p.csv").write_text("old")
+    with pytest.raises(ValueError, match="--out .*p.csv cannot be written .*make room"):
+        contamination.write(tmp_path / "p.csv", full_disk, "--out")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_as_a_user_starts_it(tmp_path):
     train = write(tmp_path / "train.parquet", [LONG])
     done = subprocess.run([sys.executable, SCRIPT, train, train], capture_output=True, text=True)
