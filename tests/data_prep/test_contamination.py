@@ -234,7 +234,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise OSError("no space left on device")
 
     (tmp_path / "p.csv").write_text("old")
-    with pytest.raises(ValueError, match="--out .*p.csv cannot be written .*make room"):
+    with pytest.raises(ValueError, match=r"--out .*p\.csv cannot be written .*make room"):
         contamination.write(tmp_path / "p.csv", full_disk, "--out")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
