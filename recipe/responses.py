@@ -21,29 +21,28 @@ from tqdm import tqdm
 from recipe.engine import Hardware, Job, Responses, Sampling, sample_all
 from recipe.semantic_curriculum.scores import prompt_id
 
-
 CHUNKS = 1 << 32  # more than any set of prompts has
 
 
-def read_prompts(files: list[Path], limit: int) -> pd.DataFrame:
-    """index, prompt_id, prompt, ground_truth of each distinct prompt."""
+def read_prompts(files: list[Path], limit: int, option: str = "--data ") -> pd.DataFrame:
+    """index, prompt_id, prompt, ground_truth of each distinct prompt; `option` names the files."""
     tables = []
     for file in files:
         if not file.expanduser().is_file():
-            raise FileNotFoundError(f"--data {file} does not exist: write it with data_prep/.")
+            raise FileNotFoundError(f"{option}{file} does not exist: write it with data_prep/.")
         try:
             tables.append(pd.read_parquet(file.expanduser(), columns=["prompt", "reward_model"]))
         except Exception as error:
             why = str(error).splitlines()[0]
             raise ValueError(
-                f"--data {file} is not parquet with columns prompt and reward_model ({why}): write "
-                "it with data_prep/."
+                f"{option}{file} is not parquet with columns prompt and reward_model ({why}): "
+                "write it with data_prep/."
             ) from None
     table = pd.concat(tables, ignore_index=True)
     if limit:
         table = table.head(limit)
     if not len(table):
-        raise ValueError(f"--data {' '.join(map(str, files))} has no rows.")
+        raise ValueError(f"{option}{' '.join(map(str, files))} has no rows.")
     table["index"] = np.arange(len(table))
     table["prompt_id"] = [prompt_id(prompt) for prompt in table["prompt"]]
     table["ground_truth"] = [str(truth["ground_truth"]) for truth in table["reward_model"]]
@@ -132,10 +131,10 @@ class Wanted(NamedTuple):
 
 
 def sampled(
-    wanted: Sequence[Wanted], sampling: Sampling, hardware: Hardware, chunk_size: int
+    wanted: Sequence[Wanted], sampling: Sampling, hardware: Hardware | None, chunk_size: int
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """(number in `wanted`, chunk of responses): first all that are kept, then the others as they
-    are sampled, by one engine."""
+    are sampled, by one engine. Without `hardware` none may be missing."""
     todo: dict[int, tuple[int, int, list[int]]] = {}  # job: which, chunk, rows
     ids = []
     for which, (prompts, kept) in enumerate(wanted):
@@ -154,6 +153,11 @@ def sampled(
                 todo[which * CHUNKS + number] = which, number, rows[start : start + chunk_size]
     if not todo:
         return
+    if hardware is None:
+        raise ValueError(
+            f"{wanted[next(iter(todo.values()))[0]].kept.folder} does not hold all responses: "
+            "sample them first."
+        )
     jobs = (
         Job(
             job,
