@@ -6,7 +6,7 @@
     script: run_cpu.sh                         # of each arm's recipe; an arm may name its own
     environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
     overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
-    evaluate: {benchmarks: [...], samples: 32} # optional: the flags of recipe.evaluate
+    evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint
     arms:
       grpo: {recipe: semantic_curriculum, preset: grpo}
       asymgrpo: {recipe: asymgrpo, preset: asymgrpo, label: AsymGRPO, overrides: [...]}
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -161,8 +162,16 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
         out=out.expanduser().absolute(),
         environment={key: str(x) for key, x in (values.get("environment") or {}).items()},
         overrides=_words(f"{file}: overrides", values.get("overrides") or []),
-        evaluate=values.get("evaluate") or {},
+        evaluate=_evaluate(file, values.get("evaluate") or {}),
     )
+
+
+def _evaluate(file: Path, settings: Any) -> dict[str, Any]:
+    if settings and not (
+        isinstance(settings, dict) and isinstance(settings.get("benchmarks"), list)
+    ):
+        raise ValueError(f"{file}: evaluate={settings} is not allowed: name a list of benchmarks.")
+    return settings
 
 
 def _words(what: str, value: Any) -> tuple[str, ...]:
@@ -412,6 +421,54 @@ def run_once(run: Run, environment: Mapping[str, str], processes: set) -> str:
         return "failed"
 
 
+def evaluation(run: Run, settings: Mapping[str, Any]) -> list[str]:
+    """The arguments of recipe.evaluate for a run's last checkpoint."""
+    words = [str(run.folder), *map(str, settings["benchmarks"])]
+    words += ["--out", str(run.folder / "evaluation")]
+    for key, value in settings.items():
+        if key != "benchmarks" and value is not False:
+            words.append(f"--{key.replace('_', '-')}")
+            if value is not True:
+                words += map(str, value if isinstance(value, list) else [value])
+    return words
+
+
+def evaluated(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether each benchmark's figures are of the last checkpoint and of these settings."""
+    from recipe import evaluate
+
+    known = evaluate.parse(evaluation(run, settings))
+    files = [run.folder / f"evaluation/{file.stem}.json" for file in known.benchmarks]
+    if not all(file.is_file() for file in files):
+        return False
+    model = provenance.fingerprint(evaluate.model_of(str(run.folder))[0])
+    wanted = evaluate.settings(known) | {"model": model}
+    return all(
+        {key: json.loads(file.read_text())["settings"].get(key) for key in wanted} == wanted
+        for file in files
+    )
+
+
+def evaluate_run(run: Run, settings: Mapping[str, Any], environment, processes: set) -> bool:
+    if evaluated(run, settings):
+        return True
+    command = [sys.executable, "-m", "recipe.evaluate", *evaluation(run, settings)]
+    with (run.folder / "evaluation.txt").open("a") as log:
+        print(f"$ {shlex.join(command)}", file=log, flush=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        processes.add(process)
+        process.wait()
+        processes.discard(process)
+    return process.returncode == 0
+
+
 def stop(processes: Iterable[subprocess.Popen]) -> None:
     """Ends runs with their Ray processes' parent, which ends the rest."""
     for process in processes:
@@ -504,7 +561,14 @@ def run_all(matrix: Matrix, runs: list[Run], places: list[dict[str, str]]) -> di
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(RECIPES.parent), os.environ.get("PYTHONPATH")])
             )
-            return run_once(run, {**environment, **place}, processes)
+            environment |= place
+            result = run_once(run, environment, processes)
+            if result == "failed" or not matrix.evaluate:
+                return result
+            if not evaluate_run(run, matrix.evaluate, environment, processes):
+                tqdm.write(f"{run.name}: evaluation failed, see {run.folder}/evaluation.txt")
+                return "failed"
+            return result
         finally:
             progress.running.pop(run.name)
             free.append(place)
@@ -516,7 +580,7 @@ def run_all(matrix: Matrix, runs: list[Run], places: list[dict[str, str]]) -> di
                 run = pending[done]
                 results[done.result()].append(run)
                 if run in results["failed"]:
-                    tqdm.write(f"{run.name} failed twice, see {run.folder / 'log.txt'}")
+                    tqdm.write(f"{run.name} failed, see {run.folder / 'log.txt'}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             stop(list(processes))
@@ -590,6 +654,14 @@ def main(arguments: list[str] | None = None) -> int:
             check_folder(run)
             runs.append(run)
         check_shared(runs, matrix.baseline)
+        if matrix.evaluate:
+            from recipe import evaluate, responses
+
+            known_flags = evaluate.parse(
+                evaluation(runs[0], matrix.evaluate)
+            )  # ends on a wrong one
+            for file in known_flags.benchmarks:
+                responses.read_prompts([file], 0, "evaluate: ")
         places = slots(runs, known.jobs, known.gpus)
     except (
         *(ValueError, AssertionError, RuntimeError, OSError),

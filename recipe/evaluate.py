@@ -32,7 +32,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from recipe import provenance
-from recipe.engine import Hardware, Sampling, default_replicas
+from recipe.engine import ENGINES, Hardware, Sampling, default_replicas
 from recipe.responses import Kept, Wanted, read_prompts, sampled, settings_of, write
 from recipe.semantic_curriculum.meaning import Equivalence
 from recipe.semantic_curriculum.measure import judge_prompt
@@ -207,6 +207,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--replicas", type=int, help="engines; default: as many as fit on the GPUs, on a CPU 1")
     add("--tensor-parallel", type=int, default=1, help="GPUs an engine; default: %(default)s")
     add("--gpu-memory-utilization", type=float, default=0.9, help="default: %(default)s")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="vllm",
+        help="transformers starts at once, for tiny models; default: %(default)s",
+    )
     add("--dtype", default="auto", help="default: %(default)s")
     add("--chunk", type=int, default=64, help="problems between two savings; default: %(default)s")
     add("--time-limit", type=float, default=5.0, help="seconds of CPU a verdict")
@@ -236,6 +242,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return known
 
 
+def sampling_of(known: argparse.Namespace, model: str) -> Sampling:
+    of = {field.name: getattr(known, field.name) for field in dataclasses.fields(Sampling)[1:]}
+    return Sampling(model=model, **of)
+
+
+def settings(known: argparse.Namespace) -> dict[str, Any]:
+    """What decides the figures, besides the model and the benchmark."""
+    return dataclasses.asdict(sampling_of(known, "")) | {
+        "engine": known.engine,
+        "boxed_only": known.boxed_only,
+        "max_prompts": known.max_prompts,
+    }
+
+
 def evaluate(known: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
     prompts = [read_prompts([file], known.max_prompts, "") for file in known.benchmarks]
     model, folder = model_of(known.checkpoint)
@@ -243,14 +263,13 @@ def evaluate(known: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
     if out is None:
         raise ValueError(f"{known.checkpoint} is no folder of this machine: set --out.")
     out = out.expanduser().absolute()
-    of = {field.name: getattr(known, field.name) for field in dataclasses.fields(Sampling)[1:]}
-    sampling = Sampling(model=model, **of)
+    sampling = sampling_of(known, model)
     # the model by its content: a checkpoint may be moved, and another one put into its place
     identity = dataclasses.replace(sampling, model=provenance.fingerprint(model))
     wanted = []
     for file, table in zip(known.benchmarks, prompts, strict=True):
-        settings = settings_of(table, identity, known.chunk)
-        kept = Kept(out / f"{file.stem}.responses", settings, known.again)
+        same = settings_of(table, identity, known.chunk) | {"engine": known.engine}
+        kept = Kept(out / f"{file.stem}.responses", same, known.again)
         wanted.append(Wanted(table, kept))
     hardware = (
         None
@@ -260,6 +279,8 @@ def evaluate(known: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
             tensor_parallel=known.tensor_parallel,
             gpu_memory_utilization=known.gpu_memory_utilization,
             dtype=known.dtype,
+            engine=known.engine,
+            likelihoods=False,
         )
     )
     equivalence = Equivalence(time_limit=known.time_limit, children=known.workers)
@@ -279,8 +300,8 @@ def evaluate(known: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
             "benchmark": str(file),
             "content": provenance.fingerprint(file),
             "problems": int(table["index"].nunique()),
-            "settings": {**dataclasses.asdict(sampling), "boxed_only": known.boxed_only},
-            "model": identity.model,
+            "settings": settings(known) | {"model": identity.model},
+            "model": model,
             "packages": provenance.packages(),
             "commit": provenance.commit(),
             "figures": {name: estimate._asdict() for name, estimate in found[file.stem].items()},
