@@ -1,0 +1,405 @@
+"""A comparison as one page: `python -m recipe.report OUT [--to FOLDER] [--metric NAME ...]`.
+
+OUT is the folder of `recipe.compare` (see `recipe.runs`). Writes FOLDER/index.html (one file, needs
+no network), the same charts as figures/*.png and every number behind them as data/*.csv. What is
+missing is said in the page. The same input gives the same files: no times, no machine's names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from recipe.runs import (
+    HELD_OUT,
+    LAST,
+    Arm,
+    Metric,
+    Result,
+    Run,
+    band,
+    binned,
+    checks,
+    costs,
+    curve,
+    differing,
+    final_metrics,
+    read_evaluations,
+    read_matrix,
+    read_run,
+    results,
+    settings,
+    spreads,
+    statuses,
+    twin_arms,
+)
+
+POINTS = 200  # of a line in the page, at most; the CSVs hold every step
+CHARTS = (  # (title, metric or pattern of several, unit, note)
+    ("Reward of training rollouts", "critic/rewards/mean", "mean reward", ""),
+    ("Held-out accuracy", HELD_OUT, "share right", ""),
+    (
+        "Held-out best@k",
+        "val-core/*/best@*/mean",
+        "share",
+        "as verl logs it: drawn with replacement, below the unbiased pass@k",
+    ),
+    ("Policy entropy", "actor/entropy", "nats a token", ""),
+    ("Entropy of right rollouts", "diagnostics/entropy/right", "nats a token", ""),
+    ("Entropy of wrong rollouts", "diagnostics/entropy/wrong", "nats a token", ""),
+    ("Response length", "response_length/mean", "tokens", ""),
+    ("Tokens clipped", "actor/pg_clipfrac", "share", ""),
+    ("Gradient norm", "actor/grad_norm", "before clipping", ""),
+)
+# The baseline has the text's colour, the others these, and dashes after six: far apart also under
+# simulated red-green blindness, 3:1 and more on the page.
+COLOURS = ("#1a5fd0", "#e8590c", "#109870", "#8e2f9e", "#7a5230", "#3a9ad9")
+DARK_COLOURS = ("#4a90ff", "#f2672c", "#18b893", "#e38cc8", "#f0cf5a", "#9adcff")
+DASHES = ("", "6 3", "2 2")
+
+
+def style(arm: Arm) -> dict[str, Any]:
+    """Number of the colour (0 = the text's) and the dashes of an arm's lines."""
+    if arm.order == 0:
+        return {"label": arm.label, "colour": 0, "dash": ""}
+    row, colour = divmod(arm.order - 1, len(COLOURS))
+    return {"label": arm.label, "colour": colour + 1, "dash": DASHES[row % len(DASHES)]}
+
+
+def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """CHARTS and the metrics asked for, as far as logged: (title, metric, unit, note)."""
+    logged = {name for run in runs for row in run.steps.values() for name in row}
+    found = []
+    for title, pattern, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
+        matching = sorted(name for name in logged if fnmatchcase(name, pattern))
+        for name in matching:
+            several = len(matching) > 1 or "*" in pattern
+            found.append((title, name, unit, "; ".join(filter(None, [name * several, note]))))
+    return found
+
+
+def chart_data(arms: Sequence[Arm], runs: Sequence[Run], chart: tuple) -> dict[str, Any]:
+    """A metric over the steps: lines share x, gaps are null, the band is of the seeds."""
+    title, metric, unit, note = chart
+    curves = [[curve(run, metric) for run in runs if run.arm == arm.name] for arm in arms]
+    steps = sorted({step for some in curves for points in some for step in points})
+    width = max(-(-steps[-1] // POINTS), 1) if steps else 1
+    if width > 1:
+        note = "; ".join(filter(None, [note, f"a point is the mean of {width} steps"]))
+    x = binned({step: step for step in steps}, width)
+    lines = []
+    for i, some in enumerate(curves):
+        if any(some):
+            rows = band([binned(points, width) for points in some])
+            lines.append(line(i, [rows.get(key) for key in x]))
+    return {
+        "kind": "line",
+        "title": title,
+        "unit": unit,
+        "note": note,
+        "width": width,
+        "x": [short(value) for value in x.values()],
+        "lines": lines,
+    }
+
+
+def line(arm: int, rows: Sequence[tuple | None]) -> dict[str, Any]:
+    """Rows of (n, mean, low, high) as columns."""
+    columns = [[None if row is None else short(row[j]) for row in rows] for j in range(4)]
+    return {"arm": arm, **dict(zip(("n", "mean", "low", "high"), columns, strict=True))}
+
+
+def short(value: float) -> float | int:
+    """Four significant digits, for the page."""
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def accuracies(metrics: Sequence[Metric]) -> list[Metric]:
+    """avg@n of the benchmarks; without any, the last held-out accuracy of training."""
+    judged = [m for m in metrics if m.name.startswith("avg@")]
+    return judged or [m for m in metrics if m.name.startswith("last ")]
+
+
+def final_charts(
+    arms: Sequence[Arm], metrics: Sequence[Metric], found: Sequence[Result]
+) -> list[dict[str, Any]]:
+    """Differences to the baseline, pass@k against k, entropy against accuracy."""
+    index = {arm.name: i for i, arm in enumerate(arms)}
+    charts = []
+    for metric in accuracies(metrics):
+        of_arms = [r for r in found if (r.group, r.metric) == (metric.group, metric.name)]
+        rows = [
+            {"arm": index[r.arm], "mean": d.mean, "low": d.low, "high": d.high}
+            for r in of_arms
+            if (d := r.difference) and r.has_interval
+        ]
+        title = f"{metric.group}: {metric.name}, difference to the baseline"
+        charts.append({"kind": "interval", "title": title, "unit": "95 % interval", "rows": rows})
+    for group in dict.fromkeys(m.group for m in metrics if m.group != "training"):
+        names = [m.name for m in metrics if m.group == group]
+        ks = [int(name.partition("@")[2]) if name.startswith("pass") else 1 for name in names]
+        lines = []
+        for arm in arms:
+            own = {r.metric: r for r in found if (r.arm, r.group) == (arm.name, group)}
+            if all(own[name].estimate for name in names):
+                rows = [(own[name].seeds, *own[name].estimate) for name in names]
+                lines.append(line(index[arm.name], rows))
+        charts.append(
+            {"kind": "line", "title": f"{group}: pass@k", "unit": "share", "log": True}
+            | {"note": "band: 95 % interval", "width": 1, "x": ks, "lines": lines}
+        )
+    entropy = next((m for m in metrics if m.name == "final entropy"), None)
+    for metric in accuracies(metrics) if entropy else []:
+        points = [
+            {"arm": index[arm], "seed": seed}
+            | {"x": short(entropy.values[arm][seed].mean()), "y": short(values.mean())}
+            for arm, some in metric.values.items()
+            for seed, values in some.items()
+            if seed in entropy.values.get(arm, {})
+        ]
+        charts.append(
+            {"kind": "scatter", "title": f"{metric.group}: {metric.name} against final entropy"}
+            | {"unit": "share right over nats a token", "note": "small: a run; large: its arm"}
+            | {"points": points}
+        )
+    return [chart for chart in charts if any(map(chart.get, ("rows", "lines", "points")))]
+
+
+def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -> None:
+    """The page's charts as one picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    colours = ["#202124", *COLOURS]
+    dashes = {dash: (0, tuple(map(int, dash.split()))) if dash else "-" for dash in DASHES}
+    labels = [" " + arm.label.replace("$", r"\$") for arm in arms]  # no maths, none hidden
+    styles = [
+        {"color": colours[one["colour"]], "linestyle": dashes[one["dash"]]}
+        for one in map(style, arms)
+    ]
+    columns = min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    size = (5 * columns, 3.3 * rows + 0.8)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis, chart in zip(axes.flat, charts, strict=False):
+        axis.set_title(chart["title"].replace("$", r"\$"), fontsize="medium")
+        axis.set_ylabel(chart["unit"] if chart["kind"] == "line" else "")
+        axis.grid(alpha=0.25)
+        for one in chart.get("lines", ()):
+            look, low, high = styles[one["arm"]], one["low"], one["high"]
+            points = [
+                (x, *row)
+                for x, *row in zip(chart["x"], one["mean"], low, high, strict=True)
+                if row[0] is not None
+            ]
+            x, mean, low, high = zip(*points, strict=True)
+            axis.plot(x, mean, **look, linewidth=1.4)
+            axis.fill_between(x, low, high, color=look["color"], alpha=0.1, linewidth=0)
+        if chart.get("log"):
+            axis.set_xscale("log", base=2)
+        for i, row in enumerate(chart.get("rows", ())):
+            look = styles[row["arm"]]
+            axis.plot([row["low"], row["high"]], [-i, -i], **look)
+            axis.plot(row["mean"], -i, "o", color=look["color"])
+        if chart["kind"] == "interval":
+            axis.axvline(0, color=colours[0], linewidth=0.8)
+            axis.set_yticks([-i for i in range(len(chart["rows"]))])
+            axis.set_yticklabels([labels[row["arm"]] for row in chart["rows"]], fontsize="small")
+        for point in chart.get("points", ()):
+            colour = styles[point["arm"]]["color"]
+            hollow = "none" if styles[point["arm"]]["linestyle"] != "-" else colour
+            axis.plot(point["x"], point["y"], "o", color=colour, markerfacecolor=hollow)
+    for axis in axes.flat[len(charts) :]:
+        axis.remove()
+    handles = [plt.Line2D([], [], **look) for look in styles]
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(arms)))
+    figure.savefig(file, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
+# writing
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> None:
+    """Every number of the page, unrounded."""
+    names = [metric for _, metric, _, _ in page["charted"]]
+    write_csv(
+        folder / "curves.csv",
+        ["arm", "seed", "step", *names],
+        (
+            [r.arm, r.seed, step, *map(row.get, names)]
+            for r in runs
+            for step, row in r.steps.items()
+        ),
+    )
+    bands = {
+        (arm.name, name): band([curve(run, name) for run in runs if run.arm == arm.name])
+        for name in names
+        for arm in page["arms"]
+    }
+    write_csv(
+        folder / "bands.csv",
+        ["arm", "metric", "step", "seeds", "mean", "lowest", "highest"],
+        ([*key, step, *row] for key, rows in bands.items() for step, row in rows.items()),
+    )
+    nothing = ("", "", "")
+    write_csv(
+        folder / "results.csv",
+        ["arm", "group", "metric", "seeds", "problems", "mean", "low", "high", "paired_seeds"]
+        + ["difference", "difference_low", "difference_high"],
+        (
+            [*r[:5], *(r.estimate or nothing), r.paired_seeds, *(r.difference or nothing)]
+            for r in page["results"]
+        ),
+    )
+    write_csv(
+        folder / "results_by_run.csv",
+        ["arm", "seed", "group", "metric", "problems", "value"],
+        (
+            [arm, seed, metric.group, metric.name, len(values_P), float(values_P.mean())]
+            for metric in page["metrics"]
+            for arm, some in metric.values.items()
+            for seed, values_P in some.items()
+        ),
+    )
+    write_csv(
+        folder / "config.csv",
+        ["key", *page["config_arms"]],
+        ([key, *row.values()] for key, row in page["config"].items()),
+    )
+    for name in ("costs", "spreads", "runs"):
+        rows = page[name]
+        write_csv(folder / f"{name}.csv", rows[0] if rows else [], (row.values() for row in rows))
+
+
+def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[Run]]:
+    """Everything that the page says, and the runs."""
+    title, arms, seeds = read_matrix(out)
+    runs = [read_run(out, arm.name, seed) for arm in arms for seed in seeds]
+    status = statuses(runs)
+    finished = [run for run in runs if status[run.name] == "finished"]
+    evaluations, left_out = read_evaluations(out, finished)
+    metrics = final_metrics(finished, evaluations)
+    found = results(metrics, arms)
+    charted = charted_metrics(runs, extra)
+    configs = {
+        arm.name: {
+            run.seed: settings(run.record)
+            for run in runs
+            if run.arm == arm.name and run.record.get("config")
+        }
+        for arm in arms
+    }
+    # arms are compared at the seed that most of them have a record of
+    seed = max(seeds, key=lambda s: sum(s in some for some in configs.values()), default=None)
+    at_seed = {name: some[seed] for name, some in configs.items() if seed in some}
+    page = {
+        "title": title,
+        "arms": arms,
+        "label": {arm.name: arm.label for arm in arms},
+        "seeds": seeds,
+        "status": status,
+        "checks": checks(runs, status, [metric for _, metric, _, _ in charted]) + left_out,
+        "charted": charted,
+        "charts": [chart_data(arms, runs, chart) for chart in charted],
+        "final_charts": final_charts(arms, metrics, found),
+        "metrics": metrics,
+        "results": found,
+        "evaluated": sorted(evaluations),
+        "config": differing(at_seed),
+        "config_arms": list(at_seed),
+        "config_seed": seed,
+        "twins": twin_arms(configs),
+        "spreads": spreads(metrics, twin_arms(configs)),
+        "costs": costs(arms, runs, status),
+        "runs": [run_row(run, status[run.name]) for run in runs],
+        "style": {arm.name: style(arm) for arm in arms},
+        "colours": COLOURS,
+        "dark_colours": DARK_COLOURS,
+        "last": LAST,
+    }
+    return page, runs
+
+
+def run_row(run: Run, status: str) -> dict[str, Any]:
+    """Where a run's numbers come from."""
+    record = run.record
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "status": status,
+        "last_step": run.last_step,
+        "planned_steps": run.planned(),
+        "starts": len(run.records),
+        "started": record.get("started", ""),
+        "commit": record.get("commit", ""),
+        "command": shlex.join(map(str, record.get("command") or [])),
+        "packages": " ".join(f"{k}={v}" for k, v in (record.get("packages") or {}).items()),
+        "files": " ".join(f"{k}={v}" for k, v in (record.get("files") or {}).items()),
+        "log_end": run.log_end,
+    }
+
+
+def render(page: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    drawn = {
+        "arms": list(map(style, page["arms"])),
+        "charts": [*page["charts"], *page["final_charts"]],
+    }
+    json.dumps(drawn, allow_nan=False)  # JSON.parse takes no NaN
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text())
+    return template.render(page, drawn=drawn)
+
+
+def write(out: Path, to: Path | None = None, extra: Sequence[str] = ()) -> Path:
+    """Writes the report; returns the page's path."""
+    to = to or out / "report"
+    page, runs = collect(out, extra)
+    for folder in ("data", "figures"):
+        (to / folder).mkdir(parents=True, exist_ok=True)
+    write_tables(to / "data", page, runs)
+    for name in ("charts", "final_charts"):
+        picture = to / "figures" / f"{name}.png"
+        picture.unlink(missing_ok=True)
+        if page[name]:
+            draw(page[name], page["arms"], picture)
+    file = to / "index.html"
+    file.write_text(render(page))
+    return file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of a comparison")
+    parser.add_argument("--to", type=Path, help="folder to write; default OUT/report")
+    parser.add_argument("--metric", action="append", default=[], help="one more curve, * allowed")
+    known = parser.parse_args()
+    try:
+        print(write(known.out, known.to, known.metric))
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
