@@ -148,16 +148,20 @@ def final_charts(
     for group in dict.fromkeys(m.group for m in metrics if m.group != "training"):
         names = [m.name for m in metrics if m.group == group]
         ks = [int(name.partition("@")[2]) if name.startswith("pass") else 1 for name in names]
-        lines = []
-        for arm in arms:
-            own = {r.metric: r for r in found if (r.arm, r.group) == (arm.name, group)}
-            if all(own[name].estimate for name in names):
-                rows = [(own[name].seeds, *own[name].estimate) for name in names]
-                lines.append(line(index[arm.name], rows))
-        charts.append(
-            {"kind": "line", "title": f"{group}: pass@k", "unit": "share", "log": True}
-            | {"note": "band: 95 % interval", "width": 1, "x": ks, "lines": lines}
-        )
+        for title, kind, zero in [
+            ("pass@k", "estimate", False),
+            ("pass@k, difference to the baseline", "difference", True),
+        ]:
+            lines = []
+            for arm in arms:
+                own = {r.metric: r for r in found if (r.arm, r.group) == (arm.name, group)}
+                rows = [(own[name].seeds, *(getattr(own[name], kind) or ())) for name in names]
+                if all(len(row) > 1 for row in rows):
+                    lines.append(line(index[arm.name], rows))
+            charts.append(
+                {"kind": "line", "title": f"{group}: {title}", "unit": "share", "log": True}
+                | {"note": "band: 95 % interval", "zero": zero, "width": 1, "x": ks, "lines": lines}
+            )
     entropy = next((m for m in metrics if m.name == "final entropy"), None)
     for metric in accuracies(metrics) if entropy else []:
         points = [
@@ -207,6 +211,8 @@ def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -
             x, mean, low, high = zip(*points, strict=True)
             axis.plot(x, mean, **look, linewidth=1.4)
             axis.fill_between(x, low, high, color=look["color"], alpha=0.1, linewidth=0)
+        if chart.get("zero"):
+            axis.axhline(0, color=colours[0], linewidth=0.8)
         if chart.get("log"):
             axis.set_xscale("log", base=2)
         for i, row in enumerate(chart.get("rows", ())):
@@ -264,8 +270,8 @@ def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> 
     nothing = ("", "", "")
     write_csv(
         folder / "results.csv",
-        ["arm", "group", "metric", "seeds", "problems", "mean", "low", "high", "paired_seeds"]
-        + ["difference", "difference_low", "difference_high"],
+        [*Result._fields[:5], "mean", "low", "high"]
+        + ["paired_seeds", "difference", "difference_low", "difference_high"],
         (
             [*r[:5], *(r.estimate or nothing), r.paired_seeds, *(r.difference or nothing)]
             for r in page["results"]

@@ -1,8 +1,8 @@
 """The runs of a comparison as numbers: curves over seeds, final results with paired differences,
 differences of configs, time and tokens. `recipe.report` shows them.
 
-OUT is the folder of `recipe.compare`: matrix.yaml and <arm>/seed<k>/ with metrics/ and, once judged,
-evaluation/<benchmark>.parquet. Any of a run's files may be missing.
+OUT is the folder of `recipe.compare`: matrix.yaml and <arm>/seed<k>/ with metrics/ and, once
+judged, evaluation/<benchmark>.parquet. Any of a run's files may be missing.
 
 Axes: S seeds (runs of one arm), P problems, N samples of a problem.
 """
@@ -348,12 +348,16 @@ def twin_arms(configs: Mapping[str, Mapping[int, Mapping]]) -> list[list[str]]:
 def checks(runs: Sequence[Run], status: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
     """Sentences on what is incomplete or not alike."""
     found = []
-    for kind in ("missing", "unfinished"):
-        names = [run.name for run in runs if status[run.name] == kind]
+    for what, names in {
+        "missing": [run.name for run in runs if status[run.name] == "missing"],
+        "unfinished": [run.name for run in runs if status[run.name] == "unfinished"],
+        "without a record of command and config": [
+            run.name for run in runs if run.steps and not run.record.get("config")
+        ],
+    }.items():
         if names:
-            found.append(f"{len(names)} of {len(runs)} runs are {kind}: {', '.join(names)}.")
-    if unrecorded := [run.name for run in runs if run.steps and not run.record.get("config")]:
-        found.append(f"Without a record of command and config: {', '.join(unrecorded)}.")
+            listed = f": {', '.join(names)}" if len(names) < len(runs) else ""
+            found.append(f"{len(names)} of {len(runs)} runs are {what}{listed}.")
     commits = {run.record["commit"] for run in runs if run.record.get("commit")}
     if len(commits) > 1:
         found.append(f"The runs are of {len(commits)} commits: {', '.join(sorted(commits))}.")
