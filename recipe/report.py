@@ -77,13 +77,13 @@ def style(arm: Arm) -> dict[str, Any]:
 
 def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str, str, str, str]]:
     """CHARTS and the metrics asked for, as far as logged: (title, metric, unit, note)."""
-    logged = {name for run in runs for row in run.steps.values() for name in row}
+    logged = sorted({name for run in runs for row in run.steps.values() for name in row})
     found = []
     for title, pattern, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
-        matching = sorted(name for name in logged if fnmatchcase(name, pattern))
-        for name in matching:
-            several = len(matching) > 1 or "*" in pattern
-            found.append((title, name, unit, "; ".join(filter(None, [name * several, note]))))
+        for name in logged:
+            if fnmatchcase(name, pattern):
+                which = name.removeprefix(pattern.partition("*")[0])
+                found.append((f"{title}: {which}" if which else title, name, unit, note))
     return found
 
 
@@ -93,8 +93,6 @@ def chart_data(arms: Sequence[Arm], runs: Sequence[Run], chart: tuple) -> dict[s
     curves = [[curve(run, metric) for run in runs if run.arm == arm.name] for arm in arms]
     steps = sorted({step for some in curves for points in some for step in points})
     width = max(-(-steps[-1] // POINTS), 1) if steps else 1
-    if width > 1:
-        note = "; ".join(filter(None, [note, f"a point is the mean of {width} steps"]))
     x = binned({step: step for step in steps}, width)
     lines = []
     for i, some in enumerate(curves):
@@ -145,23 +143,9 @@ def final_charts(
         ]
         title = f"{metric.group}: {metric.name}, difference to the baseline"
         charts.append({"kind": "interval", "title": title, "unit": "95 % interval", "rows": rows})
-    for group in dict.fromkeys(m.group for m in metrics if m.group != "training"):
-        names = [m.name for m in metrics if m.group == group]
-        ks = [int(name.partition("@")[2]) if name.startswith("pass") else 1 for name in names]
-        for title, kind, zero in [
-            ("pass@k", "estimate", False),
-            ("pass@k, difference to the baseline", "difference", True),
-        ]:
-            lines = []
-            for arm in arms:
-                own = {r.metric: r for r in found if (r.arm, r.group) == (arm.name, group)}
-                rows = [(own[name].seeds, *(getattr(own[name], kind) or ())) for name in names]
-                if all(len(row) > 1 for row in rows):
-                    lines.append(line(index[arm.name], rows))
-            charts.append(
-                {"kind": "line", "title": f"{group}: {title}", "unit": "share", "log": True}
-                | {"note": "band: 95 % interval", "zero": zero, "width": 1, "x": ks, "lines": lines}
-            )
+    benchmarks = list(dict.fromkeys(m.group for m in metrics if m.group != "training"))
+    charts += [pass_chart(index, found, benchmark, "estimate") for benchmark in benchmarks]
+    charts += [pass_chart(index, found, benchmark, "difference") for benchmark in benchmarks]
     entropy = next((m for m in metrics if m.name == "final entropy"), None)
     for metric in accuracies(metrics) if entropy else []:
         points = [
@@ -177,6 +161,42 @@ def final_charts(
             | {"points": points}
         )
     return [chart for chart in charts if any(map(chart.get, ("rows", "lines", "points")))]
+
+
+def pass_chart(
+    index: Mapping[str, int], found: Sequence[Result], benchmark: str, kind: str
+) -> dict[str, Any]:
+    """Estimate or difference of pass@k over k; k = 1 is the accuracy."""
+    lines, ks = [], []
+    for arm, i in index.items():
+        own = [r for r in found if (r.arm, r.group) == (arm, benchmark)]
+        ks = [1, *(int(r.metric.removeprefix("pass@")) for r in own[1:])]
+        if all(getattr(r, kind) for r in own):
+            lines.append(line(i, [(r.seeds, *getattr(r, kind)) for r in own]))
+    what = "pass@k" if kind == "estimate" else "pass@k, difference to the baseline"
+    return {
+        "kind": "line",
+        "title": f"{benchmark}: {what}",
+        "unit": "share",
+        "note": "band: 95 % interval",
+        "log": True,
+        "zero": kind == "difference",
+        "x": ks,
+        "lines": lines,
+    }
+
+
+def table_metrics(metrics: Sequence[Metric]) -> dict[str, list[str]]:
+    """{group: metrics in the page's tables}: of pass@k at most four, the largest k and every
+    second one below it."""
+    tables: dict[str, list[str]] = {}
+    for group in dict.fromkeys(metric.group for metric in metrics):
+        names = [metric.name for metric in metrics if metric.group == group]
+        passes = [name for name in names if name.startswith("pass@")]
+        if len(passes) > 4:
+            passes = passes[::-1][::2][:4][::-1]
+        tables[group] = [n for n in names if not n.startswith("pass@") or n in passes]
+    return tables
 
 
 def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -> None:
@@ -270,8 +290,10 @@ def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> 
     nothing = ("", "", "")
     write_csv(
         folder / "results.csv",
-        [*Result._fields[:5], "mean", "low", "high"]
-        + ["paired_seeds", "difference", "difference_low", "difference_high"],
+        [
+            *("arm", "group", "metric", "seeds", "problems", "mean", "low", "high"),
+            *("paired_seeds", "difference", "difference_low", "difference_high"),
+        ],
         (
             [*r[:5], *(r.estimate or nothing), r.paired_seeds, *(r.difference or nothing)]
             for r in page["results"]
@@ -330,6 +352,8 @@ def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[
         "final_charts": final_charts(arms, metrics, found),
         "metrics": metrics,
         "results": found,
+        "tables": table_metrics(metrics),
+        "points": POINTS,
         "evaluated": sorted(evaluations),
         "config": differing(at_seed),
         "config_arms": list(at_seed),

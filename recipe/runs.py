@@ -236,7 +236,7 @@ def final_metrics(runs: Iterable[Run], evaluations: Mapping) -> list[Metric]:
     logged = {name for run in runs for row in run.steps.values() for name in row}
     held_out = sorted(name for name in logged if fnmatchcase(name, HELD_OUT))
     for title, metric, last in [
-        *((f"last {name}", name, 1) for name in held_out),
+        *((f"last {name.removeprefix('val-core/')}", name, 1) for name in held_out),
         ("final entropy", "actor/entropy", LAST),
     ]:
         values: dict[str, dict[int, np.ndarray]] = {}
