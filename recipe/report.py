@@ -81,9 +81,11 @@ def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str
     found = []
     for title, pattern, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
         for name in logged:
-            if fnmatchcase(name, pattern):
+            if name == pattern:
+                found.append((title, name, unit, note))
+            elif fnmatchcase(name, pattern):
                 which = name.removeprefix(pattern.partition("*")[0])
-                found.append((f"{title}: {which}" if which else title, name, unit, note))
+                found.append((f"{title}: {which}", name, unit, note))
     return found
 
 
@@ -139,7 +141,7 @@ def final_charts(
         rows = [
             {"arm": index[r.arm], "mean": d.mean, "low": d.low, "high": d.high}
             for r in of_arms
-            if (d := r.difference) and r.has_interval
+            if (d := r.difference) and (r.paired_seeds > 1 or r.problems > 1)
         ]
         title = f"{metric.group}: {metric.name}, difference to the baseline"
         charts.append({"kind": "interval", "title": title, "unit": "95 % interval", "rows": rows})
@@ -326,6 +328,9 @@ def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[
     status = statuses(runs)
     finished = [run for run in runs if status[run.name] == "finished"]
     evaluations, left_out = read_evaluations(out, finished)
+    for run in runs:
+        if status[run.name] == "unfinished" and any((out / run.name).glob("evaluation/*.parquet")):
+            left_out.append(f"{run.name}: its evaluation is left out, the run is not finished.")
     metrics = final_metrics(finished, evaluations)
     found = results(metrics, arms)
     charted = charted_metrics(runs, extra)
