@@ -348,6 +348,28 @@ def test_measuring_in_one_go_gives_the_same_table(scores, small, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(out), killed)
 
 
+def test_the_checkpoint_can_be_evaluated(resumed, small):
+    """Its FSDP shards of two ranks are merged; vLLM samples; transformers goes on from there."""
+    command = [sys.executable, "-m", "recipe.evaluate", str(resumed.folder / "run")]
+    command += [str(small[1] / "test.parquet"), "--max-prompts", "24", "--samples", "4"]
+    command += ["--max-response-length", "24", "--max-prompt-length", "32"]
+    done = {}
+    for engine in ("vllm", "transformers"):
+        out = resumed.folder / engine
+        subprocess.run(
+            [*command, "--engine", engine, "--out", out], check=True, cwd=ROOT, timeout=LIMIT
+        )
+        done[engine] = pd.read_parquet(out / "test.parquet")
+    for table in done.values():
+        assert len(table) == 24 * 4 and table["tokens"].between(1, 24).all()
+        assert (table["tokens"][table["truncated"]] == 24).all()
+        assert table["response"].str.len().mean() > 3
+    # the same model: a badly warm-started one, but its answers are about as long
+    lengths = [table["tokens"] for table in done.values()]
+    error = (sum(x.var() / len(x) for x in lengths)) ** 0.5
+    assert abs(lengths[0].mean() - lengths[1].mean()) < 5 * error
+
+
 def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small, scores):
     run = Run(tmp_path, 2, *small, scores)
     process = run.start(
