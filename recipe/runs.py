@@ -21,12 +21,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from recipe import plot
+from recipe import plot, provenance
 from recipe.statistics import Estimate, interval, pass_at_k
 
 HELD_OUT = "val-core/*/mean@*"
 LAST = 5  # "final entropy" is the mean of that many last steps
-UNNAMED = ("experiment_name", "project_name", "default_local_dir", "served_model_name")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -294,28 +293,14 @@ def spreads(metrics: Iterable[Metric], twins: Iterable[Sequence[str]]) -> list[d
 # configs
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, str]:
-    """{dotted key: value as text}; lists are values."""
-    if isinstance(node, Mapping) and node:
-        return {
-            k: v
-            for key, value in node.items()
-            for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: node if isinstance(node, str) else json.dumps(node, default=str)}
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, str]:
     """A start's resolved config, without names and folders of the run; files by content."""
-    files = record.get("files") or {}
-    paths = {key.partition("[")[0] for key in files}
-    flat = flatten(record.get("config") or {})
-    kept = {
-        key: value
-        for key, value in flat.items()
-        if key not in paths and key.rpartition(".")[2] not in UNNAMED
-    }
-    return kept | {f"{key} (content)": str(value)[:12] for key, value in files.items()}
+    found = provenance.identity(record) if record.get("config") else {}
+    return {key: text(value) for key, value in found.items() if not key.startswith("package ")}
 
 
 def differing(named: Mapping[Any, Mapping[str, str]]) -> dict[str, dict[Any, str]]:
@@ -363,7 +348,7 @@ def checks(runs: Sequence[Run], status: Mapping[str, str], metrics: Sequence[str
         found.append(f"The runs are of {len(commits)} commits: {', '.join(sorted(commits))}.")
     if any(commit.endswith("-dirty") or commit == "unknown" for commit in commits):
         found.append("Some runs are of code that no commit holds (-dirty or unknown).")
-    packages = {run.name: flatten(run.record["packages"]) for run in runs if run.record}
+    packages = {run.name: run.record.get("packages") or {} for run in runs if run.record}
     for key, row in differing(packages).items():
         found.append(f"Package {key} differs: {', '.join(sorted(set(row.values())))}.")
     for arm in dict.fromkeys(run.arm for run in runs):

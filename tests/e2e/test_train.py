@@ -19,8 +19,8 @@ import pytest
 import torch
 import yaml
 
-from recipe.compare import differences, identity
 from recipe.cpu import leftovers, platform
+from recipe.provenance import differences, identity
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
