@@ -599,14 +599,18 @@ def main(arguments: list[str] | None = None) -> int:
             for arm in matrix.arms
             if not known.arms or arm.name in known.arms
         ]
+        # the baseline first, chosen or not: its script may prepare what the others want
+        first = next(arm for arm in matrix.arms if arm.name == matrix.baseline)
+        seeds = dict.fromkeys(seed for _, seed in chosen)
+        baselines = {seed: plan_run(matrix, first, seed) for seed in seeds}
         runs = []
         for arm, seed in tqdm(chosen, desc="checking", unit="run", leave=False):
-            run = plan_run(matrix, arm, seed)
+            run = baselines[seed] if arm == first else plan_run(matrix, arm, seed)
             if not any(run.arm == arm for run in runs):
                 preflight.check(OmegaConf.create(run.record["config"]))
             check_folder(run)
             runs.append(run)
-        check_shared(runs, matrix.baseline)
+        check_shared([*baselines.values(), *runs], matrix.baseline)
         if matrix.evaluate:
             from recipe import evaluate, responses
 
