@@ -429,48 +429,48 @@ def stop(processes: Iterable[subprocess.Popen]) -> None:
             os.killpg(process.pid, signal.SIGTERM)
 
 
-def accelerators(text: str | None) -> list[str]:
-    """The GPUs that may be used on this machine."""
-    if text is not None:
-        return [name for name in text.split(",") if name]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return visible.split(",")
-    import torch
+def places_of(runs: list[Run], jobs: int | None, gpus: str | None) -> list[dict[str, str]]:
+    """The environment of each place in which a run can go on at a time.
 
-    return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def slots(runs: list[Run], jobs: int | None, gpus: str | None) -> list[dict[str, str]]:
-    """The environment of each place in which a run can go on: which GPUs are its own.
-
-    With RAY_ADDRESS the cluster gives them out, and `jobs` places are made (default: as many as
-    fit into the cluster). On a CPU the default is one.
+    Several only in one Ray cluster (RAY_ADDRESS), which gives out its GPUs; default: as many as
+    fit. Runs with Ray instances of their own must not share a machine: verl 0.9.1 names the socket
+    of its weight transfer by Ray's job id, which is 01000000 in each of them, so that two transfers
+    at one time wait for each other forever.
     """
     trainers = [run.record["config"]["trainer"] for run in runs]
     need = max((t["nnodes"] * t["n_gpus_per_node"] for t in trainers), default=1)
-    if all(t["device"] == "cpu" for t in trainers):
-        return [{}] * (jobs or 1)
     if os.environ.get("RAY_ADDRESS"):
         import ray
 
-        ray.init(address="auto", logging_level="ERROR")
+        ray.init(address=os.environ["RAY_ADDRESS"], logging_level="ERROR")
         there = int(ray.cluster_resources().get("GPU", 0))
         ray.shutdown()
-        names = None
-    else:
-        names = accelerators(gpus)
-        there = len(names)
-    fit = there // need
-    if not fit:
-        raise ValueError(f"a run needs {need} GPUs and {there} are here: change NGPUS_PER_NODE.")
-    if jobs and jobs > fit:
-        raise ValueError(f"--jobs={jobs} of {need} GPUs each do not fit: {there} are here.")
-    if names is None:
+        fit = there // need
+        if not fit or (jobs or 1) > fit:
+            raise ValueError(
+                f"{jobs or 1} runs at once need {(jobs or 1) * need} GPUs and the Ray cluster of "
+                f"RAY_ADDRESS has {there}: use fewer --jobs, or change NGPUS_PER_NODE."
+            )
         return [{}] * (jobs or fit)
-    return [
-        {"CUDA_VISIBLE_DEVICES": ",".join(names[place * need : (place + 1) * need])}
-        for place in range(jobs or fit)
-    ]
+    if (jobs or 1) > 1:
+        raise ValueError(
+            f"--jobs={jobs} needs one Ray cluster for all runs: start it (ray start --head) and "
+            "set RAY_ADDRESS."
+        )
+    if all(t["device"] == "cpu" for t in trainers):
+        return [{}]
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = (gpus or visible or "").split(",") if gpus or visible else []
+    there = len(names) or torch.cuda.device_count()
+    here = trainers[0]["n_gpus_per_node"]
+    if there < here:
+        raise ValueError(
+            f"a run needs {here} GPUs of this machine and {there} may be used: change "
+            "NGPUS_PER_NODE or --gpus."
+        )
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(names)}] if names else [{}]
 
 
 class Progress:
@@ -578,7 +578,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="default: the matrix's out, or outputs/<its name>")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="these only")
-    parser.add_argument("--jobs", type=int, help="runs at once; default: as many as the GPUs allow")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at once, in a Ray cluster; default: as many as fit"
+    )
     parser.add_argument("--gpus", help="ids of the GPUs to use, 0,1,…; default: all that are seen")
     parser.add_argument("--dry-run", action="store_true", help="check all configs and stop")
     known = parser.parse_args(arguments)
@@ -619,7 +621,7 @@ def main(arguments: list[str] | None = None) -> int:
             )  # ends on a wrong one
             for file in known_flags.benchmarks:
                 responses.read_prompts([file], 0, "evaluate: ")
-        places = slots(runs, known.jobs, known.gpus)
+        places = places_of(runs, known.jobs, known.gpus)
     except (
         *(ValueError, AssertionError, RuntimeError, OSError),
         *(HydraException, OmegaConfBaseException),

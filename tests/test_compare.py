@@ -215,6 +215,22 @@ def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
     assert process.wait() == 0 and len(starts(run)) == 1
 
 
+def test_the_run_itself_holds_the_lock(tmp_path):
+    """So that it outlives a comparison that is killed."""
+    run = run_of(tmp_path, steps=2, pause=0.4)
+    seen = []
+
+    class Processes(set):
+        def add(self, process):
+            super().add(process)
+            lock = (run.folder / ".lock").resolve()
+            held = [Path(fd).resolve() for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+            seen.append(lock in held)
+
+    assert compare.run_once(run, {}, Processes()) == "finished"
+    assert seen == [True]
+
+
 def test_side_by_side_each_has_its_own_gpus(tmp_path):
     runs = [run_of(tmp_path, seed=seed, steps=2, pause=0.2) for seed in range(4)]
     matrix = Matrix((ARM,), (0, 1, 2, 3), "grpo", "t", tmp_path / "out")
@@ -225,21 +241,33 @@ def test_side_by_side_each_has_its_own_gpus(tmp_path):
     assert sorted({place for one in used for place in one}) == ["0,1", "2,3"]
 
 
-def test_places_fit_the_gpus(tmp_path, monkeypatch):
+def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     cpu, gpu = run_of(tmp_path), run_of(tmp_path, recorded=record(trainer__device="cuda"))
-    assert compare.slots([cpu], None, None) == [{}]
-    assert compare.slots([cpu], 3, None) == [{}] * 3
     gpu.record["config"]["trainer"]["n_gpus_per_node"] = 2
-    assert compare.slots([gpu], None, "4,5,6,7,9") == [
-        {"CUDA_VISIBLE_DEVICES": "4,5"},
-        {"CUDA_VISIBLE_DEVICES": "6,7"},
-    ]
-    assert len(compare.slots([gpu], 1, "4,5,6,7")) == 1
-    with pytest.raises(ValueError, match="needs 2 GPUs and 1 are here"):
-        compare.slots([gpu], None, "3")
-    with pytest.raises(ValueError, match="--jobs=3 of 2 GPUs"):
-        compare.slots([gpu], 3, "0,1,2,3")
+    assert compare.places_of([cpu], None, None) == [{}]
+    with pytest.raises(ValueError, match="--jobs=2 needs one Ray cluster"):
+        compare.places_of([cpu], 2, None)
+    assert compare.places_of([gpu], 1, "4,5") == [{"CUDA_VISIBLE_DEVICES": "4,5"}]
+    with pytest.raises(ValueError, match="needs 2 GPUs of this machine and 1 may be used"):
+        compare.places_of([gpu], None, "3")
+
+
+@pytest.mark.parametrize(("there", "jobs", "places"), [(8, None, 4), (9, 2, 2), (1, None, 0)])
+def test_in_a_cluster_as_many_as_fit(tmp_path, monkeypatch, there, jobs, places):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    monkeypatch.setattr(ray, "init", lambda address, **_: address == "somewhere:6379" or 1 / 0)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(there)})
+    gpu = run_of(tmp_path, recorded=record(trainer__device="cuda"))
+    gpu.record["config"]["trainer"]["n_gpus_per_node"] = 2
+    if places:
+        assert compare.places_of([gpu], jobs, None) == [{}] * places
+        return
+    with pytest.raises(ValueError, match="RAY_ADDRESS has 1"):
+        compare.places_of([gpu], jobs, None)
 
 
 # ---- the whole, up to the start ------------------------------------------------------------------
