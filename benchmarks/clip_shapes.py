@@ -137,7 +137,12 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(LABELS), choices=LABELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at once; default: %(default)s")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at once; 2 with own Ray instances can wait for each other",
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/clip_shapes"))
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")

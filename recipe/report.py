@@ -267,6 +267,34 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
+def markdown(page: Mapping[str, Any]) -> str:
+    """The final results as a table for a README: of each group avg@n, pass@8 (or its largest k),
+    and the final entropy; with differences to the baseline, in bold where zero is outside."""
+    base = next(arm for arm in page["arms"] if arm.order == 0)
+    shown = [
+        (group, metric)
+        for group, names in page["tables"].items()
+        for metric in names
+        if metric.startswith("avg@")
+        or metric == "final entropy"
+        or metric == ("pass@8" if "pass@8" in names else names[-1])
+    ]
+    of = {(r.arm, r.group, r.metric): r for r in page["results"]}
+    heads = [cell for _, metric in shown for cell in (metric, f"to {base.label}")]
+    lines = [["arm", *heads], ["---"] * (len(heads) + 1)]
+    for arm in sorted(page["arms"], key=lambda arm: arm.order):
+        cells = [arm.label]
+        for group, metric in shown:
+            row = of.get((arm.name, group, metric))
+            cells.append(f"{row.estimate}" if row and row.estimate else "")
+            difference = row.difference if row else None
+            text = f"{difference:+.3f}" if difference else ""
+            cells.append(f"**{text}**" if row and row.apart else text)
+        if any(cells[1:]):
+            lines.append(cells)
+    return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+
+
 def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> None:
     """Every number of the page, unrounded."""
     names = [metric for _, metric, _, _ in page["charted"]]
@@ -301,6 +329,7 @@ def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> 
             for r in page["results"]
         ),
     )
+    (folder / "results.md").write_text(markdown(page))
     write_csv(
         folder / "results_by_run.csv",
         ["arm", "seed", "group", "metric", "problems", "value"],

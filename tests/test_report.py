@@ -349,3 +349,18 @@ def test_a_folder_that_is_no_comparison(tmp_path, text, message):
         (tmp_path / "matrix.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         report.collect(tmp_path)
+
+
+def test_the_table_for_a_readme_says_what_the_csv_says(small):
+    out, _ = small
+    lines = (out / "report/data/results.md").read_text().splitlines()
+    heads, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    csv_rows = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
+    _, arms, _ = runs.read_matrix(out)
+    names = {arm.label: arm.name for arm in arms}
+    assert heads[0] == "arm" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
+    assert len(body) > 1
+    for label, *cells in body:
+        for metric, cell in zip(heads[1::2], cells[::2], strict=True):
+            if cell:
+                assert cell.startswith(f"{float(csv_rows[names[label], metric]['mean']):.3f} [")
