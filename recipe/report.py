@@ -251,8 +251,11 @@ def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -
             axis.plot(point["x"], point["y"], "o", color=colour, markerfacecolor=hollow)
     for axis in axes.flat[len(charts) :]:
         axis.remove()
-    handles = [plt.Line2D([], [], **look) for look in styles]
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(arms)))
+    parts = ("lines", "rows", "points")
+    drawn = {one["arm"] for chart in charts for part in parts for one in chart.get(part, ())}
+    handles = [plt.Line2D([], [], **styles[i]) for i in sorted(drawn)]
+    names = [labels[i] for i in sorted(drawn)]
+    figure.legend(handles, names, loc="outside upper center", ncols=max(1, min(6, len(names))))
     figure.savefig(file, dpi=100, metadata={"Software": None})
     plt.close(figure)
 
