@@ -171,7 +171,7 @@ def test_the_same_input_gives_the_same_files(small, tmp_path):
     out, _ = small
     report.write(out, tmp_path)
     files = [file for file in sorted(tmp_path.rglob("*")) if file.is_file()]
-    assert len(files) == 1 + 8 + 2
+    assert len(files) == 1 + 9 + 2  # the page; CSVs and results.md; pictures
     for file in files:
         assert file.read_bytes() == (out / "report" / file.relative_to(tmp_path)).read_bytes()
 
