@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recipe import masks
 from recipe.clip_entropy.bounds import Bounds
 
 MAX_LOG_RATIO = 20.0  # verl's clamp of log(ratio)
@@ -68,14 +69,14 @@ class _ClippedObjective(torch.autograd.Function):
             banded = torch.maximum(banded, _edge(lower, -1, ratio), out=banded)
         outside = (banded - ratio).abs_().sign_()
         plain, bound = minus_A * ratio, banded.mul_(minus_A)
-        by_bound = bound > plain
+        by_bound = masks.less(plain, bound)
         # Where the two sides of a maximum tie, autograd gives each half the gradient. In the band
         # they are the same function; outside it they tie only by rounding, and half is lost.
         share = (plain - bound).sign_().sub_(outside).mul_(0.5).add_(1)
         loss = torch.maximum(plain, bound, out=plain)
         negative = minus_A.sign().clamp_(min=0)
         dual = minus_A.mul_(clip_ratio_c).add_(negative.sub_(1), alpha=-LARGE)  # for A < 0 only
-        by_dual = loss > dual
+        by_dual = masks.less(dual, loss)
         below = (dual - loss).sign_().add_(1).mul_(0.5)
         loss = torch.minimum(loss, dual, out=loss)
         kept = share.mul_(below).mul_(ratio).mul_(beyond.neg_().add_(1))

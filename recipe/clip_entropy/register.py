@@ -14,7 +14,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 from verl.workers.config import ActorConfig
 
-from recipe import actor_loss
+from recipe import actor_loss, masks
 from recipe.clip_entropy import loss as L
 from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig, preset_value
@@ -66,7 +66,7 @@ def clipped_terms(
         log_ratio_BT = (old_log_prob - log_prob).clamp_(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO)
         sums = {
             "actor/pg_clipfrac": (clipped.by_bound & mask_BT).count_nonzero(),
-            "actor/ppo_kl": log_ratio_BT.mul_(mask_BT.to(log_ratio_BT.dtype)).sum(),
+            "actor/ppo_kl": log_ratio_BT.mul_(masks.number(mask_BT, log_ratio_BT.dtype)).sum(),
             "actor/pg_clipfrac_lower": (clipped.by_dual & mask_BT).count_nonzero(),
         }
         means = torch.stack(list(sums.values())) / (

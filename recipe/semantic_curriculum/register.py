@@ -19,7 +19,7 @@ from verl.trainer.ppo.core_algos import (
 )
 from verl.workers.config import ActorConfig
 
-from recipe import actor_loss
+from recipe import actor_loss, masks
 from recipe.clip_entropy.register import clipped_terms
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, preset_value
@@ -113,11 +113,11 @@ def sent_loss(
         loss_BT, metrics = -advantages * (log_prob - old_log_prob).exp(), {}
     if rule.policy_tokens == "selected":
         selected_BT = (class_BT != token_rule.UNSELECTED) & mask_BT
-        loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)
+        scale = _tokens_per_kept(rule, mask_BT, selected_BT, config)
+        loss_BT = loss_BT * masks.number(selected_BT).mul_(scale)
     if rule.constrains:
         anchor_BT = anchor_log_prob(rule, step, old_log_prob)
-        beta_C = log_prob.new_tensor(rule.coefficients)
-        beta_BT = beta_C.index_select(0, class_BT.flatten().int()).view_as(log_prob)
+        beta_BT = token_rule.by_class(class_BT, rule.coefficients)
         held_BT, measured["kl"] = token_rule.anchored_kl(
             log_prob, anchor_BT, beta_BT, rule.estimator
         )
@@ -127,8 +127,8 @@ def sent_loss(
         sums = token_rule.class_sums(class_BT, mask_BT, measured, rule.classes)
         step.sums |= {f"{PREFIX}{name}": value for name, value in sums.items()}
     if not metrics:
-        moved = ((log_prob - old_log_prob).detach().abs() * mask_BT).sum() / mask_BT.sum()
-        metrics = {"actor/ppo_kl": moved}
+        moved_BT = (log_prob.detach() - old_log_prob).abs_().mul_(masks.number(mask_BT))
+        metrics = {"actor/ppo_kl": moved_BT.sum() / mask_BT.count_nonzero()}
     return loss, actor_loss.as_numbers(metrics)
 
 

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipe import masks
+
 CLASSES = ("unselected", "rest", "high_cov", "low_cov")
 UNSELECTED, REST, HIGH_COV, LOW_COV = range(4)
 LARGE = 3e38
@@ -35,72 +37,66 @@ def part_of(count: Tensor, fraction: float) -> Tensor:
 
 def smallest(values_N: Tensor, member_N: Tensor, k: Tensor) -> Tensor:
     """(N,) bool: the `k` members (a 0-dim whole number, at most their count) of smallest value."""
-    # all others beyond any value; by arithmetic, since a CPU guesses wrong at every second branch
-    # of torch.where or masked_fill, which makes them ten times as slow as this
-    values_N = torch.add(values_N.float(), member_N.float().sub_(1), alpha=-LARGE)
-    threshold = _kth_smallest(values_N, k.clamp(min=1))
-    below_N = values_N < threshold
-    tied_N = (values_N == threshold) & member_N
-    if values_N.device.type == "cpu" and int(tied_N.count_nonzero()) == 1:
-        return below_N | tied_N  # nothing to choose
+    values_N = _beyond_unless(member_N, values_N)
+    if values_N.device.type == "cpu":
+        return torch.from_numpy(_smallest_on_cpu(values_N.numpy(), int(k)))
+    threshold = values_N.sort().values.gather(0, (k - 1).clamp(min=0).view(1))
+    below_N, tied_N = values_N < threshold, (values_N == threshold) & member_N
     room = k - below_N.count_nonzero()
     return below_N | (tied_N & (tied_N.cumsum(0) <= room))
 
 
-def _kth_smallest(values_N: Tensor, k: Tensor) -> Tensor:
-    if values_N.device.type != "cpu":
-        return values_N.sort().values.gather(0, (k - 1).view(1)).squeeze(0)
+def _smallest_on_cpu(values_N: np.ndarray, k: int) -> np.ndarray:
+    if k == 0:
+        return np.zeros(len(values_N), bool)
     # numpy selects in vectors, twenty times as fast as torch.kthvalue
-    where = int(k) - 1
-    return torch.as_tensor(np.partition(values_N.numpy(), where)[where])
+    threshold = np.partition(values_N, k - 1)[k - 1]
+    chosen_N = values_N <= threshold
+    if excess := np.count_nonzero(chosen_N) - k:
+        chosen_N[np.flatnonzero(values_N == threshold)[-excess:]] = False
+    return chosen_N
 
 
-def lowest_in_rows(
-    values_N: Tensor, member_N: Tensor, row_N: Tensor, rows: int, fraction: float
-) -> Tensor:
-    """(N,) bool: of each row's members the `fraction` of smallest value. The tokens of row r are
-    those with row_N = r, for r in 0 .. rows - 1, one row after another; a row may have none."""
+def lowest_in_rows(values_N: Tensor, member_N: Tensor, length_R: Tensor, fraction: float) -> Tensor:
+    """(N,) bool: of each row's members the `fraction` of smallest value. The tokens are those of R
+    rows of `length_R` (which may be 0), one row after another. On a CPU, where a whole batch is."""
+    length_R = length_R.numpy()
     if not len(values_N):
         return member_N
-    # one sort of whole numbers for all rows: the row above, the value's bits in its order below
-    bits_N = (values_N.float() + 0.0).view(torch.int32)  # -0 is 0
-    bits_N = bits_N ^ ((bits_N >> 31) & 0x7FFFFFFF)
-    bits_N = torch.where(member_N, bits_N, 0x7FFFFFFF)  # beyond any value
-    key_N = row_N * 2**32 + bits_N
+    end_R = length_R.cumsum()
 
-    def per_row(flag_N: Tensor) -> Tensor:
-        total_N = torch.nn.functional.pad(flag_N.cumsum(0), (1, 0))
-        return total_N.index_select(0, end_R) - total_N.index_select(0, first_R)
+    def per_row(flag_N: np.ndarray) -> np.ndarray:
+        return np.diff(np.append(0, flag_N.cumsum(dtype=np.int32))[end_R], prepend=0)
 
-    end_R = torch.searchsorted(row_N, torch.arange(rows, device=row_N.device), right=True)
-    first_R = torch.nn.functional.pad(end_R, (1, 0))[:-1]
-    k_R = part_of(per_row(member_N), fraction)
-    last_R = (first_R + k_R - 1).clamp(min=0)
-    threshold_R = _sorted(key_N).index_select(0, last_R)
-    threshold_N = threshold_R.index_select(0, row_N)
-    below_N, tied_N = key_N < threshold_N, (key_N == threshold_N).logical_and_(member_N)
-    room_R = k_R - per_row(below_N)
-    if key_N.device.type == "cpu" and bool((per_row(tied_N) == room_R).all()):
-        return below_N | tied_N  # nothing to choose
-    seen_N = tied_N.cumsum(0)  # ties go to the earlier token
-    before_R = torch.nn.functional.pad(seen_N, (1, 0)).index_select(0, first_R)
-    return below_N | (tied_N & (seen_N <= (before_R + room_R).index_select(0, row_N)))
+    values_N, is_member_N = _beyond_unless(member_N, values_N).numpy(), member_N.numpy()
+    sorted_RT = np.full((len(length_R), length_R.max()), np.inf, values_N.dtype)
+    sorted_RT[np.arange(sorted_RT.shape[1]) < length_R[:, None]] = values_N
+    sorted_RT.sort(axis=1)
+    k_R = part_of(torch.from_numpy(per_row(is_member_N)), fraction).numpy()
+    threshold_R = sorted_RT[np.arange(len(length_R)), np.maximum(k_R, 1) - 1]
+    threshold_N = np.repeat(threshold_R, length_R)
+    chosen_N = (values_N <= threshold_N) & is_member_N
+    excess_R = per_row(chosen_N) - k_R
+    if excess_R.any():  # ties go to the earlier token
+        tied = np.flatnonzero((values_N == threshold_N) & is_member_N)
+        row = np.searchsorted(end_R, tied, side="right")
+        later = np.bincount(row, minlength=len(length_R)).cumsum()[row] - 1 - np.arange(len(tied))
+        chosen_N[tied[later < excess_R[row]]] = False
+    return torch.from_numpy(chosen_N)
 
 
-def _sorted(key_N: Tensor) -> Tensor:
-    if key_N.device.type != "cpu":
-        return key_N.sort().values
-    return torch.from_numpy(np.sort(key_N.numpy()))
+def _beyond_unless(member_N: Tensor, values_N: Tensor) -> Tensor:
+    """The members' values, all others beyond any of them."""
+    return torch.add(values_N.float(), masks.number(member_N).sub_(1), alpha=-LARGE)
 
 
 def covariance(log_prob_N: Tensor, advantages_N: Tensor, member_N: Tensor) -> Tensor:
     """(N,): (log p - its mean) (A - its mean), means over the members; 0 elsewhere."""
-    weight_N = member_N.to(log_prob_N.dtype)
+    weight_N = masks.number(member_N, log_prob_N.dtype)
     count = member_N.count_nonzero().clamp(min=1)
 
     def centred(x_N: Tensor) -> Tensor:
-        mean = (x_N * weight_N).sum(dtype=torch.float64) / count
-        return x_N - mean.to(x_N.dtype)
+        return x_N - (x_N * weight_N).sum() / count
 
     return centred(log_prob_N).mul_(centred(advantages_N)).mul_(weight_N)
 
@@ -115,8 +111,7 @@ def classify(
     side: str = "low",
     high_cov_fraction: float,
     low_cov_fraction: float,
-    row_N: Tensor | None = None,
-    rows: int = 0,
+    length_R: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The class of each token (int8, an index of CLASSES), and its covariance.
 
@@ -127,23 +122,23 @@ def classify(
             of L in its place.
         high_cov_fraction, low_cov_fraction: of L; 0 for none. Where they overlap, low_cov wins, as
             in the released code.
-        row_N: the response of each token, 0 .. rows - 1, to choose L in each response by itself;
-            None: among all. Covariances are always taken over the whole of L, since within one
-            response A is constant.
+        length_R: of the responses that the tokens are, one after another, to choose L in each by
+            itself (CPU only); None: among all. Covariances are always taken over the whole of L,
+            since within one response A is constant.
     """
     with torch.no_grad():
         selected_N = mask_N
         if low_fraction < 1:
             entropy_N = entropy_N.float()
-            if row_N is None:
+            if length_R is None:
                 low_N = smallest(entropy_N, mask_N, part_of(mask_N.count_nonzero(), low_fraction))
             else:
-                low_N = lowest_in_rows(entropy_N, mask_N, row_N, rows, low_fraction)
+                low_N = lowest_in_rows(entropy_N, mask_N, length_R, low_fraction)
             selected_N = low_N if side == "low" else mask_N & ~low_N
         elif side == "high":
             selected_N = torch.zeros_like(mask_N)
         cov_N = covariance(log_prob_N, advantages_N, selected_N)
-        class_N = selected_N.to(torch.int8)  # REST or UNSELECTED
+        class_N = selected_N.view(torch.int8).clone()  # REST or UNSELECTED
         count = selected_N.count_nonzero()
         for fraction, sign, code in (
             (high_cov_fraction, -1, HIGH_COV),
@@ -151,8 +146,17 @@ def classify(
         ):
             if fraction > 0:
                 chosen_N = smallest(sign * cov_N, selected_N, part_of(count, fraction))
-                class_N.masked_fill_(chosen_N, code)
+                class_N = torch.maximum(class_N, chosen_N.view(torch.int8) * code)
     return class_N, cov_N
+
+
+def by_class(class_N: Tensor, value_C: Sequence[float]) -> Tensor:
+    """(N,) float32: of each token its class's value, in the order of CLASSES."""
+    values_N = torch.zeros(class_N.shape, device=class_N.device)
+    for code, value in enumerate(value_C):
+        if value:
+            values_N.add_(masks.number(masks.equal(class_N, code)), alpha=value)
+    return values_N
 
 
 def anchored_kl(
@@ -178,7 +182,8 @@ class _AnchoredKL(torch.autograd.Function):
             ratio = d.exp()
             kl = (ratio - d).sub_(1)
             # where the estimate is clamped it has no gradient; so it has where d was
-            slope = torch.where(kl <= MAX_K3, ratio.neg_().add_(1), 0)
+            inside = masks.number(masks.at_most(kl, MAX_K3), kl.dtype)
+            slope = ratio.neg_().add_(1).mul_(inside)
             kl = kl.clamp_(-MAX_K3, MAX_K3)
         elif estimator == "abs":
             kl, slope = d.abs(), -d.sign()
@@ -206,9 +211,9 @@ def class_sums(
     values = {key: value_N.detach().flatten().float() for key, value_N in values.items()}
     sums = {}
     for name in classes:
-        member_N = (class_N == CLASSES.index(name)).logical_and_(mask_N)
+        member_N = masks.equal(class_N, CLASSES.index(name)).logical_and_(mask_N)
         sums[f"{name}/tokens"] = member_N.count_nonzero()
-        weight_N = member_N.float() if values else None
+        weight_N = masks.number(member_N) if values else None
         for key, value_N in values.items():
             sums[f"{name}/{key}"] = value_N.dot(weight_N)
     return sums

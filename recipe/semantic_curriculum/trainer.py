@@ -69,9 +69,9 @@ def classify_batch(
         row_R = order_B[mini_batch_B[order_B] == number]
         length_R = length_B[row_R]
         first_R = length_R.cumsum(0) - length_R
-        token = torch.arange(int(length_R.sum()))
-        token += (start_B[row_R] - first_R).repeat_interleave(length_R)
-        by_row = rule.scope == "response"
+        # numpy repeats several times as fast as torch
+        shift = np.repeat((start_B[row_R] - first_R).numpy(), length_R.numpy())
+        token = torch.from_numpy(np.arange(len(shift)) + shift)
         class_M, cov_M = token_rule.classify(
             entropy_N=entropy_N.index_select(0, token),  # several times as fast as entropy_N[token]
             log_prob_N=log_prob_N.index_select(0, token),
@@ -81,8 +81,7 @@ def classify_batch(
             side=rule.side,
             high_cov_fraction=rule.high_cov_fraction,
             low_cov_fraction=rule.low_cov_fraction,
-            row_N=torch.arange(len(row_R)).repeat_interleave(length_R) if by_row else None,
-            rows=len(row_R),
+            length_R=length_R if rule.scope == "response" else None,
         )
         class_N.scatter_(0, token, class_M)
         cov_N.scatter_(0, token, cov_M)

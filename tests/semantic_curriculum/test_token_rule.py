@@ -178,9 +178,10 @@ def test_by_response_each_row_has_its_own_share(lengths, fraction, data):
     few = st.sampled_from([-1.5, -0.0, 0.0, 1e-30, 0.25, 3.0])  # many are equal
     x = data.draw(st.lists(few, min_size=n, max_size=n))
     member = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
-    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    length = torch.tensor(lengths)
+    row = torch.arange(len(lengths)).repeat_interleave(length)
     chosen = token_rule.lowest_in_rows(
-        torch.tensor(x), torch.tensor(member, dtype=torch.bool), row, len(lengths), fraction
+        torch.tensor(x), torch.tensor(member, dtype=torch.bool), length, fraction
     )
     expected = []
     for r in range(len(lengths)):
