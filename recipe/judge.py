@@ -12,7 +12,9 @@ With `boxed_only` only 1 counts. Of several answers the last one alone is judged
 **Right** means equal to the ground truth after `normalise`, or equal by math-verify. So 1,234 is
 1234, never a pair; $5.00 is 5; 0.5 is 1/2; `x = 5` is 5; 18 \\text{ dollars} is 18. By
 math-verify's rules 50% is 50, 0.5 and 1/2 alike, and a decimal is compared to six places, though
-not with an integer. An answer that cannot be parsed or is longer than MAX_ANSWER is wrong.
+not with an integer. What math-verify reads over makes an answer wrong unless the truth says it:
+\\neq 5, 5 \\bmod 3, 5_8 (but 5_{10} is 5), 4 = 5. An answer that cannot be parsed or is longer
+than MAX_ANSWER is wrong.
 A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
 
 **It cannot hang.** Plain numbers are compared at once. All else goes to a child process with
@@ -54,6 +56,11 @@ SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
 PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
+# what math-verify reads over, though it changes what is said: not 5, 5 mod 3, 5 to base 8
+READ_OVER = re.compile(
+    r"\\(?:neq?|not)(?![A-Za-z])|≠|\\[bp]?mod(?![A-Za-z])|\d\s*_\s*\{?\s*(?!10\b)(\w+)"
+)
+
 logger = logging.getLogger(__name__)
 if importlib.util.find_spec("math_verify") is None:
     raise ImportError("recipe.judge needs math-verify: run `pip install math-verify`.")
@@ -93,6 +100,7 @@ def normalise(answer: str) -> str:
     decimals, and around it currency signs, `$` of LaTeX, emphasis (`**18**`), one full stop.
     """
     text = answer.strip().strip("*").strip().replace("−", "-")
+    text = re.sub(r"^(\$+)([^$]*)\1$", r"\2", text).strip()
     text = re.sub(r"(?<![.\\])\.$", "", text)
     number = PLAIN.fullmatch(CURRENCY.sub("", text).strip())
     if not number or not (number[2] or number[3]):
@@ -113,6 +121,14 @@ def quick_verdict(gold: str, answer: str) -> bool | None:
             return None
     whole = "." not in gold + answer
     return False if whole or abs(Decimal(gold) - Decimal(answer)) > MARGIN else None
+
+
+def says_otherwise(gold: str, answer: str) -> bool:
+    """Does the answer say something that math-verify reads over and the truth does not say: a
+    negation, a modulus, a base other than ten, two numbers that are not equal as equal?"""
+    said, meant = ({m[1] or m[0] for m in READ_OVER.finditer(t)} for t in (answer, gold))
+    sides = {normalise(side) for side in answer.split("=")} if "=" in answer else ()
+    return not said <= meant or sum(bool(CANONICAL.fullmatch(side)) for side in sides) > 1
 
 
 def accepted_answers(ground_truth: str) -> list[str]:
@@ -170,7 +186,9 @@ def compute_score(
     if not answer or len(answer) > MAX_ANSWER:
         parsed = False
     else:
-        verdicts = [quick_verdict(gold, answer) for gold in golds]
+        verdicts = [
+            False if says_otherwise(gold, answer) else quick_verdict(gold, answer) for gold in golds
+        ]
         equal = True in verdicts
         replies = []
         for gold, verdict in zip(golds, verdicts, strict=True):

@@ -1,6 +1,7 @@
 """The judge: what it calls right, that it cannot hang, and that it leaves no process behind."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from recipe.judge import compute_score, extract_answer, normalise, quick_verdict
 HANGS = r"\boxed{9^{9^{9^{9}}}}"  # one big-integer power in C: no Python signal handler ever runs
 GROWS = r"\left(1+\sqrt{2}\right)^{1000000}"  # about 400 MB of address space a second
 FILE = Path(judge.__file__)
+ROOT = FILE.parents[1]
 
 
 def right(response, gold, **kwargs):
@@ -188,6 +190,23 @@ def test_normalise(answer, plain):
         (r"\text{Monday}", r"\boxed{Monday}", True),
         (r"\text{Monday}", r"\boxed{\text{Tuesday}}", False),
         ("5", r"\boxed{2\sqrt{}", False),
+        # what math-verify reads over
+        ("5", r"\boxed{\neq 5}", False),
+        ("5", r"\boxed{\text{≠} 5}", False),
+        (r"\neq 5", r"\boxed{\ne 5}", False),
+        (r"\neq 5", r"\boxed{\neq 5}", True),
+        ("5", r"\boxed{5 \bmod 5}", False),
+        ("5", r"\boxed{5_{8}}", False),
+        ("25_8", r"\boxed{25_7}", False),
+        ("25_8", r"\boxed{25_{8}}", True),
+        ("25_8", r"\boxed{25}", True),
+        ("5", r"\boxed{5_{10}}", True),
+        ("5", r"\boxed{4 = 5}", False),
+        ("5", r"\boxed{5 = 5.0}", True),
+        ("0.5", r"\boxed{1/2 = 0.5}", True),
+        ("x_1+5", r"\boxed{5+x_1}", True),
+        ("62.5%", r"\boxed{$62.5%$}", True),
+        ("62.5%", r"\boxed{$$62.5\%$$}", True),
         (5, r"\boxed{5}", True),
         ("5", "", False),
     ],
@@ -340,6 +359,14 @@ def test_no_text_raises(response, gold):
         "judge_gave_up": bool,
     }
     json.dumps(result, ensure_ascii=False).encode()  # as verl writes it
+
+
+def test_hostile_text_is_never_right(tmp_path, capsys):
+    """A hundred and fifty of the ten thousand of `benchmarks/judge.py`."""
+    spec = importlib.util.spec_from_file_location("hostile", ROOT / "benchmarks/judge.py")
+    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    golds = ["18", r"\frac{14}{3}", r"(1,8,19), (2,7,13)", r"2^{1009}", r"\text{Evelyn}"]
+    assert benchmark.on_hostile_text(150, golds, tmp_path / "executed"), capsys.readouterr().out
 
 
 def test_half_a_character_does_not_reach_a_file():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recipe.judge import MAX_ANSWER, normalise, quick_verdict
+from recipe.judge import MAX_ANSWER, normalise, quick_verdict, says_otherwise
 from recipe.judge_pool import pool_of, reply_of
 from recipe.semantic_curriculum.value import same_value, value_of
 
@@ -157,6 +157,8 @@ class Equivalence:
         if verdict is not None:
             return verdict
         if not self.hopeless.isdisjoint((one.text, other.text)):
+            return False
+        if says_otherwise(one.text, other.text) or says_otherwise(other.text, one.text):
             return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
         for pair in (one.text, other.text), (other.text, one.text):  # it takes one for the truth
