@@ -21,7 +21,6 @@ np.arcsin), or several answers are accepted, it is a JSON list of texts of which
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -419,27 +418,17 @@ def sources(source: str, sets: list[str] | None) -> dict[str, list[Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.parser_of(
+        __doc__,
+        source="folder with the sets' files, or one file; without it the Hugging Face hub",
+        folder="~/data/benchmarks",
+        samples="the first N problems of each set",
+        instruction=INSTRUCTION,
+    )
     parser.add_argument(
         "--sets", nargs="+", choices=list(BENCHMARKS), help="default: all, or those in --source"
     )
-    parser.add_argument(
-        "--source",
-        "--local_dataset_path",
-        help="folder with the sets' files, or one file; without it the Hugging Face hub",
-    )
-    parser.add_argument(
-        "--local_save_dir", default="~/data/benchmarks", help="default: %(default)s"
-    )
-    parser.add_argument("--max_samples", type=int, help="the first N problems of each set")
-    parser.add_argument(
-        "--instruction",
-        default=INSTRUCTION,
-        help='after the problem, on a line of its own; "" for none; default (ours): %(default)s',
-    )
-    args = parser.parse_args()
-    if args.max_samples is not None and args.max_samples < 1:
-        raise ValueError(f"--max_samples {args.max_samples} is not allowed: use 1 or more.")
+    args = common.parse(parser)
     folder = Path(args.local_save_dir).expanduser()
 
     sets = list(dict.fromkeys(args.sets)) if args.sets else None

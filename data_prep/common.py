@@ -213,25 +213,41 @@ class Dataset(NamedTuple):
         return Split(rows, read, dropped)
 
 
-def prepare(dataset: Dataset, description: str) -> None:
-    """The command line of a `Dataset`: reads it, checks every row, writes both splits."""
+def parser_of(
+    description: str, *, source: str, folder: str, samples: str, instruction: str
+) -> argparse.ArgumentParser:
+    """The options that every script has; `source` and `samples` are the help of theirs."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument(
-        "--source",
-        "--local_dataset_path",
-        help="folder with train and test as .jsonl or .parquet, or one such file (only its split "
-        f"is written); without it {dataset.hub} is loaded from the Hugging Face hub",
-    )
-    parser.add_argument("--local_save_dir", default=dataset.folder, help="default: %(default)s")
-    parser.add_argument("--max_samples", type=int, help="the first N rows of each split")
+    parser.add_argument("--source", "--local_dataset_path", help=source)
+    parser.add_argument("--local_save_dir", default=folder, help="default: %(default)s")
+    parser.add_argument("--max_samples", type=int, help=samples)
     parser.add_argument(
         "--instruction",
-        default=dataset.instruction,
+        default=instruction,
         help='after the question, on a line of its own; "" for none; default (ours): %(default)s',
     )
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
-    if args.max_samples is not None and args.max_samples < 1:
-        raise ValueError(f"--max_samples {args.max_samples} is not allowed: use 1 or more.")
+    for name in ("max_samples", "test_size"):
+        if (number := getattr(args, name, None)) is not None and number < 1:
+            raise ValueError(f"--{name} {number} is not allowed: use 1 or more.")
+    return args
+
+
+def prepare(dataset: Dataset, description: str) -> None:
+    """The command line of a `Dataset`: reads it, checks every row, writes both splits."""
+    parser = parser_of(
+        description,
+        source="folder with train and test as .jsonl or .parquet, or one such file (only its split "
+        f"is written); without it {dataset.hub} is loaded from the Hugging Face hub",
+        folder=dataset.folder,
+        samples="the first N rows of each split",
+        instruction=dataset.instruction,
+    )
+    args = parse(parser)
     folder = Path(args.local_save_dir).expanduser()
 
     names = ["test", "train"]

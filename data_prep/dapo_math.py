@@ -12,7 +12,6 @@ The wrapper around each problem ("Solve the following … Answer: $Answer …") 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -118,25 +117,15 @@ def find_file(source: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--source",
-        "--local_dataset_path",
-        help=f"{FILE} or its folder; without it {HUB} is loaded from the Hugging Face hub",
+    parser = common.parser_of(
+        __doc__,
+        source=f"{FILE} or its folder; without it {HUB} is loaded from the Hugging Face hub",
+        folder="~/data/dapo_math",
+        samples="the first N training problems",
+        instruction=INSTRUCTION,
     )
-    parser.add_argument("--local_save_dir", default="~/data/dapo_math", help="default: %(default)s")
     parser.add_argument("--test_size", type=int, default=500, help="default (ours): %(default)s")
-    parser.add_argument("--max_samples", type=int, help="the first N training problems")
-    parser.add_argument(
-        "--instruction",
-        default=INSTRUCTION,
-        help='after the problem, on a line of its own; "" for none; default (ours): %(default)s',
-    )
-    args = parser.parse_args()
-    if args.max_samples is not None and args.max_samples < 1:
-        raise ValueError(f"--max_samples {args.max_samples} is not allowed: use 1 or more.")
-    if args.test_size < 1:
-        raise ValueError(f"--test_size {args.test_size} is not allowed: use 1 or more.")
+    args = common.parse(parser)
     folder = Path(args.local_save_dir).expanduser()
     if args.source is None:
         where, table = HUB, common.hub_split(HUB, None, "train").with_format("arrow")[:]

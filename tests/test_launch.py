@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -358,27 +359,41 @@ def test_each_start_of_a_run_gets_a_metrics_file_of_its_own(tmp_path):
     assert launch.next_metrics_file(tmp_path).name == "001.jsonl"
 
 
+@pytest.fixture(scope="module")
+def dry_runs(tmp_path_factory):
+    """A future of each run script's dry run; two at a time, since most of one is imports."""
+
+    def dry_run(script: Path) -> tuple[subprocess.CompletedProcess, Path]:
+        folder = tmp_path_factory.mktemp(script.stem)
+        write_data(folder, rows=700)
+        write_model(folder / "model")
+        write_scores(folder)
+        done = subprocess.run(
+            ["bash", str(script), "--dry-run"],
+            env={
+                **os.environ,
+                "PYTHON": sys.executable,
+                "MODEL_PATH": f"{folder}/model",
+                "TRAIN_FILE": f"{folder}/train.parquet",
+                "TEST_FILE": f"{folder}/test.parquet",
+                "SCORES": f"{folder}/scores.parquet",
+                "CKPTS_DIR": f"{folder}/run",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done, folder
+
+    with ThreadPoolExecutor(2) as threads:
+        yield {script: threads.submit(dry_run, script) for script in SCRIPTS}
+        threads.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, tmp_path):
+def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, dry_runs):
     """The whole way: environment variables, bash, Hydra, verl's own checks."""
-    write_data(tmp_path, rows=700)
-    write_model(tmp_path / "model")
-    write_scores(tmp_path)
-    process = subprocess.run(
-        ["bash", str(script), "--dry-run"],
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "MODEL_PATH": f"{tmp_path}/model",
-            "TRAIN_FILE": f"{tmp_path}/train.parquet",
-            "TEST_FILE": f"{tmp_path}/test.parquet",
-            "SCORES": f"{tmp_path}/scores.parquet",
-            "CKPTS_DIR": f"{tmp_path}/run",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    process, folder = dry_runs[script].result()
     assert process.returncode == 0, process.stderr[-2000:]
     assert "dry run: the config is valid" in process.stdout
-    assert not (tmp_path / "run").exists()
+    assert not (folder / "run").exists()

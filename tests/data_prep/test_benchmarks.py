@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import benchmarks, common
+from data_prep import benchmarks
 from data_prep.benchmarks import BENCHMARKS, build, ground_truth, spellings
 from recipe.judge import accepted_answers, compute_score
 
@@ -224,25 +223,11 @@ def aime(count: int, **fields) -> list[dict]:
     ]
 
 
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """The script's main in this process; a test of its own starts it as a user does."""
-
+def run(run_main, tmp_path):
     def run(*args):
         out = [] if "--local_save_dir" in args else ["--local_save_dir", tmp_path / "out"]
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, [*args, *out])])
-        try:
-            common.run(benchmarks.main)
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return Done(code, *capsys.readouterr())
+        return run_main(SCRIPT, benchmarks.main, *args, *out)
 
     return run
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import common, contamination
+from data_prep import contamination
 from data_prep.contamination import Problems, pairs_of, runs_of, without_instruction, words_of
 
 SCRIPT = Path(contamination.__file__)
@@ -41,26 +40,9 @@ def write(path: Path, questions: list[str], kind: str = "question") -> Path:
     return path
 
 
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The script's main in this process; a test of its own starts it as a user does."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
-        try:
-            common.run(contamination.main)
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return Done(code, *capsys.readouterr())
-
-    return run
+def run(run_main):
+    return lambda *args: run_main(SCRIPT, contamination.main, *args)
 
 
 def problems(name: str, texts: list[str]) -> Problems:

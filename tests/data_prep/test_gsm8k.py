@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,26 +37,10 @@ def folder(path, train=TRAIN, test=TEST):
     return path
 
 
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """The script's main in this process; a test of its own starts it as a user does."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
-        try:
-            common.run(lambda: common.prepare(gsm8k.GSM8K, gsm8k.__doc__))
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return Done(code, *capsys.readouterr())
-
-    return run
+def run(run_main):
+    main = lambda: common.prepare(gsm8k.GSM8K, gsm8k.__doc__)  # noqa: E731
+    return lambda *args: run_main(SCRIPT, main, *args)
 
 
 def refused(done, *words):

@@ -1,0 +1,28 @@
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from data_prep import common
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Calls a script's main in this process; each has a test that starts it as a user does."""
+
+    def run_main(script, main, *args):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, args)])
+        try:
+            common.run(main)
+            code = 0
+        except SystemExit as exit:
+            code = exit.code
+        return Done(code, *capsys.readouterr())
+
+    return run_main
