@@ -19,8 +19,6 @@ any pair. Rows are counted from 0.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import re
 import sys
 import unicodedata
@@ -37,6 +35,7 @@ if not __package__:  # run as a script: find the project, not this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep import common
+from recipe.files import whole
 
 EXAMPLES, WIDTH = 3, 100  # printed a file; characters of each
 AFFIX = 4  # words: a shorter beginning or end that all rows share is no instruction
@@ -189,20 +188,14 @@ def pairs_of(train: Problems, evals: Problems, ngram: int, threshold: float) -> 
 
 
 def write(path: Path, writer: Callable[[Path], None], option: str) -> None:
-    """Writes under a temporary name in the same folder, then renames."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            writer(temporary)
     except OSError as error:
         raise ValueError(
             f"{option} {path} cannot be written ({error.strerror or error}): choose another file, "
             "or make room."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def short(text: str) -> str:

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from recipe import provenance
 from recipe.engine import ENGINES, Hardware, Sampling, default_replicas
+from recipe.files import whole
 from recipe.responses import Kept, Wanted, read_prompts, sampled, settings_of, write
 from recipe.semantic_curriculum.meaning import Equivalence
 from recipe.semantic_curriculum.measure import judge_prompt
@@ -306,9 +307,8 @@ def evaluate(known: argparse.Namespace) -> dict[str, dict[str, Estimate]]:
             "commit": provenance.commit(),
             "figures": {name: estimate._asdict() for name, estimate in found[file.stem].items()},
         }
-        temporary = out / f".{file.stem}.json"
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(out / f"{file.stem}.json")
+        with whole(out / f"{file.stem}.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=1))
     print(summary(found))
     print(f"[mean and 95 % interval over problems] -> {out}")
     return found

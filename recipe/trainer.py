@@ -33,6 +33,7 @@ from recipe.clip_entropy.register import (
     pack,
     region_metrics,
 )
+from recipe.files import whole
 from recipe.semantic_curriculum.trainer import CurriculumMixin, TokenRuleMixin
 
 
@@ -155,11 +156,9 @@ class CheckpointMixin:
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        folder.mkdir(parents=True, exist_ok=True)
         states = {name: thing.state_dict() for name, thing in self.stateful.items()}
-        temporary = folder / f".{self.STATE_FILE}.tmp"
-        temporary.write_text(json.dumps(states, indent=1))
-        temporary.replace(folder / self.STATE_FILE)
+        with whole(folder / self.STATE_FILE) as file:
+            file.write_text(json.dumps(states, indent=1))
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
