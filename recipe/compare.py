@@ -442,7 +442,13 @@ def places_of(runs: list[Run], jobs: int | None, gpus: str | None) -> list[dict[
     if os.environ.get("RAY_ADDRESS"):
         import ray
 
-        ray.init(address=os.environ["RAY_ADDRESS"], logging_level="ERROR")
+        try:
+            ray.init(address=os.environ["RAY_ADDRESS"], logging_level="ERROR")
+        except ConnectionError as error:
+            raise ValueError(
+                f"RAY_ADDRESS={os.environ['RAY_ADDRESS']} cannot be joined ({error}): start the "
+                "cluster, and set RAY_AUTH_MODE=token if its `ray start` switched that on."
+            ) from error
         there = int(ray.cluster_resources().get("GPU", 0))
         ray.shutdown()
         fit = there // need
@@ -616,10 +622,8 @@ def main(arguments: list[str] | None = None) -> int:
         if matrix.evaluate:
             from recipe import evaluate, responses
 
-            known_flags = evaluate.parse(
-                evaluation(runs[0], matrix.evaluate)
-            )  # ends on a wrong one
-            for file in known_flags.benchmarks:
+            # ends on a wrong flag
+            for file in evaluate.parse(evaluation(runs[0], matrix.evaluate)).benchmarks:
                 responses.read_prompts([file], 0, "evaluate: ")
         places = places_of(runs, known.jobs, known.gpus)
     except (

@@ -12,6 +12,7 @@ import importlib
 
 import wrapt
 
+from recipe import own_queue
 from recipe.cpu import platform
 
 # verl module that is extended -> our module that extends it when imported
@@ -34,5 +35,6 @@ def _load(modules: list[str]):
 
 
 platform.install()
+wrapt.register_post_import_hook(own_queue.install, "transfer_queue.interface")
 for host, modules in EXTENSIONS.items():
     wrapt.register_post_import_hook(_load(modules), host)

@@ -270,6 +270,18 @@ def test_in_a_cluster_as_many_as_fit(tmp_path, monkeypatch, there, jobs, places)
         compare.places_of([gpu], jobs, None)
 
 
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def init(**_):
+        raise ConnectionError("Failed to connect")  # after two minutes of trying
+
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match="RAY_ADDRESS=somewhere:6379 cannot be joined"):
+        compare.places_of([run_of(tmp_path)], None, None)
+
+
 # ---- the whole, up to the start ------------------------------------------------------------------
 
 
