@@ -13,7 +13,7 @@ from torch import Tensor
 
 def number(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """A new tensor of 0 and 1."""
-    return mask.view(torch.int8).to(dtype)
+    return mask.view(torch.int8).to(dtype, copy=True)
 
 
 def equal(x: Tensor, y: Tensor | float) -> Tensor:

@@ -221,6 +221,10 @@ def test_selection_does_not_depend_on_the_ranks(scope, seed):
     one = mini_batch_of_rows(rows, 1, 12, False, 0)
     expected, _ = classify_batch(rule, **data, mini_batch_B=one, order_B=name_B.argsort())
     of_row = expected.split(data["length_B"].tolist())
+    selected_B = torch.stack([(part != token_rule.UNSELECTED).sum() for part in of_row])
+    tokens_B = torch.stack([part.sum() for part in data["mask_N"].split(data["length_B"].tolist())])
+    by_row = torch.equal(selected_B, token_rule.part_of(tokens_B, 0.8))
+    assert by_row == (scope == "response")
     for ranks in (2, 3):
         where = mini_batch_of_rows(rows, ranks, 12, False, 0)
         # rows moved so that each mini-batch has the rows that it had on one rank
