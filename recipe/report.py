@@ -27,6 +27,7 @@ from recipe.runs import (
     Result,
     Run,
     band,
+    begun,
     binned,
     checks,
     costs,
@@ -357,6 +358,7 @@ def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[
     """Everything that the page says, and the runs."""
     title, arms, seeds = read_matrix(out)
     runs = [read_run(out, arm.name, seed) for arm in arms for seed in seeds]
+    arms, seeds, runs, later = begun(arms, seeds, runs)
     status = statuses(runs)
     finished = [run for run in runs if status[run.name] == "finished"]
     evaluations, left_out = read_evaluations(out, finished)
@@ -383,7 +385,7 @@ def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[
         "label": {arm.name: arm.label for arm in arms},
         "seeds": seeds,
         "status": status,
-        "checks": checks(runs, status, [metric for _, metric, _, _ in charted]) + left_out,
+        "checks": later + checks(runs, status, [metric for _, metric, _, _ in charted]) + left_out,
         "charted": charted,
         "charts": [chart_data(arms, runs, chart) for chart in charted],
         "final_charts": final_charts(arms, metrics, found),

@@ -132,6 +132,26 @@ def read_run(out: Path, arm: str, seed: int) -> Run:
     return Run(arm, seed, steps, records, end[-300:])
 
 
+def begun(
+    arms: list[Arm], seeds: list[int], runs: list[Run]
+) -> tuple[list[Arm], list[int], list[Run], list[str]]:
+    """Without the arms (but the baseline) and seeds of which no run has begun, and a sentence on
+    each kind: a comparison of some arms of a large matrix is a page about those."""
+    there = [run for run in runs if run.steps or run.records]
+    if not there:
+        return arms, seeds, runs, []
+    named, numbered = {run.arm for run in there}, {run.seed for run in there}
+    said = []
+    if absent := [arm.label for arm in arms if arm.order and arm.name not in named]:
+        said.append(f"{len(absent)} of {len(arms)} arms have no run yet: {', '.join(absent)}.")
+    if absent := [str(seed) for seed in seeds if seed not in numbered]:
+        said.append(f"No run yet has seed {', '.join(absent)}.")
+    arms = [arm for arm in arms if not arm.order or arm.name in named]
+    shown = {arm.name for arm in arms}
+    runs = [run for run in runs if run.arm in shown and run.seed in numbered]
+    return arms, [seed for seed in seeds if seed in numbered], runs, said
+
+
 def statuses(runs: Iterable[Run]) -> dict[str, str]:
     """A run is finished when its last logged step is its config's total_training_steps; without a
     record, that of the longest run."""

@@ -194,27 +194,40 @@ def test_nothing_that_comes_from_outside_is_taken_for_html(tmp_path):
 
 
 def test_unfinished_and_missing_runs_are_named_and_left_out_of_the_results(tmp_path):
-    matrix(tmp_path, ["a", "b"], seeds=[0, 1, 2])
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0, 1, 2])
     run(tmp_path, "a", 0, entropies(1, 2, 3), planned=3)
     run(tmp_path, "a", 1, entropies(9, 9), planned=3, tail='{"step": 3, "da')
     run(tmp_path, "b", 0, entropies(1, 2, 3))  # no record: as far as the longest run
     run(tmp_path, "b", 1, entropies(1, 2))
+    run(tmp_path, "c", 2, entropies(1, 2, 3))
     for arm, seed in (("a", 0), ("a", 1)):
         judged(tmp_path, arm, seed, [[True, False]])
     page, _ = report.collect(tmp_path)
     assert page["status"] == {
         **{"a/seed0": "finished", "a/seed1": "unfinished", "a/seed2": "missing"},
         **{"b/seed0": "finished", "b/seed1": "unfinished", "b/seed2": "missing"},
+        **{"c/seed0": "missing", "c/seed1": "missing", "c/seed2": "finished"},
     }
     found = {(r.arm, r.metric): r for r in page["results"]}
     assert found["a", "final entropy"].seeds == 1
     assert found["a", "final entropy"].estimate.mean == 2.0
     assert found["b", "avg@2"].estimate is None
     text = page_of(tmp_path).text
-    assert "2 of 6 runs are missing: a/seed2, b/seed2." in text
-    assert "2 of 6 runs are unfinished: a/seed1, b/seed1." in text
-    assert "without a record of command and config: b/seed0, b/seed1." in text
+    assert "4 of 9 runs are missing: a/seed2, b/seed2, c/seed0, c/seed1." in text
+    assert "2 of 9 runs are unfinished: a/seed1, b/seed1." in text
+    assert "without a record of command and config: b/seed0, b/seed1, c/seed2." in text
     assert "a/seed1: its evaluation is left out" in text
+
+
+def test_arms_and_seeds_of_which_nothing_has_run_are_said_once(tmp_path):
+    matrix(tmp_path, ["base", "a", "b", "c"], seeds=[0, 1])
+    run(tmp_path, "a", 1, entropies(1, 2, 3))
+    page = page_of(tmp_path)
+    collected, _ = report.collect(tmp_path)
+    assert [arm.name for arm in collected["arms"]] == ["base", "a"]  # the baseline is shown to lack
+    assert list(collected["status"]) == ["base/seed1", "a/seed1"]
+    assert "2 of 4 arms have no run yet: b, c." in page.text
+    assert "No run yet has seed 0." in page.text
 
 
 def test_a_resumed_run_is_judged_by_its_last_start(tmp_path):
