@@ -72,12 +72,13 @@ def lowest_in_rows(values_N: Tensor, member_N: Tensor, length_R: Tensor, fractio
     sorted_RT = np.full((len(length_R), length_R.max()), np.inf, values_N.dtype)
     sorted_RT[np.arange(sorted_RT.shape[1]) < length_R[:, None]] = values_N
     sorted_RT.sort(axis=1)
-    k_R = part_of(torch.from_numpy(per_row(is_member_N)), fraction).numpy()
+    members_R = length_R if is_member_N.all() else per_row(is_member_N)
+    k_R = part_of(torch.from_numpy(members_R), fraction).numpy()
     threshold_R = sorted_RT[np.arange(len(length_R)), np.maximum(k_R, 1) - 1]
     threshold_N = np.repeat(threshold_R, length_R)
     chosen_N = (values_N <= threshold_N) & is_member_N
-    excess_R = per_row(chosen_N) - k_R
-    if excess_R.any():  # ties go to the earlier token
+    if np.count_nonzero(chosen_N) > k_R.sum():  # ties go to the earlier token
+        excess_R = per_row(chosen_N) - k_R
         tied = np.flatnonzero((values_N == threshold_N) & is_member_N)
         row = np.searchsorted(end_R, tied, side="right")
         later = np.bincount(row, minlength=len(length_R)).cumsum()[row] - 1 - np.arange(len(tied))
