@@ -39,6 +39,12 @@ class _Controller(wrapt.ObjectProxy):
         return self.__wrapped__.options(namespace=own(namespace), **options)
 
 
+def installed() -> bool:
+    import transfer_queue.interface
+
+    return isinstance(transfer_queue.interface.ray, _Ray)
+
+
 def install(interface: types.ModuleType) -> None:
     """For `wrapt.register_post_import_hook` on transfer_queue.interface."""
     sources = [inspect.getsource(f) for f in (interface.init, interface._init_from_existing)]

@@ -35,6 +35,6 @@ def _load(modules: list[str]):
 
 
 platform.install()
-wrapt.register_post_import_hook(own_queue.install, "transfer_queue.interface")
 for host, modules in EXTENSIONS.items():
     wrapt.register_post_import_hook(_load(modules), host)
+wrapt.register_post_import_hook(own_queue.install, "transfer_queue.interface")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from recipe import own_queue
 from recipe.settings import check_known
 
 TRAINER = "recipe_sync"
@@ -31,6 +32,8 @@ def registrations(config: DictConfig | None = None) -> None:
             missing.append(f"policy loss {loss}")
     if TRAINER not in TRAINER_REGISTRY:
         missing.append(f"trainer {TRAINER}")
+    if not own_queue.installed():
+        missing.append("a TransferQueue of each run's own")
     if missing:
         raise RuntimeError(
             f"The recipes are not registered with verl ({', '.join(missing)}): install this "
