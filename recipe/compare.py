@@ -429,6 +429,22 @@ def stop(processes: Iterable[subprocess.Popen]) -> None:
             os.killpg(process.pid, signal.SIGTERM)
 
 
+@contextlib.contextmanager
+def ended_by_signals():
+    """SIGTERM, of `kill` or a batch system, ends the comparison and its runs as Ctrl-C does; SIGINT
+    does also where a shell's `&` has switched it off."""
+
+    def end(number, frame):
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def places_of(runs: list[Run], jobs: int | None, gpus: str | None) -> list[dict[str, str]]:
     """The environment of each place in which a run can go on at a time.
 
@@ -639,7 +655,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     write_matrix(matrix)
     start = time.monotonic()
-    results = run_all(matrix, runs, places)
+    try:
+        with ended_by_signals():
+            results = run_all(matrix, runs, places)
+    except KeyboardInterrupt:
+        print("stopped, with its runs: the same command goes on", file=sys.stderr)
+        return 130
     for sentence in check_order([r for r in runs if r not in results["failed"]]):
         print(f"warning: {sentence}", file=sys.stderr)
     minutes = (time.monotonic() - start) / 60

@@ -1,9 +1,12 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
 import fcntl
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -213,6 +216,17 @@ def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
         process = subprocess.Popen(run.command, pass_fds=(lock.fileno(),))
     assert compare.run_once(run, {}, set()) == "skipped"
     assert process.wait() == 0 and len(starts(run)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_comparison_that_is_stopped_stops_its_runs(tmp_path, number):
+    run, later = run_of(tmp_path, steps=10_000, pause=0.05), run_of(tmp_path, seed=1)
+    threading.Timer(1.5, os.kill, (os.getpid(), number)).start()
+    with compare.ended_by_signals(), pytest.raises(KeyboardInterrupt):
+        compare.run_all(Matrix((ARM,), (0, 1), "grpo", "t", tmp_path / "out"), [run, later], [{}])
+    with compare.lock_of(run):  # which the run held while it lived
+        assert 0 < compare.steps_done(run.folder) < 10_000
+    assert not (later.folder / "starts").exists()
 
 
 def test_the_run_itself_holds_the_lock(tmp_path):
