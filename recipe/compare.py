@@ -347,29 +347,56 @@ def lock_of(run: Run):
         yield file
 
 
-def run_once(run: Run, environment: Mapping[str, str], processes: set) -> str:
+class Processes(set):
+    """Of runs and evaluations, each in a session of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended = False
+        self.starting = threading.Lock()
+
+    def call(self, command: list[str], log: Path, environment, pass_fds=()) -> int:
+        """Its exit code; the command and what it says go to the log."""
+        with log.open("a") as file:
+            with self.starting:
+                if self.ended:
+                    return -signal.SIGTERM
+                print(f"$ {shlex.join(command)}", file=file, flush=True)
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                )
+                self.add(process)
+            code = process.wait()
+            self.discard(process)
+        return code
+
+    def end(self) -> None:
+        """Ends them with their Ray processes' parent, which ends the rest. None starts after it."""
+        with self.starting:
+            self.ended = True
+            for process in list(self):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+
+
+def run_once(run: Run, environment: Mapping[str, str], processes: Processes) -> str:
     """ "skipped", "finished", or "failed" after a second try."""
     with lock_of(run) as lock:
         if finished(run):
             return "skipped"
         for _ in range(2):
-            with (run.folder / "log.txt").open("a") as log:
-                print(f"$ {shlex.join(run.command)}", file=log, flush=True)
-                process = subprocess.Popen(
-                    run.command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(lock.fileno(),),
-                    start_new_session=True,
-                )
-                processes.add(process)
-                process.wait()
-                processes.discard(process)
+            log = run.folder / "log.txt"
+            code = processes.call(run.command, log, environment, (lock.fileno(),))
             if finished(run):
                 return "finished"
-            if process.returncode < 0 and -process.returncode in (signal.SIGINT, signal.SIGTERM):
+            # one that a signal ended is not started again; Ray turns SIGTERM into another exit code
+            if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
                 break
         return "failed"
 
@@ -402,31 +429,11 @@ def evaluated(run: Run, settings: Mapping[str, Any]) -> bool:
     )
 
 
-def evaluate_run(run: Run, settings: Mapping[str, Any], environment, processes: set) -> bool:
+def evaluate_run(run: Run, settings: Mapping[str, Any], environment, processes: Processes) -> bool:
     if evaluated(run, settings):
         return True
     command = [sys.executable, "-m", "recipe.evaluate", *evaluation(run, settings)]
-    with (run.folder / "evaluation.txt").open("a") as log:
-        print(f"$ {shlex.join(command)}", file=log, flush=True)
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        processes.add(process)
-        process.wait()
-        processes.discard(process)
-    return process.returncode == 0
-
-
-def stop(processes: Iterable[subprocess.Popen]) -> None:
-    """Ends runs with their Ray processes' parent, which ends the rest."""
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+    return processes.call(command, run.folder / "evaluation.txt", environment) == 0
 
 
 @contextlib.contextmanager
@@ -524,7 +531,7 @@ class Progress:
 def run_all(matrix: Matrix, runs: list[Run], places: list[dict[str, str]]) -> dict[str, list[Run]]:
     """{"finished", "skipped", "failed": runs}"""
     free = list(places)
-    processes: set[subprocess.Popen] = set()
+    processes = Processes()
     progress = Progress(runs)
     results: dict[str, list[Run]] = {"finished": [], "skipped": [], "failed": []}
 
@@ -558,7 +565,7 @@ def run_all(matrix: Matrix, runs: list[Run], places: list[dict[str, str]]) -> di
                     tqdm.write(f"{run.name} failed, see {run.folder / 'log.txt'}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            stop(list(processes))
+            processes.end()
             raise
         finally:
             progress.close()
