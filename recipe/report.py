@@ -285,11 +285,12 @@ def markdown(page: Mapping[str, Any]) -> str:
     ]
     of = {(r.arm, r.group, r.metric): r for r in page["results"]}
     heads = [cell for _, metric in shown for cell in (metric, f"to {base.label}")]
-    lines = [["arm", *heads], ["---"] * (len(heads) + 1)]
+    lines = [["arm", "seeds", *heads], ["---"] * (len(heads) + 2)]
     for arm in sorted(page["arms"], key=lambda arm: arm.order):
-        cells = [arm.label]
-        for group, metric in shown:
-            row = of.get((arm.name, group, metric))
+        found = [of.get((arm.name, group, metric)) for group, metric in shown]
+        seeds = sorted({row.seeds for row in found if row and row.estimate})
+        cells = [arm.label, " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))]
+        for row in found:
             cells.append(f"{row.estimate}" if row and row.estimate else "")
             difference = row.difference if row else None
             text = f"{difference:+.3f}" if difference else ""

@@ -373,7 +373,8 @@ def test_the_table_for_a_readme_says_what_the_csv_says(small):
     names = {arm.label: arm.name for arm in arms}
     assert heads[0] == "arm" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
     assert len(body) > 1
-    for label, *cells in body:
-        for metric, cell in zip(heads[1::2], cells[::2], strict=True):
+    for label, seeds, *cells in body:
+        for metric, cell in zip(heads[2::2], cells[::2], strict=True):
             if cell:
+                assert csv_rows[names[label], metric]["seeds"] in seeds.split(" to ")
                 assert cell.startswith(f"{float(csv_rows[names[label], metric]['mean']):.3f} [")
