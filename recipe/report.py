@@ -1,4 +1,4 @@
-"""A comparison as one page: `python -m recipe.report OUT [--to FOLDER] [--metric NAME ...]`.
+"""A comparison as one page: `python -m recipe.report OUT [--to FOLDER] [--baseline ARM] …`.
 
 OUT is the folder of `recipe.compare` (see `recipe.runs`). Writes FOLDER/index.html (one file, needs
 no network), the same charts as figures/*.png and every number behind them as data/*.csv. What is
@@ -355,9 +355,11 @@ def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> 
         write_csv(folder / f"{name}.csv", rows[0] if rows else [], (row.values() for row in rows))
 
 
-def collect(out: Path, extra: Sequence[str] = ()) -> tuple[dict[str, Any], list[Run]]:
+def collect(
+    out: Path, extra: Sequence[str] = (), baseline: str | None = None
+) -> tuple[dict[str, Any], list[Run]]:
     """Everything that the page says, and the runs."""
-    title, arms, seeds = read_matrix(out)
+    title, arms, seeds = read_matrix(out, baseline)
     runs = [read_run(out, arm.name, seed) for arm in arms for seed in seeds]
     arms, seeds, runs, later = begun(arms, seeds, runs)
     status = statuses(runs)
@@ -442,10 +444,12 @@ def render(page: Mapping[str, Any]) -> str:
     return template.render(page, drawn=drawn)
 
 
-def write(out: Path, to: Path | None = None, extra: Sequence[str] = ()) -> Path:
+def write(
+    out: Path, to: Path | None = None, extra: Sequence[str] = (), baseline: str | None = None
+) -> Path:
     """Writes the report; returns the page's path."""
     to = to or out / "report"
-    page, runs = collect(out, extra)
+    page, runs = collect(out, extra, baseline)
     for folder in ("data", "figures"):
         (to / folder).mkdir(parents=True, exist_ok=True)
     write_tables(to / "data", page, runs)
@@ -464,9 +468,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of a comparison")
     parser.add_argument("--to", type=Path, help="folder to write; default OUT/report")
     parser.add_argument("--metric", action="append", default=[], help="one more curve, * allowed")
+    parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
     known = parser.parse_args()
     try:
-        print(write(known.out, known.to, known.metric))
+        print(write(known.out, known.to, known.metric, known.baseline))
     except ValueError as error:
         sys.exit(str(error))
 

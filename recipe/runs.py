@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 from recipe import plot, provenance
+from recipe.settings import check_known
 from recipe.statistics import Estimate, interval, pass_at_k
 
 HELD_OUT = "val-core/*/mean@*"
@@ -93,8 +94,8 @@ class Result(NamedTuple):
 # reading
 
 
-def read_matrix(out: Path) -> tuple[str, list[Arm], list[int]]:
-    """Title, arms and seeds."""
+def read_matrix(out: Path, baseline: str | None = None) -> tuple[str, list[Arm], list[int]]:
+    """Title, arms and seeds; `baseline` instead of the matrix's own."""
     file = out / "matrix.yaml"
     if not file.is_file():
         raise ValueError(f"{out} has no matrix.yaml: is it the folder of a comparison?")
@@ -102,8 +103,11 @@ def read_matrix(out: Path) -> tuple[str, list[Arm], list[int]]:
     for key in ("baseline", "seeds", "arms"):
         if key not in matrix:
             raise ValueError(f"{file} has no {key!r}.")
-    baseline = str(matrix["baseline"])
     specs = {str(name): spec or {} for name, spec in matrix["arms"].items()}
+    if baseline is not None:
+        check_known(f"--baseline {baseline}", baseline, list(specs))
+    else:
+        baseline = str(matrix["baseline"])
     if baseline not in specs:
         raise ValueError(f"{file}: baseline {baseline!r} is none of its arms.")
     order = [baseline, *(name for name in specs if name != baseline)]

@@ -378,3 +378,14 @@ def test_the_table_for_a_readme_says_what_the_csv_says(small):
             if cell:
                 assert csv_rows[names[label], metric]["seeds"] in seeds.split(" to ")
                 assert cell.startswith(f"{float(csv_rows[names[label], metric]['mean']):.3f} [")
+
+
+def test_another_baseline(small, tmp_path):
+    out, right = small
+    report.write(out, tmp_path, baseline="other")
+    found = {(r["arm"], r["metric"]): r for r in rows(tmp_path / "data/results.csv")}
+    paired = np.mean([right["base", s].mean() - right["other", s].mean() for s in (0, 1)])
+    assert float(found["base", "avg@4"]["difference"]) == pytest.approx(paired)
+    assert found["other", "avg@4"]["difference"] == ""
+    with pytest.raises(ValueError, match="did you mean other"):
+        report.write(out, tmp_path, baseline="othre")
