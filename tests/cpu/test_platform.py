@@ -129,9 +129,10 @@ def test_the_stock_backend_string_is_still_refused_by_torch():
 @cpu_environment
 def test_received_weights_are_copies_that_outlive_the_shared_memory():
     out = run(
-        "import asyncio, threading, torch, verl\n"
+        "import asyncio, tempfile, threading, torch, verl\n"
         "from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as t\n"
-        "handle = 'ipc:///tmp/recipe-test-%d.sock' % __import__('os').getpid()\n"
+        "folder = tempfile.TemporaryDirectory()\n"
+        "handle = f'ipc://{folder.name}/socket'\n"
         "sent = [(f'w{i}', torch.randn(300, 100)) for i in range(20)]\n"
         "got = []\n"
         "r = t.BucketedWeightReceiver(handle, torch.device('cpu'), use_shm=True)\n"
