@@ -3,6 +3,10 @@
 OUT is the folder of `recipe.compare` (see `recipe.runs`). Writes FOLDER/index.html (one file, needs
 no network), the same charts as figures/*.png and every number behind them as data/*.csv. What is
 missing is said in the page. The same input gives the same files: no times, no machine's names.
+
+`--into README.md` also writes the table of results into a Markdown file, in place of what is
+between its lines `<!-- results -->`, or `<!-- results: ARM ARM -->` for some arms, and
+`<!-- end of results -->`.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +24,7 @@ from typing import Any
 
 import jinja2
 
+from recipe.files import whole
 from recipe.runs import (
     HELD_OUT,
     LAST,
@@ -43,6 +49,7 @@ from recipe.runs import (
     statuses,
     twin_arms,
 )
+from recipe.settings import check_known
 
 POINTS = 200  # of a line in the page, at most; the CSVs hold every step
 CHARTS = (  # (title, metric or pattern of several, unit, note)
@@ -66,6 +73,8 @@ CHARTS = (  # (title, metric or pattern of several, unit, note)
 COLOURS = ("#1a5fd0", "#e8590c", "#109870", "#8e2f9e", "#7a5230", "#3a9ad9")
 DARK_COLOURS = ("#4a90ff", "#f2672c", "#18b893", "#e38cc8", "#f0cf5a", "#9adcff")
 DASHES = ("", "6 3", "2 2")
+BEGIN, END = "<!-- results", "<!-- end of results -->"
+PLACE = re.compile(rf"({BEGIN}(?:: ([^>]*))? -->\n).*?({END})", re.DOTALL)
 
 
 def style(arm: Arm) -> dict[str, Any]:
@@ -271,9 +280,10 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
-def markdown(page: Mapping[str, Any]) -> str:
-    """The final results as a table for a README: of each group avg@n, pass@8 (or its largest k),
-    and the final entropy; with differences to the baseline, in bold where zero is outside."""
+def markdown(page: Mapping[str, Any], arms: Sequence[str] = ()) -> str:
+    """The final results as a table for a README, of all arms or of `arms`: of each group avg@n,
+    pass@8 (or its largest k), and the final entropy; with differences to the baseline, in bold
+    where zero is outside."""
     base = next(arm for arm in page["arms"] if arm.order == 0)
     shown = [
         (group, metric)
@@ -288,16 +298,38 @@ def markdown(page: Mapping[str, Any]) -> str:
     lines = [["arm", "seeds", *heads], ["---"] * (len(heads) + 2)]
     for arm in sorted(page["arms"], key=lambda arm: arm.order):
         found = [of.get((arm.name, group, metric)) for group, metric in shown]
-        seeds = sorted({row.seeds for row in found if row and row.estimate})
-        cells = [arm.label, " to ".join(map(str, dict.fromkeys((*seeds[:1], *seeds[-1:]))))]
+        seeds = [row.seeds for row in found if row and row.estimate]
+        if not seeds or (arms and arm.name not in arms):
+            continue
+        least, most = min(seeds), max(seeds)
+        cells = [arm.label, str(most) if least == most else f"{least} to {most}"]
         for row in found:
             cells.append(f"{row.estimate}" if row and row.estimate else "")
             difference = row.difference if row else None
             text = f"{difference:+.3f}" if difference else ""
             cells.append(f"**{text}**" if row and row.apart else text)
-        if any(cells[1:]):
-            lines.append(cells)
+        lines.append(cells)
     return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+
+
+def fill(text: str, page: Mapping[str, Any], name: str) -> str:
+    """`text` of the file `name` with its tables of results made anew."""
+
+    def table(place: re.Match) -> str:
+        before, arms, after = place.groups()
+        arms = (arms or "").split()
+        for arm in arms:
+            check_known(f"{name}: arm {arm!r}", arm, page["label"])
+        return before + markdown(page, arms) + after
+
+    filled, places = PLACE.subn(table, text)
+    begins, ends = text.count(BEGIN), text.count(END)
+    if not 0 < places == begins == ends:
+        raise ValueError(
+            f"--into {name} has {begins} lines {BEGIN} … --> and {ends} lines {END}: give it both "
+            "around each place for results."
+        )
+    return filled
 
 
 def write_tables(folder: Path, page: Mapping[str, Any], runs: Sequence[Run]) -> None:
@@ -445,11 +477,19 @@ def render(page: Mapping[str, Any]) -> str:
 
 
 def write(
-    out: Path, to: Path | None = None, extra: Sequence[str] = (), baseline: str | None = None
+    out: Path,
+    to: Path | None = None,
+    extra: Sequence[str] = (),
+    baseline: str | None = None,
+    into: Sequence[Path] = (),
 ) -> Path:
     """Writes the report; returns the page's path."""
     to = to or out / "report"
     page, runs = collect(out, extra, baseline)
+    filled = {file: fill(file.read_text(), page, str(file)) for file in into}
+    for file, text in filled.items():
+        with whole(file) as temporary:
+            temporary.write_text(text)
     for folder in ("data", "figures"):
         (to / folder).mkdir(parents=True, exist_ok=True)
     write_tables(to / "data", page, runs)
@@ -464,15 +504,20 @@ def write(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of a comparison")
     parser.add_argument("--to", type=Path, help="folder to write; default OUT/report")
     parser.add_argument("--metric", action="append", default=[], help="one more curve, * allowed")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
+    parser.add_argument(
+        "--into", action="append", default=[], type=Path, metavar="MARKDOWN", help="see above"
+    )
     known = parser.parse_args()
     try:
-        print(write(known.out, known.to, known.metric, known.baseline))
-    except ValueError as error:
+        print(write(known.out, known.to, known.metric, known.baseline, known.into))
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 

@@ -104,12 +104,9 @@ def read_matrix(out: Path, baseline: str | None = None) -> tuple[str, list[Arm],
         if key not in matrix:
             raise ValueError(f"{file} has no {key!r}.")
     specs = {str(name): spec or {} for name, spec in matrix["arms"].items()}
-    if baseline is not None:
-        check_known(f"--baseline {baseline}", baseline, list(specs))
-    else:
-        baseline = str(matrix["baseline"])
-    if baseline not in specs:
-        raise ValueError(f"{file}: baseline {baseline!r} is none of its arms.")
+    where = f"{file}: baseline" if baseline is None else "--baseline"
+    baseline = str(matrix["baseline"]) if baseline is None else baseline
+    check_known(f"{where} {baseline}", baseline, list(specs))
     order = [baseline, *(name for name in specs if name != baseline)]
     arms = [
         Arm(name, str(spec.get("label") or name), spec, order.index(name))

@@ -354,7 +354,7 @@ def test_more_metrics_by_name_or_pattern(tmp_path):
     [
         (None, r"no matrix\.yaml"),
         ("seeds: [0]\narms: {a: {}}", "no 'baseline'"),
-        ("baseline: x\nseeds: [0]\narms: {a: {}}", "'x' is none of its arms"),
+        ("baseline: x\nseeds: [0]\narms: {a: {}}", "baseline x does not exist: It is one of a"),
     ],
 )
 def test_a_folder_that_is_no_comparison(tmp_path, text, message):
@@ -378,6 +378,45 @@ def test_the_table_for_a_readme_says_what_the_csv_says(small):
             if cell:
                 assert csv_rows[names[label], metric]["seeds"] in seeds.split(" to ")
                 assert cell.startswith(f"{float(csv_rows[names[label], metric]['mean']):.3f} [")
+
+
+def test_tables_of_results_within_a_text(small, tmp_path):
+    out, _ = small
+    file = tmp_path / "README.md"
+    places = [
+        "<!-- results -->\nold\n<!-- end of results -->",
+        "<!-- results: other -->\n<!-- end of results -->",
+    ]
+    file.write_text("# Title\n{}\nbetween\n{}\nafter\n".format(*places))
+    report.write(out, into=[file])
+    table = (out / "report/data/results.md").read_text()
+    of_other = "".join(line for line in table.splitlines(True) if not line.startswith("| base"))
+    assert len(of_other) < len(table)
+    assert file.read_text() == (
+        f"# Title\n<!-- results -->\n{table}<!-- end of results -->\nbetween\n"
+        f"<!-- results: other -->\n{of_other}<!-- end of results -->\nafter\n"
+    )
+    again = file.read_text()
+    report.write(out, into=[file])
+    assert file.read_text() == again
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "has 0 lines"),
+        ("<!-- results -->\nno end", "1 lines .* and 0 lines"),
+        ("<!-- results -->\nno end\n<!-- results -->\n<!-- end of results -->\n", "has 2 lines"),
+        ("<!-- results: othre -->\n<!-- end of results -->", "did you mean other"),
+    ],
+)
+def test_a_text_without_a_sound_place_is_left_as_it_is(small, tmp_path, text, message):
+    file = tmp_path / "README.md"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.write(small[0], tmp_path / "report", into=[file])
+    assert file.read_text() == text and not (tmp_path / "report").exists()
 
 
 def test_another_baseline(small, tmp_path):
