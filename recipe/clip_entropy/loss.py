@@ -53,8 +53,7 @@ class _ClippedObjective(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, log_prob, old_log_prob, advantages, bounds, clip_ratio_c):
-        # Masks are numbers here, 1 and 0 by sign(): on a CPU a comparison costs four times as much,
-        # and a torch.where on it, guessing wrong at every second branch, twenty times.
+        # Masks that only multiply are numbers, 1 and 0 by sign(): see masks.py for what else costs.
         log_ratio = log_prob - old_log_prob
         clamped = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         beyond = log_ratio.sub_(clamped).abs_().sign_()
