@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,26 @@ def test_a_comparison_that_is_stopped_stops_its_runs(tmp_path, number):
         assert 0 < compare.steps_done(run.folder) < 400
     assert len(starts(run)) == 1
     assert not (later.folder / "starts").exists()
+
+
+def test_a_process_that_is_just_being_started_is_ended_too(tmp_path, monkeypatch):
+    popen, reached, go_on = subprocess.Popen, threading.Event(), threading.Event()
+
+    def slow(*args, **kwargs):
+        reached.set()
+        assert go_on.wait(20)
+        return popen(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    processes = compare.Processes()
+    with ThreadPoolExecutor(2) as pool:
+        code = pool.submit(processes.call, ["sleep", "20"], tmp_path / "log", None)
+        assert reached.wait(20)
+        end = pool.submit(processes.end)
+        wait([end], timeout=0.3)
+        go_on.set()
+        assert code.result(10) == -signal.SIGTERM
+    assert processes.call(["sleep", "20"], tmp_path / "log", None) == -signal.SIGTERM
 
 
 def test_the_run_itself_holds_the_lock(tmp_path):
