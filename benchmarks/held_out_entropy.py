@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
 from recipe.evaluate import model_of
 from recipe.runs import read_matrix
+from recipe.settings import check_known
 from recipe.statistics import interval
 
 SAMPLES = 8
@@ -30,9 +31,14 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="folder of a comparison")
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
+    parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
     known = parser.parse_args()
     problems = read_problems(known.test_file.expanduser())
-    _, arms, seeds = read_matrix(known.out)
+    _, arms, seeds = read_matrix(known.out, known.baseline)
+    for name in known.arms or []:
+        check_known(f"--arms {name}", name, [arm.name for arm in arms])
+    arms = [arm for arm in arms if not (known.arms and arm.order) or arm.name in known.arms]
     arms = sorted(arms, key=lambda arm: arm.order)
     found: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
@@ -49,8 +55,8 @@ def main() -> None:
     for arm in arms:
         if of := found.get(arm.name):
             paired = [[of[seed] - base[seed]] for seed in of if seed in base]
-            difference = f"{interval(paired):+.3f}" if paired and arm is not arms[0] else ""
-            print(f"| {arm.label} | {interval([[x] for x in of.values()])} | {difference} |")
+            difference = f" {interval(paired):+.3f}" if paired and arm is not arms[0] else ""
+            print(f"| {arm.label} | {interval([[x] for x in of.values()])} |{difference} |")
 
 
 if __name__ == "__main__":

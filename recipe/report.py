@@ -72,7 +72,7 @@ CHARTS = (  # (title, metric or pattern of several, unit, note)
 # simulated red-green blindness, 3:1 and more on the page.
 COLOURS = ("#1a5fd0", "#e8590c", "#109870", "#8e2f9e", "#7a5230", "#3a9ad9")
 DARK_COLOURS = ("#4a90ff", "#f2672c", "#18b893", "#e38cc8", "#f0cf5a", "#9adcff")
-DASHES = ("", "6 3", "2 2")
+DASHES = ("", "6 3", "2 2", "9 3 2 3")
 BEGIN, END = "<!-- results", "<!-- end of results -->"
 PLACE = re.compile(rf"({BEGIN}(?:: ([^>]*))? -->\n).*?({END})", re.DOTALL)
 
@@ -253,6 +253,7 @@ def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -
             axis.plot(row["mean"], -i, "o", color=look["color"])
         if chart["kind"] == "interval":
             axis.axvline(0, color=colours[0], linewidth=0.8)
+            axis.locator_params(axis="x", nbins=6)
             axis.set_yticks([-i for i in range(len(chart["rows"]))])
             axis.set_yticklabels([labels[row["arm"]] for row in chart["rows"]], fontsize="small")
         for point in chart.get("points", ()):

@@ -330,6 +330,11 @@ def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
     assert (row["tokens_a_run"], row["tokens_a_second"]) == (1800, 0.5)
 
 
+def test_the_lines_of_24_arms_can_be_told_apart():
+    styles = [report.style(runs.Arm(str(i), str(i), {}, i)) for i in range(24)]
+    assert len({(one["colour"], one["dash"]) for one in styles}) == 24
+
+
 def test_long_runs_are_thinned_by_means(tmp_path):
     assert runs.binned({0: 9.0, 1: 1.0, 2: 3.0, 3: 5.0}, 2) == {-1: 9.0, 0: 2.0, 1: 5.0}
     matrix(tmp_path, ["a"], seeds=[0])
