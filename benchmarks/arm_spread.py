@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recipe.settings import check_known
+
 DEALS = 20_000
 
 
@@ -26,6 +28,8 @@ def main() -> None:
     parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="leave these out")
     known = parser.parse_args()
     runs = pd.read_csv(known.file)
+    for arm in known.without:
+        check_known(f"--without {arm}", arm, runs["arm"].unique())
     runs = runs[~runs["arm"].isin(known.without)]
     rng = np.random.default_rng(0)
     for metric, rows in runs.groupby("metric", sort=False):
