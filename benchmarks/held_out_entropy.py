@@ -38,8 +38,9 @@ def main() -> None:
     _, arms, seeds = read_matrix(known.out, known.baseline)
     for name in known.arms or []:
         check_known(f"--arms {name}", name, [arm.name for arm in arms])
-    arms = [arm for arm in arms if not (known.arms and arm.order) or arm.name in known.arms]
     arms = sorted(arms, key=lambda arm: arm.order)
+    if known.arms:
+        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in known.arms)]
     found: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
         for seed in seeds:
