@@ -27,6 +27,6 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install -r "requirements/$machine.txt"
 pip install --no-deps --no-build-isolation -r "requirements/$machine-nodeps.txt"
 pip install --no-deps --no-build-isolation --quiet --editable .
-.venv/bin/python -c 'from recipe import preflight; preflight.registrations()'
+.venv/bin/python -c 'from recipe.launch import preflight; preflight.registrations()'
 echo "$wanted" >"$stamp"
 echo ".venv is ready ($machine)"

@@ -34,7 +34,7 @@ if not __package__:  # run as a script: find the project, not this folder
 
 from data_prep import common, dapo_math, gsm8k
 from data_prep.contamination import runs_of, words_of
-from recipe.judge import accepted_answers, compute_score, extract_answer, normalise
+from recipe.judge.reward import accepted_answers, compute_score, extract_answer, normalise
 
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours
 COLUMNS = common.schema("id", "question", "subject", "level")

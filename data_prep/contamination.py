@@ -35,7 +35,7 @@ if not __package__:  # run as a script: find the project, not this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep import common
-from recipe.files import whole
+from recipe.core.files import whole
 
 EXAMPLES, WIDTH = 3, 100  # printed a file; characters of each
 AFFIX = 4  # words: a shorter beginning or end that all rows share is no instruction

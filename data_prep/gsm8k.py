@@ -17,7 +17,7 @@ if not __package__:  # run as a script: find the project, not this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep import common
-from recipe.judge import normalise
+from recipe.judge.reward import normalise
 
 HUB = "openai/gsm8k"
 INSTRUCTION = "Think step by step, and put the final answer as a plain number in \\boxed{}."  # ours

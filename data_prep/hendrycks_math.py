@@ -17,7 +17,7 @@ if not __package__:  # run as a script: find the project, not this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_prep import common
-from recipe.judge import extract_answer
+from recipe.judge.reward import extract_answer
 
 HUB = "DigitalLearningGmbH/MATH-lighteval"
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe.files import whole
+from recipe.core.files import whole
 
 PANELS = (  # (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),

@@ -3,7 +3,7 @@
 verl imports this module at the end of `import verl`, in the driver, in Ray actors and in vLLM
 workers. Registrations run when the verl module that they extend is imported, so a process that
 never touches the trainer does not pay for it. verl logs a plugin that raises at debug level only:
-`recipe.launch` checks that the registrations are really there (`recipe.preflight`).
+`recipe.launch` checks that the registrations are really there (`recipe.launch.preflight`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 
 import wrapt
 
-from recipe import own_queue
+from recipe.core import transfer_queue
 from recipe.cpu import platform
 
 # verl module that is extended -> our module that extends it when imported
@@ -37,4 +37,4 @@ def _load(modules: list[str]):
 platform.install()
 for host, modules in EXTENSIONS.items():
     wrapt.register_post_import_hook(_load(modules), host)
-wrapt.register_post_import_hook(own_queue.install, "transfer_queue.interface")
+wrapt.register_post_import_hook(transfer_queue.install, "transfer_queue.interface")

@@ -21,7 +21,6 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.padding import response_from_nested
 
-from recipe import actor_loss, diagnostics
 from recipe.asymgrpo.advantages import entropy_shaped_advantage, right_or_wrong
 from recipe.asymgrpo.config import AsymGRPOConfig
 from recipe.asymgrpo.register import correctness, group_index
@@ -33,7 +32,8 @@ from recipe.clip_entropy.register import (
     pack,
     region_metrics,
 )
-from recipe.files import whole
+from recipe.core import actor_loss, diagnostics
+from recipe.core.files import whole
 from recipe.semantic_curriculum.trainer import CurriculumMixin, TokenRuleMixin
 
 
@@ -110,7 +110,7 @@ class AsymGRPOMixin:
 
 
 class ActorMixin:
-    """What the additions share of the actor: `recipe.actor_loss` in the place of verl's loss
+    """What the additions share of the actor: `recipe.core.actor_loss` in the place of verl's loss
     function where one of them sets `self.loss_reads_step`, and forward passes."""
 
     def __init__(self, config: DictConfig):
@@ -252,7 +252,7 @@ class ClipScheduleMixin:
 
 
 class DiagnosticsMixin:
-    """Logs `recipe.diagnostics` with verl's own metrics, prefixed `diagnostics/`.
+    """Logs `recipe.core.diagnostics` with verl's own metrics, prefixed `diagnostics/`.
 
     `trainer.v1.recipe_sync.log_prob_gain_freq`: steps between two measurements of the log-prob
     gain, the one quantity that costs a forward pass (0 = never).

@@ -25,7 +25,7 @@ def tables(file):
     [("docs/study_cpu.md", 24), ("docs/semantic_curriculum_cpu.md", 8), ("README.md", 8)],
 )
 def test_tables_are_of_the_runs(name, arms):
-    matrix = yaml.safe_load((ROOT / "matrices/study_cpu.yaml").read_text())
+    matrix = yaml.safe_load((ROOT / "studies/study_cpu.yaml").read_text())
     labels = {arm["label"]: key for key, arm in matrix["arms"].items()}
     runs = pd.read_csv(ROOT / "docs/study_cpu.csv")
     value = runs.pivot(index=["arm", "metric"], columns="seed", values="value")

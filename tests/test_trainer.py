@@ -11,7 +11,7 @@ from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import recipe.trainer
-from recipe import launch
+from recipe.launch import __main__ as launch
 
 CONFIG = [
     "machine=cpu",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from recipe.settings import check_known
+from recipe.core.settings import check_known
 
 FLOAT32_MAX = 3.4e38
 

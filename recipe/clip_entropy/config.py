@@ -14,7 +14,7 @@ from verl.workers.config import PolicyLossConfig
 
 from recipe.clip_entropy.bounds import Line
 from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
-from recipe.settings import check_known, check_number
+from recipe.core.settings import check_known, check_number
 
 LOSS_MODE = "dynamic_clip"
 NODE = "actor_rollout_ref.actor.policy_loss"

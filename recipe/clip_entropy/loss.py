@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recipe import masks
 from recipe.clip_entropy.bounds import Bounds
+from recipe.core import masks
 
 MAX_LOG_RATIO = 20.0  # verl's clamp of log(ratio)
 LARGE = 3e38  # beyond any loss

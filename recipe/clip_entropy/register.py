@@ -1,7 +1,7 @@
 """`policy_loss.loss_mode=dynamic_clip`: registers the loss of this folder with verl 0.9.1.
 
-The bounds of a step come from the trainer (`recipe.actor_loss`), which moves the schedule on the
-driver. Without them only `schedule=static` can run: its bounds are the actor's clip ratios.
+The bounds of a step come from the trainer (`recipe.core.actor_loss`), which moves the schedule on
+the driver. Without them only `schedule=static` can run: its bounds are the actor's clip ratios.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 from verl.workers.config import ActorConfig
 
-from recipe import actor_loss, masks
 from recipe.clip_entropy import loss as L
 from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig, preset_value
-from recipe.settings import check_free
+from recipe.core import actor_loss, masks
+from recipe.core.settings import check_free
 
 PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor/
 

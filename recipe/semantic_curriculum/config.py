@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from recipe.clip_entropy.config import DynamicClipConfig
-from recipe.settings import check_known, check_number
+from recipe.core.settings import check_known, check_number
 
 LOSS_MODE = "sent"
 NODE = "actor_rollout_ref.actor.policy_loss.token_rule"

@@ -26,10 +26,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from recipe.engine import Hardware, Responses, Sampling, default_replicas
-from recipe.judge import compute_score, extract_answer
-from recipe.responses import Kept, Wanted, read_prompts, sampled, settings_of, tokenized, write
-from recipe.semantic_curriculum.meaning import Equivalence, group
+from recipe.judge.equivalence import Equivalence, group
+from recipe.judge.reward import compute_score, extract_answer
+from recipe.sampling.engine import Hardware, Responses, Sampling, default_replicas
+from recipe.sampling.responses import (
+    Kept,
+    Wanted,
+    read_prompts,
+    sampled,
+    settings_of,
+    tokenized,
+    write,
+)
 from recipe.semantic_curriculum.scores import COLUMNS
 from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
 

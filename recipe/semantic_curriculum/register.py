@@ -19,11 +19,11 @@ from verl.trainer.ppo.core_algos import (
 )
 from verl.workers.config import ActorConfig
 
-from recipe import actor_loss, masks
 from recipe.clip_entropy.register import clipped_terms
+from recipe.core import actor_loss, masks
+from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, preset_value
-from recipe.settings import check_free
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
 PREFIX = "actor/sent/"  # verl prefixes the metrics of a loss with actor/

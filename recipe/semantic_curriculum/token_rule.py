@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipe import masks
+from recipe.core import masks
 
 CLASSES = ("unselected", "rest", "high_cov", "low_cov")
 UNSELECTED, REST, HIGH_COV, LOW_COV = range(4)

@@ -15,11 +15,11 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 
-from recipe import actor_loss
 from recipe.clip_entropy import loss as L
 from recipe.clip_entropy import register
 from recipe.clip_entropy.bounds import Bounds, H, Line, M
 from recipe.clip_entropy.config import DynamicClipConfig
+from recipe.core import actor_loss
 
 MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
 MODES += ("seq-mean-token-sum-norm",)

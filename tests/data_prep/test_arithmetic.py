@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import arithmetic
-from recipe import judge
 from recipe.cpu import task
+from recipe.judge import reward as judge
 
 SCRIPT = Path(arithmetic.__file__)
 unhurried = settings(deadline=None)  # a busy machine is no failure

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from data_prep import benchmarks
 from data_prep.benchmarks import BENCHMARKS, build, ground_truth, spellings
-from recipe.judge import accepted_answers, compute_score
+from recipe.judge.reward import accepted_answers, compute_score
 
 SCRIPT = Path(benchmarks.__file__)
 REAL = SCRIPT.parents[2] / "shared" / "data" / "gsm8k" / "test.jsonl"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import common, gsm8k
-from recipe.judge import compute_score
+from recipe.judge.reward import compute_score
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "data_prep" / "gsm8k.py"

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from recipe.cpu import leftovers, platform
-from recipe.provenance import differences, identity
+from recipe.experiment.provenance import differences, identity
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from recipe import responses
-from recipe.engine import Responses
+from recipe.sampling import responses
+from recipe.sampling.engine import Responses
 from recipe.semantic_curriculum import measure
 from recipe.semantic_curriculum.measure import Grouping, score_prompts
 from recipe.semantic_curriculum.scores import COLUMNS, prompt_id

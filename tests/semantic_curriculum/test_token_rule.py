@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
 from verl.workers.config import FSDPActorConfig
 
-from recipe import actor_loss
+from recipe.core import actor_loss
 from recipe.semantic_curriculum import register, token_rule
 from recipe.semantic_curriculum.config import PRESETS, SentConfig, TokenRule
 from recipe.semantic_curriculum.token_rule import HIGH_COV, LOW_COV, REST, UNSELECTED, classify

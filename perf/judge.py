@@ -1,0 +1,294 @@
+"""The judge on the benchmarks' own answers, and on hostile text.
+
+    python data_prep/benchmarks.py && python perf/judge.py
+    python perf/judge.py --data FOLDER --hostile 0
+
+Each answer of FOLDER/*.parquet is judged as given, in every rewording below that applies to it, and
+against the answers of other problems of its set. Two answers of different problems may be the same
+number, or the same expression; they count as one if `semantic_curriculum.meaning` says so, which
+for numbers does not ask math-verify, and the rest are printed for a person to read. Then made-up
+texts, none of which is right: noise, brackets, arithmetic that never ends, hedges around the right
+answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a bar is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from recipe.judge.equivalence import Equivalence, read
+from recipe.judge.reward import MAX_ANSWER, accepted_answers, compute_score, normalise
+
+BAR = 0.995
+OTHERS = 3  # other problems' answers per problem
+TIME_LIMIT = 1.0  # seconds of CPU time, for hostile text
+WALL_LIMIT = 4 * TIME_LIMIT + 20  # and to start the child again, on a busy machine
+WHOLE = re.compile(r"-?\d+")
+FRACTION = re.compile(r"\\frac\{(\d+)\}\{(\d+)\}")
+
+
+class Case(NamedTuple):
+    kind: str
+    gold: str
+    response: str
+    right: bool
+
+
+def spaced(text: str) -> str | None:
+    text = re.sub(r"(?<=[\w})])([-+=])(?=[\w\\({])", r" \1 ", text)
+    return re.sub(r"(?<=[\w})]),(?=[-\w(]|\\[a-z])(?!\d{3}(?!\d))", ", ", text)
+
+
+def in_other_order(text: str) -> str | None:
+    """a + b as b + a, where both are plain products."""
+    terms = re.fullmatch(r"((?:[\w^{} ]|\\[a-z])+?)\s*([-+])\s*((?:[\w^{} ]|\\[a-z])+)", text)
+    if not terms or any(t.count("{") != t.count("}") for t in terms.groups()) or "text" in text:
+        return None
+    return f"{'-' if terms[2] == '-' else ''}{terms[3]} + {terms[1]}"
+
+
+def only_if(pattern: str, change: Callable[[str], str]) -> Callable[[str], str | None]:
+    return lambda text: change(text) if re.fullmatch(pattern, text, re.DOTALL) else None
+
+
+# of an answer, another spelling; the same text or None where it does not apply
+REWORDINGS: dict[str, Callable[[str], str | None]] = {
+    "\\dfrac": lambda t: t.replace(r"\frac", r"\dfrac"),
+    "\\tfrac": lambda t: t.replace(r"\frac", r"\tfrac"),
+    "a/b": lambda t: FRACTION.sub(r"(\1/\2)", t) if "^" not in t else None,
+    "without \\left and \\right": lambda t: re.sub(r"\\(left|right)(?=[\[\](){}|\\])\s*", "", t),
+    "with \\left and \\right": only_if(
+        r"[(\[][^()\[\]]*[)\]]", lambda t: rf"\left{t[:-1]}\right{t[-1]}"
+    ),
+    "spaces": spaced,
+    "\\displaystyle": only_if(r"[^,]*", lambda t: rf"\displaystyle {t}"),
+    "$ in the box": lambda t: f"${t}$",
+    "$$": lambda t: f"$${t}$$",
+    "thousands": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}"),
+    "thousands in LaTeX": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}".replace(",", "{,}")),
+    "decimals of a whole number": only_if(r"-?\d+", lambda t: f"{t}.00"),
+    "one more zero": only_if(r"-?\d*\.\d+", lambda t: f"{t}0"),
+    "a unit": only_if(r"-?\d+(\.\d+)?", lambda t: rf"{t} \text{{ cm}}"),
+    "a sentence's end": only_if(r"-?[\w\\{}]+", lambda t: f"{t}."),
+    "x =": only_if(r"-?\d+|\\frac\{\d+\}\{\d+\}|-?\d*\\sqrt\{\d+\}", lambda t: f"x = {t}"),
+    "as a quotient": only_if(r"\d{1,6}", lambda t: rf"\frac{{{2 * int(t)}}}{{2}}"),
+    "\\times": lambda t: t.replace(r"\times", r"\cdot"),
+    "\\text": only_if(r"\\text\{[^{}]*\}", lambda t: t[6:-1]),
+    "\\mathrm": only_if(r"\\text\{[^{} ]*\}", lambda t: rf"\mathrm{t[5:]}"),
+    "degrees": lambda t: t.replace(r"^\circ", r"^{\circ}"),
+    "no degrees": only_if(r"\d+\^\\circ", lambda t: t.removesuffix(r"^\circ")),
+    "the other order": in_other_order,
+}
+RESPONSES = {  # ways to answer
+    "in a box": "So the answer is $\\boxed{%s}$.",
+    "after ####": "We add 3 and 4.\n#### %s",
+    "after a wrong box": "I get \\boxed{-98765}. No: \\boxed{%s}, which is 1 of 2 cases.",
+}
+
+
+def benchmark_cases(golds: list[str], rng: random.Random, same: Equivalence) -> Iterator[Case]:
+    forms = [accepted_answers(gold)[0] for gold in golds]
+    for gold, form in zip(golds, forms, strict=True):
+        for how, response in RESPONSES.items():
+            if how != "after ####" or "\n" not in form:
+                yield Case(f"itself, {how}", gold, response % form, True)
+        for how, change in REWORDINGS.items():
+            reworded = change(form)
+            if reworded not in (None, form):
+                yield Case(f"reworded: {how}", gold, rf"\boxed{{{reworded}}}", True)
+        for other in rng.sample(forms, min(OTHERS, len(forms))):
+            equal = any(
+                normalise(f) == normalise(other) or same.same(read(f), read(other))
+                for f in accepted_answers(gold)
+            )
+            yield Case("another problem's", gold, rf"\boxed{{{other}}}", equal)
+
+
+# ---- hostile text ------------------------------------------------------------------------------
+
+PIECES = [
+    *(r"\boxed{", "{", "}", "$", "$$", "####", "\n", r"\frac", r"\frac{", r"\sqrt", r"\sqrt[", "^"),
+    *("_", "\\", "(", ")", "[", "]", ",", "=", "%", r"\%", "0", "1", ".", "-", "+", "/", "x", "y"),
+    *(r"\text{", "&", r"\\", r"\begin{pmatrix}", r"\end{pmatrix}", r"\left(", r"\right]", r"\pm"),
+    *("\x00", "\ud800", "\u202e", "\u200b", "٣", "∞", "½", "²", "−", "🙂", "é", "\r", "\t"),
+    *(r"\infty", r"\int", r"\sum_{", r"\lim_{", r"\log", "!", "e", "i", r"\pi", "<", r"\le", "|"),
+]
+BOMBS = [
+    "9^{9^{9^{9}}}", "9**9**9**9", "10^{10^{10}}!", "(10^9)!", r"\binom{10^9}{10^8}", "2^{10^{9}}",
+    r"(1+\sqrt{2})^{1000000}", r"\sum_{i=1}^{10^{12}} i^{i}", r"\prod_{i=1}^{10^7} i",
+    "(x+y+z+w)^{300}", r"\int_0^1 x^{x^{x}} dx", "1e999999999", r"\frac{1}{10^{-10^{8}}}",
+    r"\sqrt[1000000007]{10^{1000000}}", r"\log_{2}(3^{10^{8}})", r"\lim_{x \to 0} (1+x)^{x^{-9}}",
+    r"x^{x^{x^{x^{x^{x^{x}}}}}}", r"\cos(\cos(\cos(10^{10^{10}})))", r"10^{10^{5}} \bmod 7",
+    r"\{1,2,...,10^{9}\}", r"[1,10^{9}] \cup (3,4] \cap \{2\}", "0.1^{10^{8}}",
+]  # fmt: skip
+HEDGES = [  # around a number n, none of them saying n
+    r"{n}, {m}", r"{n} \text{ or } {m}", r"{n} or {m}", r"\{ {n}, {m} \}", r"({n}, {m})",
+    r"[{n}, {m}]", r"{n} \pm 1", r"\neq {n}", r"x \neq {n}", r"x > {n}", r"x \le {n}", r"x<{n}",
+    r"\text{not } {n}", r"({n}, \infty)", r"-{n}", r"{n}^2", r"{n}!", r"{n}i", r"{n}x",
+    r"\sqrt{{n}}", r"\left|{n}-{m}\right|i",
+    r"\frac{{n}}{0}", r"{n}0", r"0.{n}", r"{n}.{n}", r"{n}+{m}", r"{n} \bmod {n}", r"\frac{1}{{n}}",
+    r"{n} \text{ and } {m}", r"{n};{m}", r"{m} = {n}", r"{n} \to {m}", r"{n}e5", r"{n}/{m}",
+    r"{n}} and then \boxed{{m}", r"{n}\%\%\%{m}", r"x={n}, x={m}", r"{n}_{{m}}", r"{n} < x < {m}",
+    r"\infty", r"\text{nan}", r"\emptyset", r"\text{True}", r"None", r"\text{the right answer}",
+    r"{n} = {m}", r"1={n}={m}", r"{n} \ne {n}", r"f({n})", r"{n} \cup {m}",
+]  # fmt: skip
+BRACKETS = [
+    ("(", ")"), ("{", "}"), ("[", "]"), (r"\frac{", "}{2}"), (r"\sqrt{", "}"), ("-", ""),
+    ("|", "|"), (r"\left(", r"\right)"), ("x^{", "}"), (r"\boxed{", "}"), (r"\text{", "}"),
+]  # fmt: skip
+INJECTIONS = [
+    '__import__("os").system("touch {pwned}")', 'exec("open(\'{pwned}\',\'w\')")',
+    '"}\n{"equal": true, "parsed": true}\n', '\n{"equal": true, "parsed": true}',
+    "\\input{{pwned}}",
+    "\\write18{touch {pwned}}", "$(touch {pwned})", "`touch {pwned}`", "; touch {pwned} #",
+    "().__class__.__bases__[0].__subclasses__()", "{{7*7}}", "%s%n%x", "\\u0000", "<script>",
+    'lambda: open("{pwned}","w")', '{"ready": true}', "Symbol('x').__class__", "\x04",
+]  # fmt: skip
+
+
+def hostile_case(rng: random.Random, golds: list[str], pwned: Path) -> Case:
+    """A text that does not say 7919, or not the number it is a hedge around."""
+    gold = "7919"
+    kind = rng.choices(
+        ["noise", "mutated", "brackets", "bomb", "hedge", "cut off", "injection", "flood"],
+        [25, 25, 8, 3, 25, 5, 5, 4],
+    )[0]
+    if kind == "noise":
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 60)))
+        text = rng.choice([text, f"\\boxed{{{text}}}", f"#### {text}"])
+    elif kind == "mutated":
+        letters = list(rng.choice(golds))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(letters) + 1)
+            letters[at : at + rng.randint(0, 2)] = rng.choice(PIECES)
+        text = f"\\boxed{{{''.join(letters)}}}"
+    elif kind == "brackets":
+        opens, closes = rng.choice(BRACKETS)
+        deep = rng.choice([10, 60, 200, 100_000])
+        text = opens * deep + "1" + closes * rng.choice([deep, deep - 1, 0])
+        text = rng.choice([text, f"\\boxed{{{text}}}"])
+    elif kind == "bomb":
+        bomb = rng.choice(BOMBS)
+        text = f"\\boxed{{{rng.choice([bomb, f'{bomb}+{rng.randint(1, 99)}', f'({bomb})/3'])}}}"
+    elif kind == "hedge":
+        n = rng.randint(3, 9999)
+        gold, m = str(n), str(n + rng.randint(1, 50))
+        text = rng.choice(HEDGES).replace("{n}", gold).replace("{m}", m)
+        text = f"\\boxed{{{text}}}"
+    elif kind == "cut off":
+        end = rng.choice(["", "\\", "{", ","])
+        text = f"so it is \\boxed{{{gold[: rng.randint(0, 3)]}{end}"
+    elif kind == "injection":
+        text = rng.choice(INJECTIONS).replace("{pwned}", str(pwned))
+        text = rng.choice([f"\\boxed{{{text}}}", text])
+    else:
+        text = rng.choice(["1,", "9", "$", "\\", "x+", "1/", "#### ", "\\boxed{", " ", "}"])
+        text *= rng.choice([MAX_ANSWER // 2, MAX_ANSWER, 200_000])
+        text = rng.choice([text, f"\\boxed{{{text}}}"])
+    return Case(kind, gold, text, False)
+
+
+# ---- judging -----------------------------------------------------------------------------------
+
+
+def judge(cases: list[Case], what: str, time_limit: float) -> Iterator[tuple[Case, dict, float]]:
+    def once(case: Case) -> tuple[Case, dict, float]:
+        start = time.monotonic()
+        verdict = compute_score("any", case.response, case.gold, time_limit=time_limit)
+        return case, verdict, time.monotonic() - start
+
+    with ThreadPoolExecutor(2) as threads:
+        yield from tqdm(threads.map(once, cases), total=len(cases), desc=what, leave=False)
+
+
+def on_benchmarks(sets: dict[str, list[str]]) -> bool:
+    rng, same = random.Random(0), Equivalence()
+    right, asked, wrong = Counter(), Counter(), []
+    for name, golds in sets.items():
+        cases = list(benchmark_cases(golds, rng, same))
+        for case, verdict, _ in judge(cases, name, 5.0):
+            group = case.kind.partition(":")[0].partition(",")[0]
+            asked[name, group] += 1
+            right[name, group] += verdict["acc"] == case.right
+            if verdict["acc"] != case.right:
+                wrong.append((name, case, verdict))
+    groups = list(dict.fromkeys(group for _, group in asked))
+    print(f"{'set':<16}{'answers':>8}" + "".join(f"{group:>26}" for group in groups))
+    for name, golds in sets.items():
+        cells = (f"{right[name, g]} of {asked[name, g]}" for g in groups)
+        print(f"{name:<16}{len(golds):>8}" + "".join(f"{cell:>26}" for cell in cells))
+    met = True
+    for group in groups:
+        got, of = (sum(c[n, group] for n in sets) for c in (right, asked))
+        met &= got >= BAR * of
+        print(f"{group}: {got} of {of} as they should be, {got / of:.4f} (bar {BAR})")
+    for name, case, verdict in wrong:
+        said = "gave up" if verdict["judge_gave_up"] else "right" if verdict["acc"] else "wrong"
+        print(f"  {name}, {case.kind}: {case.gold!r:.90} and {case.response!r:.110}: {said}")
+    return met
+
+
+def on_hostile_text(count: int, golds: list[str], pwned: Path) -> bool:
+    rng = random.Random(0)
+    cases = [hostile_case(rng, golds, pwned) for _ in range(count)]
+    kinds, false_right, gave_up, longest = Counter(), [], Counter(), 0.0
+    start = time.monotonic()
+    for case, verdict, seconds in judge(cases, "hostile", TIME_LIMIT):
+        kinds[case.kind] += 1
+        gave_up[case.kind] += verdict["judge_gave_up"]
+        longest = max(longest, seconds)
+        if verdict["acc"]:
+            false_right.append(case)
+    print(
+        f"{count} hostile texts in {time.monotonic() - start:.0f} s, the longest {longest:.1f} s "
+        f"(limit {TIME_LIMIT:g} s of CPU time), no crash; called right: {len(false_right)}"
+    )
+    for kind, number in kinds.most_common():
+        print(f"  {kind:<12}{number:>6}, no verdict within the limits {gave_up[kind]:>5}")
+    for case in false_right:
+        print(f"  called right: {case.kind}, {case.response!r:.110} for {case.gold!r:.90}")
+    if pwned.exists():
+        print(f"an answer was executed: {pwned} exists")
+    return not false_right and longest < WALL_LIMIT and not pwned.exists()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="~/data/benchmarks", help="default: %(default)s")
+    parser.add_argument("--hostile", type=int, default=10_000, help="texts; default: %(default)s")
+    known = parser.parse_args()
+    folder = Path(known.data).expanduser()
+    sets = {
+        path.stem: [row["ground_truth"] for row in pd.read_parquet(path)["reward_model"]]
+        for path in sorted(folder.glob("*.parquet"))
+    }
+    if not sets:
+        print(f"--data {known.data} has no .parquet file: run python data_prep/benchmarks.py.")
+        return 1
+    logging.getLogger("recipe.judge").setLevel(logging.ERROR)
+    golds = [accepted_answers(gold)[0] for golds in sets.values() for gold in golds]
+    met = on_benchmarks(sets)
+    pwned = folder / "an_answer_was_executed"
+    if known.hostile:
+        met &= on_hostile_text(known.hostile, golds, pwned)
+    print("all bars met" if met else "a bar is missed")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The process in which math-verify runs for `recipe.judge`: one JSON line in, one JSON line out.
+
+Request {"gold": str, "answer": str}; reply {"equal": bool, "parsed": bool} (`parsed`: math-verify
+made an expression of the answer). The first line out is {"ready": true} or {"error": str}.
+
+A judge that cannot hang: before each request the kernel is told to end this process after
+`time_limit` seconds of CPU, and after `wall_limit` seconds in any case. No Python code has to run
+for that, so it holds inside a single long big-integer operation and after the parent is gone.
+An idle child ends when its input does, which is when the parent does.
+
+Usage: child.py TIME_LIMIT WALL_LIMIT MEMORY_MB
+"""
+
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import sys
+
+PERCENT = re.compile(r"([^%]*?)\s*\\?%", re.DOTALL)
+
+
+def math_text(answer: str) -> str:
+    """The answer in the form in which math-verify reads all of it, and 50% as a percentage."""
+    percent = PERCENT.fullmatch(answer)
+    return f"${percent[1]}$%" if percent else f"\\boxed{{{answer}}}"
+
+
+def replies(parse, verify, lines):
+    """Without math-verify's own time limits, which are signals that Python code must handle."""
+    for line in lines:
+        request = json.loads(line)
+        gold, answer = (
+            parse(math_text(request[key]), parsing_timeout=None) for key in ("gold", "answer")
+        )
+        equal = verify(gold, answer, timeout_seconds=None)
+        yield {"equal": bool(equal), "parsed": any(not isinstance(a, str) for a in answer)}
+
+
+def main(time_limit: float, wall_limit: float, memory_mb: int) -> None:
+    def limit(cpu: float, wall: float) -> None:
+        signal.setitimer(signal.ITIMER_PROF, cpu)
+        signal.setitimer(signal.ITIMER_REAL, wall)
+
+    def requests():
+        for line in sys.stdin:
+            limit(time_limit, wall_limit)
+            yield line
+
+    def send(reply: dict) -> None:
+        limit(0, 0)
+        out.write(json.dumps(reply) + "\n")
+        out.flush()
+
+    ends = {signal.SIGPROF, signal.SIGALRM}
+    for number in ends:  # a parent may have had them ignored or blocked, which is inherited
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not look like a reply
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    logging.disable(logging.CRITICAL)
+    try:
+        from math_verify import parse, verify
+    except (ImportError, MemoryError) as error:
+        send({"error": f"{type(error).__name__}: {error}"})
+        return
+    # math-verify imports its parsers when first used, which is not part of an answer's time
+    list(replies(parse, verify, [json.dumps({"gold": "x=1", "answer": "\\frac{1}{2}"})]))
+    send({"ready": True})
+    for reply in replies(parse, verify, requests()):
+        send(reply)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

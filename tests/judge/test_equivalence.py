@@ -1,0 +1,182 @@
+"""Groups of meaning, on pairs of answers that a person has judged, and semantic entropy."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+pytest.importorskip("math_verify")
+
+from recipe.judge.equivalence import Equivalence, group
+from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
+
+SAME = [  # every two of a line mean the same
+    ["1/2", "0.5", r"\frac{1}{2}", r"\dfrac{1}{2}", r"$\frac12$", "50%"],
+    ["4", "x=4", "x = 4", r"\boxed{4}", "4.0", "4.", "+4", r"\text{4}"],
+    ["1234", "1,234", r"1{,}234", r"1\,234", "1 234"],
+    ["-3", "−3", "- 3", "-3.0", r"\frac{-3}{1}"],
+    ["5", "$5", r"\$5", "$5.00", "5 dollars", r"5\text{ dollars}"],
+    ["12 cm", "12", r"12\text{ cm}", r"12\,\mathrm{cm}"],
+    ["90", r"90^\circ", r"90^{\circ}", "90°", "90 degrees"],
+    [r"\sqrt{8}", r"2\sqrt{2}", r"\sqrt8"],
+    [r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}"],
+    [r"2\pi", r"\pi \cdot 2", r"2 \pi"],
+    ["10^3", "1000", r"10^{3}"],
+    ["1024", "2^{10}", "2^10"],
+    ["3!", "6"],
+    [r"\log_2 8", "3"],
+    ["0.1+0.2", "0.3"],
+    [r"x^2+2x+1", r"(x+1)^2", r"1+2x+x^2"],
+    ["2x+1", "1+2x", "2(x+0.5)"],
+    ["(1,2)", r"\left(1, 2\right)", "(1, 2)"],
+    [r"\{1,2\}", r"\{2,1\}", r"\left\{1, 2\right\}", "1, 2", "2,1"],
+    [r"[1,2)", r"\left[1, 2\right)", r"x \in [1,2)"],
+    [r"(-\infty, 3)", r"\left(-\infty, 3\right)"],
+    ["1+i", "i+1"],
+    ["x<3", "3>x"],
+    [r"3\frac{1}{2}", r"\frac{7}{2}", "3.5"],
+    ["A", r"\text{A}", "a"],
+    ["yes", "Yes", r"\text{Yes}"],
+    [r"\infty", r"+\infty"],
+    [r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"],
+    ["25%", r"25\%", "0.25", r"\frac{1}{4}"],
+    ["y=7", "7", "y = 7"],
+    ["0", "0.0", "-0", r"\frac{0}{5}"],
+    ["1000000", "1,000,000", "10^6"],
+    ["Monday", "monday", r"\text{Monday}"],
+    [r"\frac{a}{b}", "a/b"],
+    [r"e^{2}", "e^2"],
+]
+DIFFERENT = [
+    *[("1/2", "1/3"), ("0.5", "0.05"), ("4", "-4"), ("4", "5"), ("x=4", "y=4"), ("x=4", "x=5")],
+    *[("50%", "50"), ("50%", "5"), ("0.333", "1/3"), ("3.14", r"\pi"), (r"2\pi", "6.28")],
+    *[("1234", "12345"), ("1,234", "1.234"), ("100", "1000"), ("1000", "10000")],
+    *[("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), (r"\{1,2\}", r"\{1,3\}"), ("1, 2", "1, 3")],
+    *[("(1,2)", "(1,3)"), ("(1,2)", "(1,2,3)"), ("[1,2)", "[1,2]"), ("[1,2)", "(1,2]")],
+    *[(r"\{1,2\}", "1"), ("1, 2", "12"), ("(1,2)", "12"), ("(1,2)", "1.2")],
+    *[(r"\infty", r"-\infty"), ("x<3", "x>3"), ("x<3", "3"), ("2x+1", "2x-1"), ("2x+1", "2y+1")],
+    *[(r"\sqrt{2}", "2"), (r"\sqrt{2}", r"\sqrt{3}"), (r"2\sqrt{2}", r"\sqrt{2}")],
+    *[("A", "B"), ("yes", "no"), ("Monday", "Tuesday"), ("abc", "cab"), ("true", "false")],
+    *[("3!", "3"), ("2^{10}", "20"), ("10^3", "30"), ("1+i", "1-i"), ("i", "-i")],
+    *[(r"\frac{1}{2}", "12"), (r"\frac{2}{1}", r"\frac{1}{2}"), (r"\frac{a}{b}", r"\frac{b}{a}")],
+    *[("90 degrees", "80 degrees"), ("5 cm", "6 cm"), ("$5", "$50"), ("25%", "2.5%")],
+    *[("0", "1"), ("0.1", "0.01"), ("123456789", "123456788"), ("1e-3", "1e3")],
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"),
+    *[("25_8", "25_7"), ("25_8", "25"), (r"\neq 8", "8"), (r"7 \bmod 7", "7"), ("3 = 4", "4")],
+    *[("x^2", "x^3"), ("x^2", "2x"), (r"e^{2}", "2e"), (r"\log_2 8", "8")],
+]
+PAIRS = [
+    *((a, b, True) for line in SAME for a, b in itertools.combinations(line, 2)),
+    *((a, b, False) for a, b in DIFFERENT),
+]
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    equivalence = Equivalence(time_limit=20)
+    read = equivalence.read
+    return [(a, b, same, equivalence.same(read(a), read(b))) for a, b, same in PAIRS]
+
+
+def test_at_least_98_percent_as_a_person_would(verdicts):
+    assert len(verdicts) >= 150
+    wrong = [(a, b, same) for a, b, same, verdict in verdicts if bool(verdict) != same]
+    print(f"{len(verdicts)} pairs, {len(wrong)} judged otherwise: {wrong}")
+    assert len(wrong) <= 0.02 * len(verdicts), wrong
+
+
+def test_no_two_unequal_answers_are_merged(verdicts):
+    assert [(a, b) for a, b, same, verdict in verdicts if verdict and not same] == []
+
+
+def test_units_can_count():
+    strict = Equivalence(units="compare", time_limit=20)
+    same = lambda a, b: strict.same(strict.read(a), strict.read(b))  # noqa: E731
+    assert same("5 cm", r"5\text{ cm}")
+    assert not same("5 cm", "5 m")
+    assert not same("5 cm", "5")
+    assert same("90°", r"90^\circ")
+
+
+def test_thousands_can_be_a_list():
+    pair = Equivalence(thousands=False, time_limit=20)
+    assert not pair.same(pair.read("1,234"), pair.read("1234"))
+    assert pair.same(pair.read("1,234"), pair.read("234, 1"))
+
+
+def test_groups_do_not_depend_on_the_order():
+    answers = ["1/2", "4", "0.5", "x=4", "", "7", r"\frac12", "4.0", "  ", "(1,2)", r"\{2,1\}"]
+    equivalence = Equivalence(time_limit=20)
+    partition = set()
+    for seed in range(6):
+        order = list(range(len(answers)))
+        random.Random(seed).shuffle(order)
+        index = group([answers[i] for i in order], equivalence.read, equivalence.same).index
+        members = {}
+        for place, number in zip(order, index, strict=True):
+            members.setdefault(number, set()).add(place)
+        partition.add(frozenset(map(frozenset, members.values())))
+    assert partition == {
+        frozenset(map(frozenset, [{0, 2, 6}, {1, 3, 7}, {4, 8}, {5}, {9}, {10}])),
+    }
+
+
+def test_what_is_alike_by_a_third_answer_is_one_group():
+    near = lambda a, b: abs(a - b) <= 1  # noqa: E731
+    for answers in itertools.permutations(["1", "2", "3", "9"]):
+        index = group(answers, int, near).index
+        assert len({index[answers.index(a)] for a in "123"}) == 1
+        assert len(set(index)) == 2
+
+
+def test_blank_answers_can_be_a_group_each():
+    count = lambda how: len(set(group(["", "", "4"], str, str.__eq__, how).index))  # noqa: E731
+    assert count("one") == 2
+    assert count("own") == 3
+
+
+def test_a_comparison_that_gave_up_separates_and_is_counted():
+    groups = group(["a", "b"], str, lambda a, b: None)
+    assert groups.index == [0, 1]
+    assert groups.gave_up == 1
+
+
+@pytest.mark.parametrize(
+    "bomb", ["9**9**9**9", "9^{9^{9^{9^9}}}", "(" * 100_000, "\\frac{" * 9_000]
+)
+def test_a_pathological_answer_costs_at_most_its_limit(bomb):
+    equivalence = Equivalence(time_limit=2)
+    answers = [bomb, "4", "x=4", bomb]
+    groups = group(answers, equivalence.read, equivalence.same)
+    assert groups.index == [0, 1, 1, 0]
+
+
+# --- entropy ---
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([0] * 8, 0.0),
+        (list(range(8)), math.log(8)),
+        ([0, 0, 1], -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))),  # x=4, x=4, x=8
+        ([5, 5, 9, 9], math.log(2)),
+        ([3], 0.0),
+    ],
+)
+def test_semantic_entropy_by_counts(groups, expected):
+    assert semantic_entropy(groups) == pytest.approx(expected)
+    assert semantic_entropy(groups, base=2) == pytest.approx(expected / math.log(2))
+
+
+def test_semantic_entropy_by_likelihoods():
+    logs = [math.log(0.5), math.log(0.25), math.log(0.25)]
+    assert semantic_entropy([0, 1, 1], logs) == pytest.approx(math.log(2))
+    assert semantic_entropy([0, 1, 1], [x - 5000 for x in logs]) == pytest.approx(math.log(2))
+    assert semantic_entropy([0, 1], [0.0, -5000.0]) == 0.0
+
+
+def test_no_rollouts():
+    with pytest.raises(ValueError, match="at least one rollout"):
+        semantic_entropy([])

@@ -1,0 +1,400 @@
+"""Every wrong setting that a user is likely to make: one sentence, before Ray starts.
+
+These run `recipe.launch.main` in this process with real files; only the folder of a model is made
+up, from a real tokenizer and a config, since weights are not looked at before Ray starts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+
+pytest.importorskip("verl")
+
+from recipe.cpu.warm_start import make_tokenizer
+from recipe.launch import __main__ as launch
+from recipe.launch import preflight
+from recipe.semantic_curriculum.config import PRESETS
+from recipe.semantic_curriculum.scores import prompt_id
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))
+
+
+def write_data(folder: Path, rows: int = 8, **drop) -> None:
+    row = {
+        "data_source": "synthetic/test",
+        "prompt": [{"role": "user", "content": "1+1"}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"index": 0},
+    }
+    for name in ("train", "test"):
+        pd.DataFrame([row] * rows).to_parquet(folder / f"{name}.parquet")
+
+
+def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
+    folder.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 64,
+        "vocab_size": len(tokenizer) + extra_vocabulary,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_scores(folder: Path) -> None:
+    prompt = [{"role": "user", "content": "1+1"}]
+    row = {"prompt_id": prompt_id(prompt), "semantic_entropy": 0.5, "pass_rate": 0.5}
+    pd.DataFrame([row]).to_parquet(folder / "scores.parquet")
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> list[str]:
+    """A valid command line on files of its own."""
+    write_data(tmp_path)
+    write_model(tmp_path / "model")
+    return [
+        "asymgrpo",
+        "machine=cpu",
+        f"data.train_files={tmp_path}/train.parquet",
+        f"data.val_files={tmp_path}/test.parquet",
+        f"actor_rollout_ref.model.path={tmp_path}/model",
+        "data.train_batch_size=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        f"trainer.default_local_dir={tmp_path}/run",
+    ]
+
+
+def refuse(capsys, arguments: list[str]) -> str:
+    """The one sentence that a refused command line prints; fails if it was not refused."""
+    assert launch.main([*arguments, "--dry-run"]) == 2
+    assert not ray.is_initialized()
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, capsys, tmp_path):
+    assert launch.main([*valid, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "'preset': 'asymgrpo'" in out
+    assert "clip 0.2/0.2" in out
+    assert "dry run" in out
+    assert not ray.is_initialized()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("algorithm.asymgrpo.preset=asymgrp", "asymgrp does not exist: did you mean asymgrpo"),
+        ("algorithm.asymgrpo.beta_pos=-0.5", "algorithm.asymgrpo.beta_pos=-0.5 is not allowed"),
+        ("+algorithm.asymgrpo.beta_positive=1", "beta_positive does not exist: did you mean"),
+        ("actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.n=1 leaves preset=asymgrpo"),
+        ("data.train_files=/nowhere/x.parquet", "/nowhere/x.parquet does not exist: write it with"),
+        ("data.train_batch_size=16", "larger than the training data (8 rows)"),
+        ("actor_rollout_ref.model.path=/nowhere", "model.path=/nowhere does not exist: set MODEL"),
+        ("trainer.nnodes=2", "trainer.nnodes=2 needs a running Ray cluster"),
+        ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode=sync would run without"),
+        (
+            "+trainer.v1.recipe_sync.poll=1",
+            "recipe_sync.poll does not exist: It is one of poll_interval",
+        ),
+        ("trainer.v1.recipe_sync.poll_interval=0", "poll_interval=0 must be above 0"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "not a multiple of actor_rollout_ref"),
+        ("trainer.n_gpus_per_node=3", "times rollout.n=8 is not a multiple of the 3 ranks"),
+        ("no.such.key=1", "no"),
+        ("machine=tpu", "machine"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(
+    valid, capsys, monkeypatch, override, sentence
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert sentence in refuse(capsys, [*valid, override])
+
+
+LOSS = "actor_rollout_ref.actor.policy_loss"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([f"{LOSS}.preset=ids"], f"{LOSS}.preset=ids does not exist: did you mean id?"),
+        ([f"{LOSS}.schedule=dido"], f"{LOSS}.schedule=dido does not exist: did you mean did?"),
+        (["trainer.total_training_steps=null"], "T is not set: set trainer.total_training_steps"),
+        (
+            [f"{LOSS}.preset=od", "algorithm.rollout_correction.bypass_mode=true"],
+            "schedule=od needs the policy's entropy",
+        ),
+        ([f"{LOSS}.upper_intercept=-0.1"], "make the upper bound negative for some probability"),
+        ([f"{LOSS}.lower_slope=-0.5"], "make the lower bound negative for some probability"),
+        (["actor_rollout_ref.actor.clip_ratio_low=-0.2"], "clip_ratio_low=-0.2 is not allowed"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=8"], "makes one update per rollout"),
+        (
+            [f"{LOSS}.preset=clip_higher", "actor_rollout_ref.actor.ppo_mini_batch_size=8"],
+            "makes one update per rollout",
+        ),
+        ([f"{LOSS}.phase_split=1"], "phase_split=1 is not allowed: use a number above 0"),
+        ([f"{LOSS}.second_phase=both"], "second_phase=both does not exist"),
+        ([f"{LOSS}.od_ratio=2"], "od_ratio=2 is not allowed"),
+        ([f"+{LOSS}.shedule=id"], f"{LOSS}.shedule does not exist: did you mean schedule?"),
+        ([f"{LOSS}.loss_mode=vanilla"], "schedule=id has no effect with loss_mode=vanilla"),
+    ],
+)
+def test_a_wrong_clip_setting_is_one_sentence(valid, capsys, overrides, sentence):
+    command = ["clip_entropy", *valid[1:], "trainer.total_training_steps=40", *overrides]
+    assert sentence in refuse(capsys, command)
+
+
+@pytest.fixture
+def sent(valid, tmp_path) -> list[str]:
+    """A valid command line of the third recipe; every row of the data is the same prompt."""
+    write_scores(tmp_path)
+    return [
+        "semantic_curriculum",
+        *valid[1:],
+        f"data.curriculum.scores={tmp_path}/scores.parquet",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    ]
+
+
+RULE = f"{LOSS}.token_rule"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([f"{RULE}.preset=sents"], f"{RULE}.preset=sents does not exist: did you mean sent?"),
+        ([f"{RULE}.low_fraction=2"], f"{RULE}.low_fraction=2 is not allowed"),
+        ([f"+{RULE}.beta=1"], f"{RULE}.beta does not exist"),
+        (["actor_rollout_ref.actor.use_kl_loss=false"], "anchor=ref needs the reference's"),
+        ([f"{RULE}.scope=micro_batch"], "set actor_rollout_ref.actor.calculate_entropy=true"),
+        (
+            ["actor_rollout_ref.actor.shuffle=true", "actor_rollout_ref.actor.ppo_epochs=2"],
+            "chooses tokens once for each mini-batch",
+        ),
+        (["algorithm.rollout_correction.bypass_mode=true"], "chooses by the old policy's entropy"),
+        (
+            [f"{RULE}.preset=kl_cov", "actor_rollout_ref.actor.ppo_mini_batch_size=4"],
+            "anchor=old with one update per rollout",
+        ),
+        (
+            [
+                f"{RULE}.preset=high_entropy_mask",
+                "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
+            ],
+            "set actor_rollout_ref.actor.loss_agg_mode=token-mean",
+        ),
+        (["data.curriculum.order=entropy"], "data.curriculum.order=entropy does not exist"),
+        (["data.curriculum.scores=null"], "needs a score for each prompt"),
+        (["data.curriculum.scores=/nowhere.parquet"], "/nowhere.parquet does not exist"),
+        (["data.curriculum.stages=9"], "stage 9 of 9 has no prompt"),
+        (["data.curriculum.optimizer=reset"], "data.curriculum.optimizer=reset is not possible"),
+        (["+data.curriculum.stage=1"], "data.curriculum.stage does not exist: did you mean stages"),
+        (["trainer.total_training_steps=99"], "more than the 10 steps of the curriculum"),
+        (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.enable=true draws more"),
+    ],
+)
+def test_a_wrong_curriculum_or_token_rule_is_one_sentence(sent, capsys, overrides, sentence):
+    assert sentence in refuse(capsys, [*sent, *overrides])
+
+
+def test_training_data_without_scores_is_refused(sent, capsys, tmp_path):
+    frame = pd.read_parquet(tmp_path / "train.parquet")
+    frame.at[3, "prompt"] = [{"role": "user", "content": "2+2"}]
+    frame.to_parquet(tmp_path / "train.parquet")
+    assert "has no score for 1 of the 8 training prompts" in refuse(capsys, sent)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_sent_preset_is_valid(sent, preset):
+    config = launch.compose(sent[0], [*sent[1:], f"{RULE}.preset={preset}"])
+    preflight.check(config)
+    assert config.data.curriculum.order == PRESETS[preset].order
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == PRESETS[preset].loss_mode
+
+
+def test_the_three_recipes_combine_from_any_of_them(sent, capsys):
+    mixed = ["algorithm.adv_estimator=asymgrpo", f"{LOSS}.schedule=od"]
+    steps = "trainer.total_training_steps=10"
+    assert launch.main([*sent, steps, *mixed, "--dry-run"]) == 0
+    rule = [f"{LOSS}.loss_mode=sent", f"{RULE}.preset=as_described", *mixed]
+    rule += ["actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0"]
+    rule += ["data.curriculum.order=semantic_entropy", "data.curriculum.epochs_per_stage=5"]
+    for recipe in ("asymgrpo", "clip_entropy"):
+        assert launch.main([recipe, *sent[1:], steps, *rule, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("estimator  asymgrpo") == 3
+    assert out.count("'schedule': 'od'") == 3
+    assert out.count("'preset': 'as_described'") == 2
+
+
+def test_plain_grpo_may_make_one_update_per_rollout(valid):
+    grpo = [f"{LOSS}.preset=grpo", "actor_rollout_ref.actor.ppo_mini_batch_size=8"]
+    assert launch.main(["clip_entropy", *valid[1:], *grpo, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["clip_entropy", "algorithm.adv_estimator=asymgrpo", f"{LOSS}.preset=od"],
+        ["asymgrpo", f"{LOSS}.loss_mode=dynamic_clip", f"{LOSS}.schedule=od"],
+    ],
+)
+def test_estimator_and_schedule_combine_from_either_recipe(valid, capsys, command):
+    name, *overrides = command
+    steps = "trainer.total_training_steps=40"
+    assert launch.main([name, *valid[1:], steps, *overrides, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "asymgrpo {'preset': 'asymgrpo'" in out
+    assert "dynamic_clip {" in out
+    assert "'schedule': 'od'" in out
+
+
+@pytest.mark.parametrize("preset", ["grpo", "clip_higher", "clip_cov", "sapo", "gspo", "did"])
+def test_every_clip_preset_is_valid(valid, preset):
+    steps = "trainer.total_training_steps=40"
+    command = ["clip_entropy", *valid[1:], steps, f"{LOSS}.preset={preset}"]
+    assert launch.main([*command, "--dry-run"]) == 0
+
+
+def test_what_a_clip_preset_sets_reaches_verl(valid):
+    config = launch.compose("clip_entropy", [*valid[1:], f"{LOSS}.preset=gspo"])
+    actor = config.actor_rollout_ref.actor
+    assert actor.policy_loss.loss_mode == "gspo"
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-4, 4e-4)
+    assert actor.loss_agg_mode == "seq-mean-token-mean"
+
+
+def test_the_user_s_own_ray_environment_is_kept(valid, monkeypatch):
+    from verl.trainer import main_ppo
+
+    seen = {}
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **_: seen.update(config=config))
+    variable = "+ray_kwargs.ray_init.runtime_env.env_vars.NCCL_DEBUG=INFO"
+    assert launch.main([*valid, variable]) == 0
+    variables = seen["config"].ray_kwargs.ray_init.runtime_env.env_vars
+    assert variables.NCCL_DEBUG == "INFO"
+    assert "VERL_FILE_LOGGER_PATH" in variables
+
+
+def test_an_unknown_recipe(capsys):
+    assert "recipe 'asymgrop' does not exist" in refuse(capsys, ["asymgrop"])
+
+
+def test_a_model_folder_without_a_tokenizer(valid, capsys, tmp_path):
+    for file in (tmp_path / "model").glob("*"):
+        if file.name != "config.json":
+            file.unlink()
+    assert "has no tokenizer" in refuse(capsys, valid)
+
+
+def test_a_vocabulary_larger_than_the_tokenizer(valid, capsys, tmp_path):
+    write_model(tmp_path / "padded", extra_vocabulary=7)
+    path = f"actor_rollout_ref.model.path={tmp_path}/padded"
+    assert "more than the" in refuse(capsys, [*valid, path])
+    allowed = "trainer.v1.recipe_sync.allow_padded_vocab=true"
+    assert launch.main([*valid, path, allowed, "--dry-run"]) == 0
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer(valid, capsys, tmp_path):
+    write_model(tmp_path / "small", extra_vocabulary=-1)
+    path = f"actor_rollout_ref.model.path={tmp_path}/small"
+    assert "less than the" in refuse(capsys, [*valid, path])
+
+
+def test_a_parquet_without_ground_truth(valid, capsys, tmp_path):
+    frame = pd.read_parquet(tmp_path / "train.parquet").drop(columns="reward_model")
+    frame.to_parquet(tmp_path / "train.parquet")
+    assert "lacks the column reward_model" in refuse(capsys, valid)
+
+
+def test_a_missing_registration_is_told_apart_from_a_mistake(valid, capsys, monkeypatch):
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    monkeypatch.delitem(TRAINER_REGISTRY, "recipe_sync")
+    error = refuse(capsys, valid)
+    assert "not registered with verl (trainer recipe_sync)" in error
+    assert "setup.sh" in error
+
+
+def test_what_a_preset_sets_reaches_verl_and_an_override_wins(valid):
+    config = launch.compose("asymgrpo", [*valid[1:], "algorithm.asymgrpo.preset=grpo_clip_higher"])
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
+    assert config.algorithm.adv_estimator == "asymgrpo"
+    config = launch.compose(
+        "asymgrpo",
+        [
+            *valid[1:],
+            "algorithm.asymgrpo.preset=dr_grpo",
+            "actor_rollout_ref.actor.clip_ratio_high=0.3",
+        ],
+    )
+    assert config.algorithm.adv_estimator == "grpo"
+    assert config.algorithm.norm_adv_by_std_in_grpo is False
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.3
+
+
+def test_each_start_of_a_run_gets_a_metrics_file_of_its_own(tmp_path):
+    first = launch.next_metrics_file(tmp_path)
+    assert first.name == "000.jsonl"
+    first.parent.mkdir()
+    first.touch()
+    assert launch.next_metrics_file(tmp_path).name == "001.jsonl"
+
+
+@pytest.fixture(scope="module")
+def dry_runs(tmp_path_factory):
+    """A future of each run script's dry run; two at a time, since most of one is imports."""
+
+    def dry_run(script: Path) -> tuple[subprocess.CompletedProcess, Path]:
+        folder = tmp_path_factory.mktemp(script.stem)
+        write_data(folder, rows=700)
+        write_model(folder / "model")
+        write_scores(folder)
+        done = subprocess.run(
+            ["bash", str(script), "--dry-run"],
+            env={
+                **os.environ,
+                "PYTHON": sys.executable,
+                "MODEL_PATH": f"{folder}/model",
+                "TRAIN_FILE": f"{folder}/train.parquet",
+                "TEST_FILE": f"{folder}/test.parquet",
+                "SCORES": f"{folder}/scores.parquet",
+                "CKPTS_DIR": f"{folder}/run",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done, folder
+
+    with ThreadPoolExecutor(2) as threads:
+        yield {script: threads.submit(dry_run, script) for script in SCRIPTS}
+        threads.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, dry_runs):
+    """The whole way: environment variables, bash, Hydra, verl's own checks."""
+    process, folder = dry_runs[script].result()
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "dry run: the config is valid" in process.stdout
+    assert not (folder / "run").exists()

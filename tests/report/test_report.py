@@ -1,0 +1,436 @@
+"""The report of a comparison: numbers against direct computations, and what a page must survive."""
+
+import csv
+import json
+import math
+from html.parser import HTMLParser
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from recipe.experiment.statistics import interval
+from recipe.report import __main__ as report
+from recipe.report import results as runs
+
+
+def matrix(out, arms, seeds=(0, 1), baseline=None):
+    arms = arms if isinstance(arms, dict) else {name: {} for name in arms}
+    values = {"title": "T", "baseline": baseline or next(iter(arms)), "seeds": list(seeds)}
+    out.mkdir(exist_ok=True)
+    (out / "matrix.yaml").write_text(yaml.safe_dump(values | {"arms": arms}, sort_keys=False))
+
+
+def run(out, arm, seed, steps, planned=None, config=None, start=0, tail="", **record):
+    """steps: {step: {metric: value}}; with `planned`, a record of the start too."""
+    folder = out / arm / f"seed{seed}/metrics"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"step": step, "data": data}) + "\n" for step, data in steps.items()]
+    (folder / f"{start:03d}.jsonl").write_text("".join(lines) + tail)
+    if planned:
+        trainer = {"total_training_steps": planned, "experiment_name": f"{arm}-{seed}"}
+        config = {"trainer": trainer, "data": {"seed": seed}} | (config or {})
+        record = {"commit": "c0ffee", "packages": {"verl": "0.9.1"}, "config": config} | record
+        (folder / f"{start:03d}.yaml").write_text(yaml.safe_dump(record))
+
+
+def judged(out, arm, seed, right_PN, benchmark="b"):
+    problems, samples = np.shape(right_PN)
+    folder = out / arm / f"seed{seed}/evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    index, sample = np.divmod(np.arange(problems * samples), samples)
+    frame = pd.DataFrame({"index": index, "prompt_id": [f"p{i}" for i in index], "sample": sample})
+    frame["right"] = np.ravel(right_PN)
+    frame.sample(frac=1, random_state=0).to_parquet(folder / f"{benchmark}.parquet")
+
+
+def entropies(*values):
+    return {step: {"actor/entropy": value} for step, value in enumerate(values, 1)}
+
+
+def rows(file):
+    return list(csv.DictReader(file.open()))
+
+
+class Page(HTMLParser):
+    """Its script elements, the text outside of them, and every address."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.text, self.addresses, self.inside = [], "", [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside != "style":
+            self.text += data
+
+    @property
+    def drawn(self):
+        return json.loads(self.scripts[0])
+
+
+def page_of(out, *metrics):
+    return Page(report.render(report.collect(out, metrics)[0]))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two arms, two seeds, three problems of four samples: written once."""
+    out = tmp_path_factory.mktemp("report") / "out"
+    matrix(out, ["base", "other"])
+    rng = np.random.default_rng(0)
+    right = {}
+    for a, arm in enumerate(["base", "other"]):
+        for seed in (0, 1):
+            curve = entropies(*(1 / (step + a + seed + 1) for step in range(8)))
+            curve[0] = {"val-core/x/acc/mean@1": 0.25 + a / 4}
+            run(out, arm, seed, curve, planned=8, config={"algorithm": {"beta": a}})
+            right[arm, seed] = rng.random((3, 4)) < 0.5
+            judged(out, arm, seed, right[arm, seed])
+    report.write(out)
+    return out, right
+
+
+def test_bands_are_means_lows_and_highs_over_the_seeds(small):
+    out, _ = small
+    found = [r for r in rows(out / "report/data/bands.csv") if r["metric"] == "actor/entropy"]
+    assert len(found) == 2 * 8
+    for row in found:
+        a, step = row["arm"] == "other", int(row["step"])
+        values = [1 / (step + a), 1 / (step + a + 1)]
+        assert int(row["seeds"]) == 2
+        assert float(row["mean"]) == pytest.approx(np.mean(values), rel=1e-12)
+        assert (float(row["lowest"]), float(row["highest"])) == (min(values), max(values))
+
+
+def test_results_are_the_accuracies_and_pass_at_k_of_the_parquets(small):
+    out, right = small
+    found = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
+    by_run = {
+        (r["arm"], int(r["seed"]), r["metric"]): float(r["value"])
+        for r in rows(out / "report/data/results_by_run.csv")
+    }
+    assert {metric for _, metric in found} == {
+        *("avg@4", "pass@2", "final entropy", "last x/acc/mean@1")
+    }
+    # pass@2: the share of pairs of samples with a right one
+    pairs = list(combinations(range(4), 2))
+    direct = {
+        "avg@4": {key: value.mean(1) for key, value in right.items()},
+        "pass@2": {k: np.mean([v[:, p].any(1) for p in pairs], axis=0) for k, v in right.items()},
+        # the last five of eight steps: 1 / (step + a + seed + 1), step = 3 .. 7
+        "final entropy": {
+            (arm, s): np.array([np.mean([1 / (i + (arm == "other") + s + 1) for i in range(3, 8)])])
+            for arm, s in right
+        },
+    }
+    for metric, of_run in direct.items():
+        for (arm, seed), values in of_run.items():
+            assert by_run[arm, seed, metric] == pytest.approx(values.mean(), rel=1e-12)
+        own = {arm: np.array([of_run[arm, seed] for seed in (0, 1)]) for arm in ("base", "other")}
+        row = found["other", metric]
+        for names, values in (
+            (("mean", "low", "high"), own["other"]),
+            (("difference", "difference_low", "difference_high"), own["other"] - own["base"]),
+        ):
+            assert [float(row[name]) for name in names] == pytest.approx(interval(values))
+        assert found["base", metric]["difference"] == ""
+
+
+def test_the_page_shows_those_numbers_and_needs_no_network(small):
+    out, right = small
+    text = (out / "report/index.html").read_text()
+    page = Page(text)
+    accuracy = np.mean([right["other", seed].mean() for seed in (0, 1)])
+    assert f"{accuracy:.3f}" in page.text and "2 arms, seeds 0, 1" in page.text
+    entropy = next(c for c in page.drawn["charts"] if c["title"] == "Policy entropy")
+    assert entropy["x"] == list(range(1, 9))
+    assert entropy["lines"][0]["mean"] == pytest.approx(
+        [(1 / s + 1 / (s + 1)) / 2 for s in range(1, 9)], rel=1e-3
+    )
+    assert len(page.scripts) == 2
+    assert all(address.startswith(("data/", "figures/")) for address in page.addresses)
+    assert "@import" not in text and "url(" not in text
+    for name in ("charts", "final_charts"):
+        assert (out / f"report/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_input_gives_the_same_files(small, tmp_path):
+    out, _ = small
+    report.write(out, tmp_path)
+    files = [file for file in sorted(tmp_path.rglob("*")) if file.is_file()]
+    assert len(files) == 1 + 9 + 2  # the page; CSVs and results.md; pictures
+    for file in files:
+        assert file.read_bytes() == (out / "report" / file.relative_to(tmp_path)).read_bytes()
+
+
+def test_nothing_that_comes_from_outside_is_taken_for_html(tmp_path):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }} $x_"
+    arms = {"a": {"label": evil, "overrides": [evil]}, "b": {}}
+    matrix(tmp_path, arms, seeds=[0])
+    for arm in arms:
+        config = {"algorithm": {"text": arm + evil}}
+        steps = {1: {"critic/rewards/mean": 1.0, evil: 2.0}}
+        run(tmp_path, arm, 0, steps, 1, config, command=["x", evil], commit=evil)
+        (tmp_path / arm / "seed0/log.txt").write_text(evil)
+    report.write(tmp_path, extra=[evil])  # the pictures take such labels too
+    page = Page((tmp_path / "report/index.html").read_text())
+    assert len(page.scripts) == 2 and not any("onerror" in a or a == "x" for a in page.addresses)
+    assert page.drawn["arms"][0]["label"] == evil
+    assert page.drawn["charts"][-1]["title"] == evil
+    assert page.text.count(evil) >= 5 and "49" not in page.text
+
+
+def test_unfinished_and_missing_runs_are_named_and_left_out_of_the_results(tmp_path):
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0, 1, 2])
+    run(tmp_path, "a", 0, entropies(1, 2, 3), planned=3)
+    run(tmp_path, "a", 1, entropies(9, 9), planned=3, tail='{"step": 3, "da')
+    run(tmp_path, "b", 0, entropies(1, 2, 3))  # no record: as far as the longest run
+    run(tmp_path, "b", 1, entropies(1, 2))
+    run(tmp_path, "c", 2, entropies(1, 2, 3))
+    for arm, seed in (("a", 0), ("a", 1)):
+        judged(tmp_path, arm, seed, [[True, False]])
+    page, _ = report.collect(tmp_path)
+    assert page["status"] == {
+        **{"a/seed0": "finished", "a/seed1": "unfinished", "a/seed2": "missing"},
+        **{"b/seed0": "finished", "b/seed1": "unfinished", "b/seed2": "missing"},
+        **{"c/seed0": "missing", "c/seed1": "missing", "c/seed2": "finished"},
+    }
+    found = {(r.arm, r.metric): r for r in page["results"]}
+    assert found["a", "final entropy"].seeds == 1
+    assert found["a", "final entropy"].estimate.mean == 2.0
+    assert found["b", "avg@2"].estimate is None
+    text = page_of(tmp_path).text
+    assert "4 of 9 runs are missing: a/seed2, b/seed2, c/seed0, c/seed1." in text
+    assert "2 of 9 runs are unfinished: a/seed1, b/seed1." in text
+    assert "without a record of command and config: b/seed0, b/seed1, c/seed2." in text
+    assert "a/seed1: its evaluation is left out" in text
+
+
+def test_arms_and_seeds_of_which_nothing_has_run_are_said_once(tmp_path):
+    matrix(tmp_path, ["base", "a", "b", "c"], seeds=[0, 1])
+    run(tmp_path, "a", 1, entropies(1, 2, 3))
+    page = page_of(tmp_path)
+    collected, _ = report.collect(tmp_path)
+    assert [arm.name for arm in collected["arms"]] == ["base", "a"]  # the baseline is shown to lack
+    assert list(collected["status"]) == ["base/seed1", "a/seed1"]
+    assert "2 of 4 arms have no run yet: b, c." in page.text
+    assert "No run yet has seed 0." in page.text
+
+
+def test_a_resumed_run_is_judged_by_its_last_start(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0])
+    run(tmp_path, "a", 0, entropies(1, 2), planned=2)
+    run(tmp_path, "a", 0, {3: {"actor/entropy": 3.0}}, planned=4, start=1)
+    (row,) = report.collect(tmp_path)[0]["runs"]
+    assert (row["status"], row["last_step"], row["planned_steps"], row["starts"]) == (
+        *("unfinished", 3, 4, 2),
+    )
+
+
+def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0])
+    run(tmp_path, "a", 0, entropies(1.0, math.nan, None, math.inf, 5.0), planned=5)
+    page = page_of(tmp_path)
+    assert "a/seed0: actor/entropy is no finite number at step 2, 3, 4." in page.text
+    assert page.drawn["charts"][0]["x"] == [1, 5]
+
+
+@pytest.mark.parametrize("pieces", ["nothing", "record only", "empty metrics", "broken files"])
+def test_a_comparison_that_has_hardly_begun(tmp_path, pieces):
+    matrix(tmp_path, ["a", "b"])
+    if pieces == "record only":
+        run(tmp_path, "a", 0, {}, planned=3)
+        (tmp_path / "a/seed0/metrics/000.jsonl").unlink()
+    if pieces == "empty metrics":
+        run(tmp_path, "a", 0, {})
+    if pieces == "broken files":
+        run(tmp_path, "a", 0, entropies(1.0), planned=1)
+        (tmp_path / "a/seed0/metrics/000.yaml").write_text("config: [")
+        judged(tmp_path, "a", 0, [[True]])
+        (tmp_path / "a/seed0/evaluation/c.parquet").write_bytes(b"no parquet")
+    file = report.write(tmp_path)
+    page = Page(file.read_text())
+    if pieces == "broken files":
+        assert "a/seed0: c.parquet is left out" in page.text
+    else:
+        assert "No run is finished." in page.text and "No run has logged anything" in page.text
+        assert not list(file.parent.glob("figures/*"))
+
+
+def test_evaluations_of_other_problems_are_not_paired(tmp_path):
+    matrix(tmp_path, ["a", "b"], seeds=[0])
+    for arm, problems in (("a", 3), ("b", 2)):
+        run(tmp_path, arm, 0, entropies(1.0), planned=1)
+        judged(tmp_path, arm, 0, np.ones((problems, 2), bool))
+    page, _ = report.collect(tmp_path)
+    found = {(r.arm, r.metric): r for r in page["results"]}
+    assert found["a", "avg@2"].problems == 3 and found["b", "avg@2"].difference is None
+    assert any("2 problems are not the 3" in check for check in page["checks"])
+
+
+def test_only_settings_that_differ_are_listed_and_names_are_none(tmp_path):
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0, 1])
+    for arm, beta in (("a", 0.5), ("b", 0.7), ("c", 0.5)):
+        for seed in (0, 1):
+            model = {"model": {"path": f"/somewhere/{arm}"}}
+            config = {"algorithm": {"beta": beta, "same": 1}, "actor_rollout_ref": model}
+            files = {"actor_rollout_ref.model.path": "0123456789abcdef"}
+            run(tmp_path, arm, seed, entropies(1.0), 1, config, files=files)
+    page, _ = report.collect(tmp_path)
+    assert page["config"] == {"algorithm.beta": {"a": "0.5", "b": "0.7", "c": "0.5"}}
+    assert page["twins"] == [["a", "c"]] and page["checks"] == []
+    files = {"actor_rollout_ref.model.path": "another"}
+    run(tmp_path, "c", 1, entropies(1.0), 1, config, files=files)
+    page, _ = report.collect(tmp_path)
+    assert page["twins"] == []
+    assert any(check.startswith("c: its seeds differ in") for check in page["checks"])
+
+
+def test_packages_and_commits_that_differ_are_named(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0, 1])
+    run(tmp_path, "a", 0, entropies(1.0), 1, packages={"verl": "0.9.1"})
+    run(tmp_path, "a", 1, entropies(1.0), 1, packages={"verl": "0.9.2"}, commit="beef-dirty")
+    checks = " ".join(report.collect(tmp_path)[0]["checks"])
+    assert "Package verl differs: 0.9.1, 0.9.2." in checks
+    assert "2 commits: beef-dirty, c0ffee" in checks and "no commit holds" in checks
+
+
+def test_spread_of_reruns_and_of_seeds(tmp_path):
+    # runs of two arms of one config: seed 0: 1, 3; seed 1: 6, 8
+    matrix(tmp_path, ["a", "again"])
+    for arm, values in (("a", (1.0, 6.0)), ("again", (3.0, 8.0))):
+        for seed, value in enumerate(values):
+            run(tmp_path, arm, seed, entropies(value), planned=1)
+    (row,) = report.collect(tmp_path)[0]["spreads"]
+    assert (row["arms"], row["metric"]) == ("a = again", "final entropy")
+    assert (row["rerun_sd"], row["rerun_df"]) == (pytest.approx(math.sqrt(2)), 2)
+    assert (row["seed_sd"], row["seed_df"]) == (pytest.approx(math.sqrt(12.5)), 2)
+
+
+def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0, 1])
+    step = {"timing_s/step": 1800.0, "perf/total_num_tokens": 900}
+    run(tmp_path, "a", 0, {1: step, 2: step}, planned=2)
+    run(tmp_path, "a", 1, {1: step}, planned=2)
+    (row,) = report.collect(tmp_path)[0]["costs"]
+    assert (row["finished_runs"], row["steps"], row["hours_a_run"]) == (1, 3, 1.0)
+    assert (row["tokens_a_run"], row["tokens_a_second"]) == (1800, 0.5)
+
+
+def test_the_lines_of_24_arms_can_be_told_apart():
+    styles = [report.style(runs.Arm(str(i), str(i), {}, i)) for i in range(24)]
+    assert len({(one["colour"], one["dash"]) for one in styles}) == 24
+
+
+def test_long_runs_are_thinned_by_means(tmp_path):
+    assert runs.binned({0: 9.0, 1: 1.0, 2: 3.0, 3: 5.0}, 2) == {-1: 9.0, 0: 2.0, 1: 5.0}
+    matrix(tmp_path, ["a"], seeds=[0])
+    steps = 2 * report.POINTS
+    run(tmp_path, "a", 0, entropies(*range(1, steps + 1)), planned=steps)
+    page = page_of(tmp_path)
+    (chart,) = [c for c in page.drawn["charts"] if c["title"] == "Policy entropy"]
+    assert len(chart["x"]) == report.POINTS
+    assert chart["lines"][0]["mean"] == chart["x"] == [i + 0.5 for i in range(1, steps, 2)]
+    assert "A point is the mean of 2 steps" in page.text
+
+
+def test_more_metrics_by_name_or_pattern(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0])
+    run(tmp_path, "a", 0, {1: {"clip_entropy/bound_upper": 0.2, "clip_entropy/bound_lower": 0.1}})
+    charts = page_of(tmp_path, "clip_entropy/bound_*").drawn["charts"]
+    assert [c["lines"][0]["mean"] for c in charts] == [[0.1], [0.2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"no matrix\.yaml"),
+        ("seeds: [0]\narms: {a: {}}", "no 'baseline'"),
+        ("baseline: x\nseeds: [0]\narms: {a: {}}", "baseline x does not exist: It is one of a"),
+    ],
+)
+def test_a_folder_that_is_no_comparison(tmp_path, text, message):
+    if text:
+        (tmp_path / "matrix.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.collect(tmp_path)
+
+
+def test_the_table_for_a_readme_says_what_the_csv_says(small):
+    out, _ = small
+    lines = (out / "report/data/results.md").read_text().splitlines()
+    heads, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    csv_rows = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
+    _, arms, _ = runs.read_matrix(out)
+    names = {arm.label: arm.name for arm in arms}
+    assert heads[0] == "arm" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
+    assert len(body) > 1
+    for label, seeds, *cells in body:
+        for metric, cell in zip(heads[2::2], cells[::2], strict=True):
+            if cell:
+                assert csv_rows[names[label], metric]["seeds"] in seeds.split(" to ")
+                assert cell.startswith(f"{float(csv_rows[names[label], metric]['mean']):.3f} [")
+
+
+def test_tables_of_results_within_a_text(small, tmp_path):
+    out, _ = small
+    file = tmp_path / "README.md"
+    places = [
+        "<!-- results -->\nold\n<!-- end of results -->",
+        "<!-- results: other -->\n<!-- end of results -->",
+    ]
+    file.write_text("# Title\n{}\nbetween\n{}\nafter\n".format(*places))
+    report.write(out, into=[file])
+    table = (out / "report/data/results.md").read_text()
+    of_other = "".join(line for line in table.splitlines(True) if not line.startswith("| base"))
+    assert len(of_other) < len(table)
+    assert file.read_text() == (
+        f"# Title\n<!-- results -->\n{table}<!-- end of results -->\nbetween\n"
+        f"<!-- results: other -->\n{of_other}<!-- end of results -->\nafter\n"
+    )
+    again = file.read_text()
+    report.write(out, into=[file])
+    assert file.read_text() == again
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "has 0 lines"),
+        ("<!-- results -->\nno end", "1 lines .* and 0 lines"),
+        ("<!-- results -->\nno end\n<!-- results -->\n<!-- end of results -->\n", "has 2 lines"),
+        ("<!-- results: othre -->\n<!-- end of results -->", "did you mean other"),
+    ],
+)
+def test_a_text_without_a_sound_place_is_left_as_it_is(small, tmp_path, text, message):
+    file = tmp_path / "README.md"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.write(small[0], tmp_path / "report", into=[file])
+    assert file.read_text() == text and not (tmp_path / "report").exists()
+
+
+def test_another_baseline(small, tmp_path):
+    out, right = small
+    report.write(out, tmp_path, baseline="other")
+    found = {(r["arm"], r["metric"]): r for r in rows(tmp_path / "data/results.csv")}
+    paired = np.mean([right["base", s].mean() - right["other", s].mean() for s in (0, 1)])
+    assert float(found["base", "avg@4"]["difference"]) == pytest.approx(paired)
+    assert found["other", "avg@4"]["difference"] == ""
+    with pytest.raises(ValueError, match="did you mean other"):
+        report.write(out, tmp_path, baseline="othre")
