@@ -1,0 +1,61 @@
+"""Which machine this process is on, and what that decides.
+
+Only this folder and `recipe/cpu/` ask: `cpu.yaml` and `gpu.yaml` hold what differs in verl's
+config, this module what differs outside it. Everywhere else the same lines run on both machines.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+from recipe.cpu import platform
+
+
+class EngineDefaults(NamedTuple):
+    """What a vLLM engine outside training is started with, where the user does not say."""
+
+    dtype: str
+    enforce_eager: bool
+    gpu_memory_utilization: float
+
+
+DEFAULTS = {
+    "cpu": EngineDefaults(dtype="float32", enforce_eager=True, gpu_memory_utilization=0.5),
+    "gpu": EngineDefaults(dtype="auto", enforce_eager=False, gpu_memory_utilization=0.9),
+}
+
+
+def name() -> str:
+    """Returns the name of this machine's yaml: `cpu` or `gpu`."""
+    return "cpu" if platform.active() else "gpu"
+
+
+def engine_defaults() -> EngineDefaults:
+    """Returns the settings of a vLLM engine that fit this machine."""
+    return DEFAULTS[name()]
+
+
+def prepare() -> None:
+    """Readies this process for verl and vLLM; to be called before either is imported."""
+    platform.install()
+
+
+def device_slots() -> int:
+    """Returns how many devices this machine can lend to ranks and engines.
+
+    On a machine without a GPU slots are virtual: Ray gets as many as are asked for.
+    """
+    if platform.active():
+        return sys.maxsize
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def default_engines(devices_per_engine: int) -> int:
+    """Returns how many engines to start on this machine where the user does not say: as many as
+    its devices hold, and one on a machine without a GPU, whose slots share the same cores."""
+    if platform.active():
+        return 1
+    return max(1, device_slots() // devices_per_engine)
