@@ -46,7 +46,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from recipe import plot
-from recipe.core.settings import check_known, check_number
+from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
 from recipe.experiment.provenance import differences, identity, under
 from recipe.launch import __main__ as launch
@@ -130,7 +130,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     if not isinstance(arms, dict) or not arms:
         raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
     for key in values:
-        check_known(f"{file}: {key}", key, (*keys, "arms"))
+        check_choice(f"{file}: {key}", key, (*keys, "arms"))
     seeds = values.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{file}: seeds={seeds} is not allowed: give different whole numbers.")
@@ -139,7 +139,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     script = values.get("script", "run_cpu.sh")
     arms = tuple(_arm(file, name, arm, script) for name, arm in arms.items())
     baseline = values.get("baseline", arms[0].name)
-    check_known(f"{file}: baseline={baseline}", baseline, [arm.name for arm in arms])
+    check_choice(f"{file}: baseline={baseline}", baseline, [arm.name for arm in arms])
     out = out or Path(values.get("out", f"outputs/{file.stem}"))
     return Matrix(
         arms=arms,
@@ -174,7 +174,7 @@ def _arm(file: Path, name: Any, values: Any, script: str) -> Arm:
     if not isinstance(values, dict) or not {"recipe", "preset"} <= set(values):
         raise ValueError(f"{where} must name its recipe and its preset.")
     for key in values:
-        check_known(
+        check_choice(
             f"{where}.{key}", key, ("recipe", "preset", "label", "script", "overrides", "own")
         )
     script = values.get("script", script)
@@ -623,7 +623,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         matrix = read_matrix(known.matrix, known.out)
         for arm in known.arms or []:
-            check_known(f"--arms {arm}", arm, [arm.name for arm in matrix.arms])
+            check_choice(f"--arms {arm}", arm, [arm.name for arm in matrix.arms])
         if known.jobs is not None:
             check_number("--jobs", known.jobs, "a whole number above 0", lambda x: x > 0, int)
         chosen = [

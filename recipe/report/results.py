@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from recipe import plot
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 from recipe.experiment import provenance
 from recipe.experiment.statistics import Estimate, interval, pass_at_k
 
@@ -107,7 +107,7 @@ def read_matrix(out: Path, baseline: str | None = None) -> tuple[str, list[Arm],
     specs = {str(name): spec or {} for name, spec in matrix["arms"].items()}
     where = f"{file}: baseline" if baseline is None else "--baseline"
     baseline = str(matrix["baseline"]) if baseline is None else baseline
-    check_known(f"{where} {baseline}", baseline, list(specs))
+    check_choice(f"{where} {baseline}", baseline, list(specs))
     order = [baseline, *(name for name in specs if name != baseline)]
     arms = [
         Arm(name, str(spec.get("label") or name), spec, order.index(name))
