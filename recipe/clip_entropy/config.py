@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from verl.workers.config import PolicyLossConfig
 
-from recipe.clip_entropy.bounds import Line
-from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
+from recipe.clip_entropy.schedules import SCHEDULES, ClipLines, Static
+from recipe.core.clip import Line
 from recipe.core.settings import check_known, check_number
 
 LOSS_MODE = "dynamic_clip"
@@ -117,24 +117,24 @@ class DynamicClipConfig(PolicyLossConfig):
     def _number(self, name: str, allowed: str, holds, kind=float) -> None:
         check_number(f"{NODE}.{name}", getattr(self, name), allowed, holds, kind)
 
-    def levels(self, clip_ratio_low: float, clip_ratio_high: float) -> Levels:
-        return Levels(
-            high=Line(self.upper_slope, self.upper_intercept),
-            low=Line(self.lower_slope, self.lower_intercept),
-            upper=Line(0.0, clip_ratio_high),
-            lower=Line(0.0, clip_ratio_low),
-            floor=self.bound_min,
-            ceiling=self.bound_max,
+    def levels(self, clip_ratio_low: float, clip_ratio_high: float) -> ClipLines:
+        return ClipLines(
+            wide_upper=Line(self.upper_slope, self.upper_intercept),
+            wide_lower=Line(self.lower_slope, self.lower_intercept),
+            base_upper=Line(0.0, clip_ratio_high),
+            base_lower=Line(0.0, clip_ratio_low),
+            eps_min=self.bound_min,
+            eps_max=self.bound_max,
         )
 
-    def make_schedule(self, levels: Levels, total_training_steps: int | None) -> Static:
+    def make_schedule(self, lines: ClipLines, total_training_steps: int | None) -> Static:
         """The schedule object; total_training_steps is the trainer's setting, T if none is here."""
         total_steps = self.total_steps or total_training_steps
         if self.schedule == "static":
-            return Static(levels)  # without T: such a run may be made longer
+            return Static(lines)  # without T: such a run may be made longer
         if not total_steps:
             raise ValueError(
                 f"{NODE}.schedule={self.schedule} moves over training, whose length T is not set: "
                 f"set trainer.total_training_steps (paper: 400) or {NODE}.total_steps."
             )
-        return SCHEDULES[self.schedule].from_settings(levels, total_steps, self)
+        return SCHEDULES[self.schedule].from_settings(lines, total_steps, self)

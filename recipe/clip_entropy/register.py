@@ -15,9 +15,9 @@ from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_lo
 from verl.workers.config import ActorConfig
 
 from recipe.clip_entropy import loss as L
-from recipe.clip_entropy.bounds import Bounds, Line
 from recipe.clip_entropy.config import LOSS_MODE, NODE, DynamicClipConfig, preset_value
-from recipe.core import actor_loss, masks
+from recipe.core import actor_loss
+from recipe.core.clip import MAX_LOG_RATIO, Bounds, Clipped, Line, clipped_objective
 from recipe.core.settings import check_free
 
 PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor/
@@ -25,12 +25,12 @@ PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor
 
 def pack(bounds: Bounds) -> list:
     """As plain numbers, for `batch.extra_info`."""
-    return [list(bounds.upper), list(bounds.lower), bounds.floor, bounds.ceiling]
+    return [list(bounds.upper), list(bounds.lower), bounds.eps_min, bounds.eps_max]
 
 
 def unpack(numbers: list) -> Bounds:
-    upper, lower, floor, ceiling = numbers
-    return Bounds(Line(*upper), Line(*lower), floor, ceiling)
+    upper, lower, eps_min, eps_max = numbers
+    return Bounds(Line(*upper), Line(*lower), eps_min, eps_max)
 
 
 def _bounds(config: ActorConfig, step: actor_loss.Step | None) -> Bounds:
@@ -45,8 +45,8 @@ def _bounds(config: ActorConfig, step: actor_loss.Step | None) -> Bounds:
         )
     low, high = config.clip_ratio_low, config.clip_ratio_high
     if isinstance(settings, DynamicClipConfig):
-        levels = settings.levels(low, high)
-        return levels.bounds(levels.upper, levels.lower)
+        lines = settings.levels(low, high)
+        return lines.bounds(lines.base_upper, lines.base_lower)
     return Bounds(upper=Line(0.0, high), lower=Line(0.0, low))
 
 
@@ -61,17 +61,16 @@ def clipped_terms(
     """(B, T) of the clipped objective, and verl's metrics of it as scalars; leaves the sums for the
     region diagnostics in `step`."""
     bounds = _bounds(config, step)
-    clipped = L.clipped_objective(log_prob, old_log_prob, advantages, bounds, config.clip_ratio_c)
+    clipped = clipped_objective(log_prob, old_log_prob, advantages, bounds, config.clip_ratio_c)
     with torch.no_grad():
-        log_ratio_BT = (old_log_prob - log_prob).clamp_(-L.MAX_LOG_RATIO, L.MAX_LOG_RATIO)
+        log_ratio_BT = (old_log_prob - log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         sums = {
-            "actor/pg_clipfrac": (clipped.by_bound & mask_BT).count_nonzero(),
-            "actor/ppo_kl": log_ratio_BT.mul_(masks.number(mask_BT, log_ratio_BT.dtype)).sum(),
-            "actor/pg_clipfrac_lower": (clipped.by_dual & mask_BT).count_nonzero(),
+            "actor/pg_clipfrac": (clipped.clipped & mask_BT).count_nonzero(),
+            "actor/ppo_kl": torch.where(mask_BT, log_ratio_BT, 0).sum(),
+            "actor/pg_clipfrac_lower": (clipped.dual_clipped & mask_BT).count_nonzero(),
         }
-        means = torch.stack(list(sums.values())) / (
-            mask_BT.count_nonzero() + 1e-8
-        )  # as verl's masked_mean
+        values = torch.stack([value.double() for value in sums.values()])
+        means = values / (mask_BT.count_nonzero() + 1e-8)  # as verl's masked_mean
         if step is not None and config.policy_loss.get("region_diagnostics", False):
             p_BT = log_prob.exp()
             for name, eps in zip(("upper", "lower"), bounds.epsilons(p_BT), strict=True):
@@ -98,7 +97,7 @@ def dynamic_clip_loss(
 
 
 def region_sums(
-    clipped: L.Clipped,
+    clipped: Clipped,
     old_log_prob_BT: Tensor,
     advantages_BT: Tensor,
     mask_BT: Tensor,
@@ -113,7 +112,7 @@ def region_sums(
     if "entropy" not in step.micro:  # verl's bypass mode computes none
         return {}
     entropy_BT = step.padded("entropy")
-    cut_BT = clipped.by_bound | clipped.by_dual
+    cut_BT = clipped.clipped | clipped.dual_clipped
     change_BT = L.entropy_contribution(old_log_prob_BT, entropy_BT, advantages_BT)
     values = {
         "tokens": mask_BT,
