@@ -24,6 +24,7 @@ from recipe.core import actor_loss, masks
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, preset_value
+from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
 PREFIX = "actor/sent/"  # verl prefixes the metrics of a loss with actor/
@@ -118,9 +119,7 @@ def sent_loss(
     if rule.constrains:
         anchor_BT = anchor_log_prob(rule, step, old_log_prob)
         beta_BT = token_rule.by_class(class_BT, rule.coefficients)
-        held_BT, measured["kl"] = token_rule.anchored_kl(
-            log_prob, anchor_BT, beta_BT, rule.estimator
-        )
+        held_BT, measured["kl"] = anchored_kl(log_prob, anchor_BT, beta_BT, rule.estimator)
         loss_BT = loss_BT + held_BT
     loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
     if step is not None:
