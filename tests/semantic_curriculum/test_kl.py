@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from recipe.semantic_curriculum.kl import anchored_kl
 
 ESTIMATORS = ("abs", "k1", "k2", "k3")
-# from no difference to beyond verl's clamps, which end the gradient
-DIFFERENCES = [0.0, 1e-4, -0.3, 0.7, 2.4, 2.8, -9.0, -11.5, 19.0, 21.0, -25.0]
+# from no difference to beyond verl's clamps, which end the gradient, and to where exp() is infinite
+DIFFERENCES = [0.0, 1e-4, -0.3, 0.7, 2.4, 2.8, -9.0, -11.5, 19.0, 21.0, -25.0, 200.0]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
