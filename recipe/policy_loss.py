@@ -19,7 +19,9 @@ MIXINS: tuple[type, ...] = tuple(
 
 
 def _check_disjoint() -> None:
-    owner: dict[str, type] = {field.name: PolicyLossConfig for field in dataclasses.fields(PolicyLossConfig)}
+    owner: dict[str, type] = {
+        field.name: PolicyLossConfig for field in dataclasses.fields(PolicyLossConfig)
+    }
     for mixin in MIXINS:
         for field in dataclasses.fields(mixin):
             if field.name in owner:

@@ -119,9 +119,7 @@ class AsymGRPOConfig:
         check_settings(self, NODE)
         for name in ("beta_pos", "beta_neg"):
             if getattr(self, name) is not None and self.betas is None:
-                self._refuse(
-                    name, f"has no meaning for preset={self.preset}", "set it to null"
-                )
+                self._refuse(name, f"has no meaning for preset={self.preset}", "set it to null")
         if self.correct_field is not None and self.correct_threshold is not None:
             self._refuse("correct_field", "competes with correct_threshold", "set only one")
         grpo = self.rule == "grpo"

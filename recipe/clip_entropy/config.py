@@ -1,5 +1,5 @@
-"""Settings of the clip bounds in `actor_rollout_ref.actor.policy_loss`, and the presets: the rows of
-arXiv 2602.09782 v1, Table 1.
+"""Settings of the clip bounds in `actor_rollout_ref.actor.policy_loss`, and the presets: the rows
+of arXiv 2602.09782 v1, Table 1.
 
 A preset is a whole method of the comparison. It names the loss and the schedule and states every
 coefficient that the method needs elsewhere: `clip_entropy.yaml` reads them with the resolver

@@ -18,8 +18,8 @@ from recipe.clip_entropy.regions import (
 )
 from recipe.clip_entropy.schedules import Static
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
+from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
 from recipe.core.part import Part
-from recipe.core.policy_loss import CLIP_BOUNDS, pack_bounds
 from recipe.core.step import Step
 
 

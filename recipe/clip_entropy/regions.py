@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recipe.clip_entropy import loss as L
 from recipe.core.actor_loss import MicroBatch, take_prefixed
-from recipe.core.policy_loss import CLIPPED
+from recipe.core.clipped_term import CLIPPED
 
 PREFIX = "actor/clip_entropy/"  # verl prefixes the metrics of a loss with actor/
 BASELINE = "entropy_baseline"  # field of the batch: eq 5's sum over the vocabulary, per token

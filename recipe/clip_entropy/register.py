@@ -14,7 +14,7 @@ from verl.workers.config import ActorConfig
 
 from recipe.clip_entropy.config import LOSS_MODE
 from recipe.core import actor_loss
-from recipe.core.policy_loss import clipped_term
+from recipe.core.clipped_term import clipped_term
 from recipe.core.settings import check_free
 
 

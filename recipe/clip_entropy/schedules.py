@@ -14,7 +14,7 @@ from recipe.clip_entropy.bounds import STANDARD, H, M
 from recipe.core.clip import Bounds, Line
 
 if TYPE_CHECKING:
-    from recipe.clip_entropy.config import DynamicClipConfig
+    from recipe.clip_entropy.config import ClipSettings
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class Static:
         self.entropy_start: float | None = None
 
     @classmethod
-    def from_settings(
-        cls, lines: ClipLines, total_steps: int, settings: DynamicClipConfig
-    ) -> Static:
+    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> Static:
         """Makes the schedule from the recipe's settings."""
         return cls(lines, total_steps)
 
@@ -128,9 +126,7 @@ class TwoPhases(Static):
         self.phase = 1
 
     @classmethod
-    def from_settings(
-        cls, lines: ClipLines, total_steps: int, settings: DynamicClipConfig
-    ) -> TwoPhases:
+    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> TwoPhases:
         return cls(lines, total_steps, settings.phase_split, settings.second_phase)
 
     def at(self, k: int) -> Bounds:
@@ -222,7 +218,7 @@ class OscillatoryDecay(Static):
 
     @classmethod
     def from_settings(
-        cls, lines: ClipLines, total_steps: int, settings: DynamicClipConfig
+        cls, lines: ClipLines, total_steps: int, settings: ClipSettings
     ) -> OscillatoryDecay:
         return cls(
             lines,

@@ -66,7 +66,7 @@ class CorrectnessRule(NamedTuple):
         return reward_B == 1
 
     def from_fields(self, fields: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Returns (B,) bool: which rollouts are correct by `field` of the reward function's results.
+        """Returns (B,) bool: which rollouts are correct by `field` of the reward function's result.
 
         Raises:
             ValueError: If a result has no such key, or one that is neither correct nor incorrect.

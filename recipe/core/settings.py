@@ -43,6 +43,8 @@ class Setting(NamedTuple):
             words = ", ".join(str(choice) for choice in self.choices)
         elif self.kind is str:
             words = "a text that is not blank"
+        elif self.kind is tuple:
+            words = "a list of numbers"
         else:
             words = "a whole number" if self.kind is int else "a number"
             lower = (
@@ -53,7 +55,11 @@ class Setting(NamedTuple):
                 else ""
             )
             if self.at_most is not None:
-                upper = f" to {self.at_most}" if self.at_least is not None else f" to {self.at_most}"
+                upper = (
+                    f" to {self.at_most}"
+                    if self.at_least is not None
+                    else f", at most {self.at_most}"
+                )
             elif self.below is not None:
                 upper = f", below {self.below}"
             else:
@@ -88,15 +94,21 @@ def setting(
         default: The default value; None makes null an allowed value.
         source: Where the default comes from: a paper's section, verl, or ours.
         choices: The allowed values of a setting that is not a number.
-        kind: float, int or str; by default the type of `default`, and float where that is None.
+        kind: float, int, str or tuple; by default the type of `default`, float where that is None.
         above, at_least, at_most, below: Bounds of a number.
     """
     if isinstance(default, bool):
         choices = (True, False)
     if kind is None:
-        kind = type(default) if isinstance(default, float | int | str) else float
+        kind = type(default) if isinstance(default, float | int | str | tuple) else float
     allowed = Setting(
-        source, tuple(choices) if choices is not None else None, kind, above, at_least, at_most, below
+        source,
+        tuple(choices) if choices is not None else None,
+        kind,
+        above,
+        at_least,
+        at_most,
+        below,
     )
     return dataclasses.field(default=default, metadata={KEY: allowed})
 
@@ -121,6 +133,8 @@ def check_settings(instance: Any, node: str, cls: type | None = None) -> None:
             continue
         if allowed.choices is not None:
             check_choice(f"{what}={value}", value, allowed.choices)
+        elif allowed.kind is tuple:
+            continue  # its length depends on other settings: the dataclass checks it
         elif allowed.kind is str:
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(

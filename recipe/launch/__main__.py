@@ -3,8 +3,8 @@
     python -m recipe.launch RECIPE [--dry-run] [--print-config] [--settings] [key=value ...]
 
 RECIPE names a folder of recipe/, or a recipe of another installed package; the rest are Hydra
-overrides (`machine=cpu` chooses recipe/machine/cpu.yaml). Without this module, and so unchecked, the
-same config runs as
+overrides (`machine=cpu` chooses recipe/machine/cpu.yaml). Without this module, and so unchecked,
+the same config runs as
     python -m verl.trainer.main_ppo --config-path=$PWD/recipe --config-name=asymgrpo/asymgrpo
 """
 
@@ -64,12 +64,12 @@ def train(config: DictConfig) -> None:
     """Runs verl's trainer in this run's folder, then draws its curve."""
     from hydra.utils import get_object
     from omegaconf import OmegaConf, open_dict
+    from recipe.experiment.run import RunFolder
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     from recipe import plot
     from recipe.experiment import provenance
-    from recipe.experiment.run import RunFolder
 
     auto_set_device(config)
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()

@@ -108,9 +108,7 @@ class TokenRule:
     is replaced by it."""
 
     preset: str = setting("grpo", "ours: no token rule unless a recipe says so", choices=PRESETS)
-    low_fraction: float | None = setting(
-        None, "released code: 0.8; size of L", above=0, at_most=1
-    )
+    low_fraction: float | None = setting(None, "released code: 0.8; size of L", above=0, at_most=1)
     side: str | None = setting(
         None, "low: L; high: its complement in its place", choices=("low", "high")
     )
@@ -215,10 +213,10 @@ class CurriculumConfig:
         None, "parquet of `python -m recipe.semantic_curriculum.measure`", kind=str
     )
     stages: int = setting(2, "README of the released code; the figure draws n", above=0)
-    split: str = setting(
-        "quantile", "not in paper; ours", choices=("quantile", "threshold")
+    split: str = setting("quantile", "not in paper; ours", choices=("quantile", "threshold"))
+    thresholds: tuple[float, ...] = setting(
+        (), "not in paper; the released file names suggest [2.0]; stages - 1 rising ones"
     )
-    thresholds: tuple[float, ...] = field(default=())  # of the score, stages - 1 rising ones
     epochs_per_stage: int = setting(5, "released scripts", above=0)
     shuffle: bool = setting(True, "released scripts (verl's default): inside a stage")
     replay: float = setting(

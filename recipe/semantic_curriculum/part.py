@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from recipe.semantic_curriculum.selection import (
+    class_means,
+    classify_batch,
+    mini_batch_of_rows,
+)
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
@@ -17,11 +22,6 @@ from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig, TokenRule
 from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
 from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
-from recipe.semantic_curriculum.selection import (
-    class_means,
-    classify_batch,
-    mini_batch_of_rows,
-)
 
 
 class TokenRulePart(Part):
@@ -41,7 +41,9 @@ class TokenRulePart(Part):
     @classmethod
     def from_config(cls, config: DictConfig) -> TokenRulePart | None:
         node = config.actor_rollout_ref.actor.policy_loss
-        return cls(omega_conf_to_dataclass(node).token_rule) if node.loss_mode == LOSS_MODE else None
+        return (
+            cls(omega_conf_to_dataclass(node).token_rule) if node.loss_mode == LOSS_MODE else None
+        )
 
     def before_update(self, step: Step) -> None:
         if self.rule.scope == "micro_batch":

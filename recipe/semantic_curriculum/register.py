@@ -18,7 +18,7 @@ from verl.workers.config import ActorConfig
 
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
-from recipe.core.policy_loss import clipped_term
+from recipe.core.clipped_term import clipped_term
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule
