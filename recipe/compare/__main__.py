@@ -45,10 +45,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from recipe import plot
 from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
-from recipe.experiment.provenance import differences, identity, under
+from recipe.experiment.provenance import config_identity, differences, is_below
+from recipe.experiment.run import RunFolder
 from recipe.launch import __main__ as launch
 
 RECIPES = Path(__file__).resolve().parents[1]
@@ -252,11 +252,11 @@ def check_shared(runs: Iterable[Run], baseline: str) -> None:
     for seed in dict.fromkeys(run.seed for run in runs):
         mine = [run for run in runs if run.seed == seed]
         first = next((run for run in mine if run.arm.name == baseline), mine[0])
-        expected = identity(first.record)
+        expected = config_identity(first.record)
         for run in mine:
-            found = identity(run.record)
+            found = config_identity(run.record)
             for key in differences(expected, found):
-                if under(key, SHARED) and not under(key, (*first.arm.own, *run.arm.own)):
+                if is_below(key, SHARED) and not is_below(key, (*first.arm.own, *run.arm.own)):
                     raise ValueError(
                         f"arms {first.arm.name} and {run.arm.name} differ in {key} "
                         f"({expected.get(key)} and {found.get(key)}), so that their difference "
@@ -300,7 +300,7 @@ def check_folder(run: Run) -> None:
                 f"{run.folder} holds a run without a record of its config: give another --out."
             )
         return
-    old, new = identity(there), identity(run.record)
+    old, new = config_identity(there), config_identity(run.record)
     if keys := differences(old, new):
         key = keys[0]
         more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -316,11 +316,11 @@ def check_order(runs: Iterable[Run]) -> list[str]:
     first: dict[tuple, tuple[Run, dict]] = {}
     said = []
     for run in runs:
-        settings = {k: v for k, v in identity(run.record).items() if k.startswith("data.")}
+        settings = {k: v for k, v in config_identity(run.record).items() if k.startswith("data.")}
         key = (run.seed, repr(sorted(settings.items(), key=str)))
         drawn = {
             step: tuple(row.get(f"prompt_length/{x}") for x in ("mean", "min", "max"))
-            for step, row in plot.read(run.folder).items()
+            for step, row in RunFolder(run.folder).metrics().items()
             if step > 0
         }
         other, expected = first.setdefault(key, (run, drawn))

@@ -9,6 +9,7 @@ pytest.importorskip("verl")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipe.semantic_curriculum.trainer import classify_batch, mini_batch_of_rows
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import FSDPActorConfig
@@ -17,7 +18,6 @@ from recipe.core import actor_loss
 from recipe.semantic_curriculum import register, token_rule
 from recipe.semantic_curriculum.config import PRESETS, SentConfig, TokenRule
 from recipe.semantic_curriculum.token_rule import HIGH_COV, LOW_COV, REST, UNSELECTED, classify
-from recipe.semantic_curriculum.trainer import classify_batch, mini_batch_of_rows
 
 
 def config(preset="kl_cov", loss_mode="sent", mode="token-mean", **rule) -> FSDPActorConfig:
