@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transfer_queue import KVBatchMeta
-from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.semantic_curriculum import token_rule
@@ -20,72 +19,7 @@ from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig
 from recipe.semantic_curriculum.curriculum import plan_of
 from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
 from recipe.semantic_curriculum.scores import prompt_id, read_scores, rows_of, score_of
-
-
-def mini_batch_of_rows(
-    rows: int, ranks: int, mini_batch_rows: int, shuffle: bool, seed: int
-) -> torch.Tensor:
-    """(rows,): in which update verl will use each row of a batch, by its own iterator.
-
-    Each rank holds an equal, contiguous share of the rows and takes an equal share of each
-    mini-batch from it (`TrainingWorker.train_mini_batch` of verl 0.9.1).
-    """
-    share = rows // ranks
-    where = torch.empty(rows, dtype=torch.long)
-    for rank in range(ranks):
-        numbers = TensorDict({"row": torch.arange(share)}, batch_size=[share])
-        parts = tu.make_iterator(
-            numbers,
-            mini_batch_size=mini_batch_rows // ranks,
-            epochs=1,
-            seed=seed + rank,
-            dataloader_kwargs={"shuffle": shuffle},
-        )
-        for number, part in enumerate(parts):
-            where[rank * share + part["row"]] = number
-    return where
-
-
-def classify_batch(
-    rule,
-    *,
-    entropy_N: torch.Tensor,
-    log_prob_N: torch.Tensor,
-    advantages_N: torch.Tensor,
-    mask_N: torch.Tensor,
-    length_B: torch.Tensor,
-    mini_batch_B: torch.Tensor,
-    order_B: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class (N,) int8 and covariance (N,) of each token of a batch, chosen within each mini-batch.
-
-    The N tokens are those of B rows of `length_B`, one row after another. `order_B`: the rows in an
-    order that does not depend on how the batch is split, which decides between equal values.
-    """
-    start_B = length_B.cumsum(0) - length_B
-    class_N = torch.zeros(len(mask_N), dtype=torch.int8)
-    cov_N = torch.zeros(len(mask_N))
-    for number in range(int(mini_batch_B.max()) + 1):
-        row_R = order_B[mini_batch_B[order_B] == number]
-        length_R = length_B[row_R]
-        first_R = length_R.cumsum(0) - length_R
-        # numpy repeats several times as fast as torch
-        shift = np.repeat((start_B[row_R] - first_R).numpy(), length_R.numpy())
-        token = torch.from_numpy(np.arange(len(shift)) + shift)
-        class_M, cov_M = token_rule.classify(
-            entropy_N=entropy_N.index_select(0, token),  # several times as fast as entropy_N[token]
-            log_prob_N=log_prob_N.index_select(0, token),
-            advantages_N=advantages_N.index_select(0, token),
-            mask_N=mask_N.index_select(0, token),
-            low_fraction=rule.low_fraction,
-            side=rule.side,
-            high_cov_fraction=rule.high_cov_fraction,
-            low_cov_fraction=rule.low_cov_fraction,
-            length_R=length_R if rule.scope == "response" else None,
-        )
-        class_N.scatter_(0, token, class_M)
-        cov_N.scatter_(0, token, cov_M)
-    return class_N, cov_N
+from recipe.semantic_curriculum.selection import classify_batch, mini_batch_of_rows
 
 
 class TokenRuleMixin:

@@ -1,5 +1,6 @@
 """SENT's token rule: small cases by hand, verl's kl_cov, and batches split in any way."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -10,14 +11,15 @@ pytest.importorskip("verl")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
 from verl.workers.config import FSDPActorConfig
 
 from recipe.core import actor_loss
-from recipe.semantic_curriculum import register, token_rule
+from recipe.semantic_curriculum import _driver, register, token_rule
 from recipe.semantic_curriculum.config import PRESETS, SentConfig, TokenRule
+from recipe.semantic_curriculum.selection import class_means, classify_batch, mini_batch_of_rows
 from recipe.semantic_curriculum.token_rule import HIGH_COV, LOW_COV, REST, UNSELECTED, classify
-from recipe.semantic_curriculum.trainer import classify_batch, mini_batch_of_rows
 
 
 def config(preset="kl_cov", loss_mode="sent", mode="token-mean", **rule) -> FSDPActorConfig:
@@ -156,15 +158,136 @@ def test_a_case_worked_out():
     assert class_N.tolist() == [0, 2, 2, 1, 3, 1, 1, 3, 0, 1]
 
 
-def test_smallest_takes_the_earlier_of_equal_values():
-    """For few of many, where it selects in another way, and for most."""
+@pytest.mark.parametrize(
+    ("count", "fraction", "expected"),
+    [
+        (0, 0.8, 0),
+        (1, 0.1, 1),
+        (9, 0.1, 1),
+        (10, 0.8, 8),
+        (7, 1.0, 7),
+        (16_777_217, 1.0, 16_777_217),
+    ],
+)
+def test_a_fraction_is_rounded_down_but_takes_at_least_one(count, fraction, expected):
+    assert token_rule.count_of_fraction(torch.tensor(count), fraction) == expected
+
+
+few_values = st.sampled_from([-1.5, -0.0, 0.0, 1e-30, 0.25, 3.0])  # so that many are equal
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(few_values, st.booleans()), min_size=1, max_size=30), st.floats(0, 1))
+def test_the_k_smallest_are_the_first_of_the_sorted_ones(tokens, share):
+    """The plain form and the driver's: both are sorted(), which leaves equal values in order."""
+    values = [value for value, _ in tokens]
+    members = [i for i, (_, member) in enumerate(tokens) if member]
+    k = round(share * len(members))
+    expected = sorted(sorted(members, key=lambda i: values[i])[:k])
+    member_N = torch.tensor([member for _, member in tokens])
+    for k_smallest_mask in (token_rule.k_smallest_mask, _driver.k_smallest_mask):
+        chosen_N = k_smallest_mask(torch.tensor(values), member_N, torch.tensor(k))
+        assert chosen_N.dtype == torch.bool
+        assert chosen_N.nonzero().squeeze(1).tolist() == expected
+
+
+@pytest.mark.parametrize("levels", [10, 1_000_000])
+def test_the_driver_selects_what_the_plain_form_selects(levels):
+    """On a batch with many ties, and on one with hardly any."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 20, (500,), generator=generator).float()
-    member = torch.rand(500, generator=generator) < 0.7
-    for k in (1, 7, 100, int(member.sum())):
-        by_selection = token_rule.smallest(x, member, torch.tensor(k))
-        ranked = sorted(member.nonzero().squeeze(1).tolist(), key=lambda i: (x[i].item(), i))
-        assert by_selection.nonzero().squeeze(1).tolist() == sorted(ranked[:k])
+    values_N = torch.randint(0, levels, (20_000,), generator=generator) / levels
+    member_N = torch.rand(20_000, generator=generator) < 0.7
+    members = int(member_N.sum())
+    for k in (0, 1, 4, members // 2, int(0.8 * members), members - 1, members):
+        plain_N = token_rule.k_smallest_mask(values_N, member_N, torch.tensor(k))
+        assert plain_N.count_nonzero() == k
+        assert torch.equal(_driver.k_smallest_mask(values_N, member_N, torch.tensor(k)), plain_N)
+
+
+def rule_of(preset, **rule):
+    """The arguments of classify that a preset sets."""
+    rule = TokenRule(preset=preset, **rule)
+    names = ("low_fraction", "side", "high_cov_fraction", "low_cov_fraction")
+    return {name: getattr(rule, name) for name in names}
+
+
+def tokens_of(seed, n=400):
+    generator = torch.Generator().manual_seed(seed)
+    return dict(
+        entropy_N=torch.rand(n, generator=generator),
+        log_prob_N=-torch.rand(n, generator=generator),
+        advantages_N=torch.randn(n, generator=generator),
+        mask_N=torch.rand(n, generator=generator) < 0.8,
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tokens_outside_the_mask_change_nothing(preset, value):
+    data, rule = tokens_of(0), rule_of(preset)
+    class_N, cov_N = classify(**data, **rule)
+    assert not class_N[~data["mask_N"]].any() and not cov_N[~data["mask_N"]].any()
+    for name in ("entropy_N", "log_prob_N", "advantages_N"):
+        data[name] = torch.where(data["mask_N"], data[name], value)
+    other_class_N, other_cov_N = classify(**data, **rule)
+    assert torch.equal(other_class_N, class_N) and torch.equal(other_cov_N, cov_N)
+
+
+def test_log_probs_in_bf16_are_centred_in_float32():
+    data, rule = tokens_of(1), rule_of("as_described", high_cov_fraction=0.1)
+    data["log_prob_N"] = data["log_prob_N"].bfloat16()
+    class_N, cov_N = classify(**data, **rule)
+    expected_N, expected_cov_N = classify(
+        **data | {"log_prob_N": data["log_prob_N"].float()}, **rule
+    )
+    assert cov_N.dtype == torch.float32
+    assert torch.equal(class_N, expected_N) and torch.equal(cov_N, expected_cov_N)
+
+
+@pytest.mark.parametrize("device", ["meta", "fake"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_selection_in_the_loss_copies_nothing_to_the_host(preset, device):
+    """On meta and fake tensors, which hold no values, a read of one raises; so it does on purpose
+    in the driver's form."""
+    data = {name: x.to("meta") for name, x in tokens_of(2).items()}
+    context = FakeTensorMode() if device == "fake" else contextlib.nullcontext()
+    with context:
+        if device == "fake":
+            data = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in data.items()}
+        class_N, cov_N = classify(**data, **rule_of(preset))
+        beta_N = token_rule.value_per_token(class_N, (0.0, 0.1, 0.2, 0.3))
+        sums = token_rule.class_sums(class_N, data["mask_N"], {"covariance": cov_N})
+        assert class_N.dtype == torch.int8 and cov_N.dtype == beta_N.dtype == torch.float32
+        assert class_N.shape == cov_N.shape == beta_N.shape == (400,)
+        assert all(x.ndim == 0 for x in sums.values())
+        if rule_of(preset)["low_fraction"] < 1:
+            with pytest.raises((RuntimeError, DataDependentOutputException)):
+                classify(**data, **rule_of(preset), k_smallest=_driver.k_smallest_mask)
+
+
+def test_each_token_gets_the_value_of_its_class():
+    class_BT = torch.tensor([[0, 1], [2, 3]], dtype=torch.int8)
+    beta_BT = token_rule.value_per_token(class_BT, (0.0, 0.05, 0.2, 0.5))
+    assert torch.equal(beta_BT, torch.tensor([[0.0, 0.05], [0.2, 0.5]]))
+
+
+def test_sums_and_means_of_classes():
+    class_N = torch.tensor([0, 1, 1, 2, 0, 1], dtype=torch.int8)
+    mask_N = torch.tensor([1, 1, 1, 1, 0, 0]).bool()
+    entropy_N = torch.tensor([0.5, 1.0, 2.0, 4.0, float("nan"), float("inf")])
+    sums = token_rule.class_sums(class_N, mask_N, {"entropy": entropy_N})
+    assert {name: x.item() for name, x in sums.items()} == {
+        "unselected/tokens": 1,
+        "unselected/entropy": 0.5,
+        "rest/tokens": 2,
+        "rest/entropy": 3.0,
+        "high_cov/tokens": 1,
+        "high_cov/entropy": 4.0,
+        "low_cov/tokens": 0,
+        "low_cov/entropy": 0.0,
+    }
+    means = class_means(class_N, mask_N, {"entropy": entropy_N}, ("unselected", "rest", "low_cov"))
+    assert means == {"unselected/entropy": 0.5, "rest/entropy": 1.5}  # no token is low_cov
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,20 +298,27 @@ def test_smallest_takes_the_earlier_of_equal_values():
 )
 def test_by_response_each_row_has_its_own_share(lengths, fraction, data):
     n = sum(lengths)
-    few = st.sampled_from([-1.5, -0.0, 0.0, 1e-30, 0.25, 3.0])  # many are equal
-    x = data.draw(st.lists(few, min_size=n, max_size=n))
+    x = data.draw(st.lists(few_values, min_size=n, max_size=n))
     member = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
-    length = torch.tensor(lengths)
-    row = torch.arange(len(lengths)).repeat_interleave(length)
-    chosen = token_rule.lowest_in_rows(
-        torch.tensor(x), torch.tensor(member, dtype=torch.bool), length, fraction
-    )
+    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     expected = []
     for r in range(len(lengths)):
-        mine = [i for i in range(n) if row[i] == r and member[i]]
-        k = max(int(len(mine) * fraction), 1) if mine else 0
-        expected += sorted(mine, key=lambda i: (x[i], i))[:k]
-    assert chosen.nonzero().squeeze(1).tolist() == sorted(expected)
+        members = [i for i in range(n) if row[i] == r and member[i]]
+        k = max(int(len(members) * fraction), 1) if members else 0
+        expected += sorted(members, key=lambda i: (x[i], i))[:k]
+    for k_smallest in (token_rule.k_smallest_mask, _driver.k_smallest_mask):
+        class_N, _ = classify(
+            entropy_N=torch.tensor(x, dtype=torch.float32),
+            log_prob_N=torch.zeros(n),
+            advantages_N=torch.zeros(n),
+            mask_N=torch.tensor(member, dtype=torch.bool),
+            low_fraction=fraction,
+            high_cov_fraction=0,
+            low_cov_fraction=0,
+            length_R=torch.tensor(lengths),
+            k_smallest=k_smallest,
+        )
+        assert (class_N == REST).nonzero().squeeze(1).tolist() == sorted(expected)
 
 
 # ---- however it is split ----------------------------------------------------------------------
@@ -223,7 +353,7 @@ def test_selection_does_not_depend_on_the_ranks(scope, seed):
     of_row = expected.split(data["length_B"].tolist())
     selected_B = torch.stack([(part != token_rule.UNSELECTED).sum() for part in of_row])
     tokens_B = torch.stack([part.sum() for part in data["mask_N"].split(data["length_B"].tolist())])
-    by_row = torch.equal(selected_B, token_rule.part_of(tokens_B, 0.8))
+    by_row = torch.equal(selected_B, token_rule.count_of_fraction(tokens_B, 0.8))
     assert by_row == (scope == "response")
     for ranks in (2, 3):
         where = mini_batch_of_rows(rows, ranks, 12, False, 0)
@@ -246,6 +376,34 @@ def test_selection_does_not_depend_on_the_ranks(scope, seed):
         parts = found.split(moved["length_B"].tolist())
         for part, source in zip(parts, moved_from.tolist(), strict=True):
             assert torch.equal(part, of_row[source])
+
+
+@pytest.mark.parametrize("scope", ["mini_batch", "response"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_batch_is_classified_mini_batch_by_mini_batch(preset, scope):
+    """By the plain form, over each mini-batch's tokens in the order of its rows."""
+    if PRESETS[preset].policy_tokens == "selected" and scope == "response":
+        return
+    rule = TokenRule(preset=preset, scope=scope)
+    data = flat_batch(11)
+    length_B = data.pop("length_B")
+    generator = torch.Generator().manual_seed(12)
+    mini_batch_B = torch.arange(24)[torch.randperm(24, generator=generator)] % 3
+    order_B = torch.randperm(24, generator=generator)
+    class_N, cov_N = classify_batch(
+        rule, **data, length_B=length_B, mini_batch_B=mini_batch_B, order_B=order_B
+    )
+    token_N = torch.arange(len(class_N)).split(length_B.tolist())
+    for number in range(3):
+        row_R = [row for row in order_B.tolist() if mini_batch_B[row] == number]
+        token_M = torch.cat([token_N[row] for row in row_R])
+        expected_M, expected_cov_M = classify(
+            **{name: x[token_M] for name, x in data.items()},
+            **rule_of(preset),
+            length_R=length_B[row_R] if scope == "response" else None,
+        )
+        assert torch.equal(class_N[token_M], expected_M)
+        assert torch.equal(cov_N[token_M], expected_cov_M)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
