@@ -117,7 +117,7 @@ def sent_loss(
         loss_BT = loss_BT * masks.number(selected_BT).mul_(scale)
     if rule.constrains:
         anchor_BT = anchor_log_prob(rule, step, old_log_prob)
-        beta_BT = token_rule.by_class(class_BT, rule.coefficients)
+        beta_BT = token_rule.value_per_token(class_BT, rule.coefficients)
         held_BT, measured["kl"] = token_rule.anchored_kl(
             log_prob, anchor_BT, beta_BT, rule.estimator
         )
@@ -139,7 +139,7 @@ def _tokens_per_kept(
     tokens = config.global_batch_info.get("batch_num_tokens")
     if rule.scope == "micro_batch" or tokens is None:
         return mask_BT.sum() / selected_BT.sum().clamp(min=1)
-    low = token_rule.part_of(torch.as_tensor(tokens), rule.low_fraction)
+    low = token_rule.count_of_fraction(torch.as_tensor(tokens), rule.low_fraction)
     kept = low if rule.side == "low" else tokens - low
     return tokens / kept
 
