@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import benchmarks
-from data_prep.benchmarks import BENCHMARKS, build, ground_truth, spellings
+from data_prep.benchmarks import build, ground_truth
+from data_prep.eval_sets import BENCHMARKS, spellings
 from recipe.judge.reward import accepted_answers, compute_score
 
 SCRIPT = Path(benchmarks.__file__)
@@ -206,7 +207,7 @@ SHAPES = {
 
 
 def one(name: str, fields: dict, **options) -> dict:
-    (row,) = build(name, [("x:1", fields)], **options)[0].rows
+    (row,) = build(name, [("x:1", fields)], **options).rows
     return row
 
 
@@ -235,7 +236,7 @@ def run(run_main, tmp_path):
 def refused(done, out: Path, *sentences: str) -> None:
     assert done.returncode == 2, done
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("benchmarks.py: ") and line.endswith("."), line
+    assert line.startswith("error: ") and line.endswith("."), line
     for sentence in sentences:
         assert sentence in line, line
     assert not out.exists()
@@ -428,7 +429,7 @@ def test_which_amc_it_is(run, tmp_path, count, note):
     ],
 )
 def test_a_wrong_count_is_said(name, count, note):
-    _, notes = build(name, [(f"x:{row['id']}", row) for row in aime(count)])
+    notes = build(name, [(f"x:{row['id']}", row) for row in aime(count)]).notes
     assert note in notes[0]
 
 
@@ -436,7 +437,7 @@ def test_aime_problems_of_other_years_are_left_out():
     rows = aime(3)
     for row, year in zip(rows, (2022, 2023, 2024), strict=True):
         row["url"] = f"{URL}/{year}_AIME_I_Problems/Problem_1"
-    split, _ = build("aime24", [("x", row) for row in rows])
+    split = build("aime24", [("x", row) for row in rows])
     assert [row["extra_info"]["id"] for row in split.rows] == ["2"]
     assert split.dropped == {"copies": 0, "of another year": 2}
 
@@ -481,7 +482,7 @@ def test_olympiadbench_takes_text_only_open_ended_english_maths():
         {"question": "求 $n$ 的值", "final_answer": ["1"]},
         {**OLYMPIAD, "subject": "Physics"},
     ]
-    split, _ = build("olympiadbench", [(f"x:{i}", row) for i, row in enumerate(rows)])
+    split = build("olympiadbench", [(f"x:{i}", row) for i, row in enumerate(rows)])
     assert [row["extra_info"]["question"] for row in split.rows] == ["taken"]
     assert split.dropped == {
         **{"copies": 0, "with images": 3, "theorem proofs": 2, "Chinese": 2, "physics": 1}
@@ -490,7 +491,7 @@ def test_olympiadbench_takes_text_only_open_ended_english_maths():
 
 def test_a_tolerance_is_said():
     row = {**OLYMPIAD, "final_answer": ["4.2"], "unit": "%", "error": "1e-1"}
-    _, notes = build("olympiadbench", [("x", row)])
+    notes = build("olympiadbench", [("x", row)]).notes
     assert "answers with a tolerance (`error`), which the judge ignores: 1" in notes
 
 
@@ -541,7 +542,7 @@ def test_names_of_the_sources(tmp_path, files, name):
         jsonl(tmp_path / file, [])
     found = {
         n: [str(p.relative_to(tmp_path)) for p in paths]
-        for n, paths in benchmarks.sources(str(tmp_path), None).items()
+        for n, paths in benchmarks.locate(str(tmp_path), None).items()
     }
     wanted = [f for f in files if not f.endswith("/train.jsonl") and "MM" not in f]
     assert found == {name: [f for f in wanted if "socratic" not in f]}

@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import contamination
-from data_prep.contamination import Problems, pairs_of, runs_of, without_instruction, words_of
+from data_prep.contamination import (
+    Problems,
+    find_pairs,
+    ngrams,
+    split_words,
+    without_instruction,
+)
 
 SCRIPT = Path(contamination.__file__)
 LONG = "A farmer has 17 sheep and all but 9 of them run away in the night , how many are left ?"
@@ -46,11 +52,11 @@ def run(run_main):
 
 
 def problems(name: str, texts: list[str]) -> Problems:
-    return Problems(Path(name), texts, [words_of(text) for text in texts])
+    return Problems(Path(name), texts, [split_words(text) for text in texts])
 
 
 def found(train: list[str], evals: list[str], ngram: int = 8, threshold: float = 0.5) -> set:
-    pairs = pairs_of(problems("train", train), problems("eval", evals), ngram, threshold)
+    pairs = find_pairs(problems("train", train), problems("eval", evals), ngram, threshold)
     return {(pair.eval_row, pair.train_row, pair.kind, pair.overlap) for pair in pairs}
 
 
@@ -64,7 +70,7 @@ def found(train: list[str], evals: list[str], ngram: int = 8, threshold: float =
     ],
 )
 def test_the_same_words(one, other):
-    assert words_of(one) == words_of(other)
+    assert split_words(one) == split_words(other)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_the_same_words(one, other):
     ],
 )
 def test_other_words(one, other):
-    assert words_of(one) != words_of(other)
+    assert split_words(one) != split_words(other)
 
 
 def test_exact_near_and_different_problems():
@@ -107,7 +113,7 @@ def test_a_phrase_of_many_problems_alone_makes_no_pair():
 
 
 def test_the_longest_shared_run_is_named():
-    (pair,) = pairs_of(problems("train", [LONG]), problems("eval", [NEAR]), 8, 0.5)
+    (pair,) = find_pairs(problems("train", [LONG]), problems("eval", [NEAR]), 8, 0.5)
     night = "a farmer has 17 sheep and all but 9 of them run away in the night"
     assert pair.shared == f"{night} how many"
 
@@ -125,8 +131,8 @@ def test_all_rows_of_equal_problems_are_named():
 
 def test_an_instruction_that_all_prompts_share_is_no_overlap():
     instruction = "Please think step by step and put your final answer within a box."
-    train = [words_of(f"{text} {instruction}") for text in (LONG, OTHER, "What is 1+1?")]
-    assert without_instruction(train) == [words_of(t) for t in (LONG, OTHER, "What is 1+1?")]
+    train = [split_words(f"{text} {instruction}") for text in (LONG, OTHER, "What is 1+1?")]
+    assert without_instruction(train) == [split_words(t) for t in (LONG, OTHER, "What is 1+1?")]
     assert without_instruction([train[0]] * 2) == [train[0]] * 2  # which is the instruction?
 
 
@@ -137,8 +143,8 @@ text = st.lists(st.sampled_from("abc"), max_size=14).map(tuple)
 @given(st.lists(text, max_size=6), st.lists(text, max_size=6), st.integers(1, 4), st.floats(0, 1))
 def test_the_index_finds_what_comparing_all_finds(train, evals, ngram, threshold):
     def overlap(ours, theirs):
-        runs = runs_of(ours, ngram)
-        return len(runs & runs_of(theirs, ngram)) / len(runs) if runs else 0
+        runs = ngrams(ours, ngram)
+        return len(runs & ngrams(theirs, ngram)) / len(runs) if runs else 0
 
     expected = set()
     for i, ours in enumerate(evals):
@@ -210,14 +216,15 @@ def test_without_overlap_the_table_is_empty_and_the_data_whole(run, tmp_path):
     assert pq.read_table(tmp_path / "c.parquet") == pq.read_table(train)
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    def full_disk(path):
+def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    def full_disk(table, path, index):
         path.write_text("half")
         raise OSError("no space left on device")
 
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full_disk)
     (tmp_path / "p.csv").write_text("old")
     with pytest.raises(ValueError, match=r"--out .*p\.csv cannot be written .*make room"):
-        contamination.write(tmp_path / "p.csv", full_disk, "--out")
+        contamination.write_pairs(tmp_path / "p.csv", [])
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
@@ -265,6 +272,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     done = run("train.parquet", "e.parquet", *options)
     assert done.returncode == 2, done
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("contamination.py: ") and line.endswith("."), line
+    assert line.startswith("error: ") and line.endswith("."), line
     assert sentence in line
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
