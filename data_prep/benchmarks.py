@@ -90,6 +90,16 @@ def is_copy(where: str, question: str, truth: str, truths: dict[str, str]) -> bo
     return True
 
 
+def about(record: Record) -> dict[str, str]:
+    """Returns id, subject and level of a problem; "" for what its record does not have."""
+    values = {
+        "id": first_field(record, "unique_id", "id", "idx", "problem_idx"),
+        "subject": first_field(record, "subfield", "subject", "type"),
+        "level": first_field(record, "level"),
+    }
+    return {name: "" if value is None else str(value) for name, value in values.items()}
+
+
 def count_note(benchmark: Benchmark, count: int) -> str:
     """Returns which publication has so many problems, or a warning that none has."""
     if count in benchmark.counts:
@@ -132,13 +142,7 @@ def build(
         if not benchmark.quotes_solutions and contains_solution(record, question):
             leaks.append(str(first_field(record, "id", "unique_id") or where))
         tolerances += first_field(record, "error") is not None
-        about = {
-            "id": first_field(record, "unique_id", "id", "idx", "problem_idx"),
-            "subject": first_field(record, "subfield", "subject", "type"),
-            "level": first_field(record, "level"),
-        }
-        extra = {"split": "test", "index": len(taken), "question": question}
-        extra |= {key: "" if value is None else str(value) for key, value in about.items()}
+        extra = {"split": "test", "index": len(taken), "question": question, **about(record)}
         row = rows.make_row(name, question, instruction, truth, **extra)
         rows.check_row(where, row, COLUMNS)
         taken.append(row)

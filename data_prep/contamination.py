@@ -81,12 +81,8 @@ def ngrams(words: Words, size: int) -> set[Words]:
 def problem_of(row: dict[str, Any]) -> tuple[str, bool] | None:
     """Returns a problem's text and whether it is a prompt, with its instruction; None if it has
     neither."""
-    fields = [
-        (row.get("extra_info") or {}).get("question"),
-        row.get("problem"),
-        row.get("question"),
-    ]
-    for text in fields:
+    extra = row.get("extra_info") or {}
+    for text in (extra.get("question"), row.get("problem"), row.get("question")):
         if isinstance(text, str) and text.strip():
             return text, False
     messages = row.get("prompt") or []

@@ -1,6 +1,6 @@
 """The evaluation sets: a table with an entry for each, and the functions that its entries use.
 
-To add a set, add an entry to BENCHMARKS. What is special about a set stands in its entry: which
+To add a set, add an entry to BENCHMARKS. Its entry also holds what is special about a set: which
 records belong to it (`exclude`), and how its answers are published (`answers`).
 """
 
@@ -135,6 +135,7 @@ def other_years_than(year: str) -> Callable[[Record], str | None]:
     """Makes a function that excludes records that say their year, and it is not this one."""
 
     def other_year(record: Record) -> str | None:
+        """Excludes a record of another year; one without a year stays."""
         texts = [str(first_field(record, name) or "") for name in ("year", "url", "id")]
         years = {
             match[0] for text in texts for match in re.finditer(r"(?<!\d)(19|20)\d\d(?!\d)", text)

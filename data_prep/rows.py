@@ -111,7 +111,7 @@ def write(
     splits: Mapping[str, Split],
     columns: pa.Schema,
     facts: Mapping[str, Any],
-    sources: Mapping[str, Any] | None = None,
+    origins: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes NAME.parquet and its record NAME.json for each split, all of them or none.
 
@@ -123,7 +123,7 @@ def write(
         splits: The file names, without suffix, and their rows.
         columns: The schema of all files.
         facts: What holds for all splits, such as {"options": …}.
-        sources: By split, where its records come from; None for generated data.
+        origins: By split, where its records come from; None for generated data.
 
     Raises:
         ValueError: The files cannot be written; those of an earlier run are left as they were.
@@ -136,7 +136,7 @@ def write(
             record = {
                 "dataset": first["data_source"],
                 "split": first["extra_info"]["split"],
-                **({"source": sources[name]} if sources else {}),
+                **({"source": origins[name]} if origins else {}),
                 **facts,
                 **({"notes": split.notes} if split.notes else {}),
                 "rows": {"read": split.read, "taken": len(split.rows), "dropped": split.dropped},

@@ -1,4 +1,4 @@
-"""data_prep/gsm8k.py: what it takes, drops and refuses; files appear whole or not at all."""
+"""data_prep/gsm8k.py: what it takes, drops and refuses; atomic writes."""
 
 import hashlib
 import json
@@ -325,7 +325,7 @@ def test_a_row_that_verl_cannot_use_is_refused(column, value):
 
 
 @needs_real
-def test_the_original_files_lose_no_row_and_every_solution_is_right(run, tmp_path):
+def test_the_original_files_lose_no_row_and_every_solution_is_correct(run, tmp_path):
     done = run("--source", REAL, "--local_save_dir", tmp_path)
     assert "train: 7473 rows read, 7473 taken, 0 dropped" in done.stdout
     assert "test: 1319 rows read, 1319 taken, 0 dropped" in done.stdout
