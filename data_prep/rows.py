@@ -113,8 +113,9 @@ def write(
     facts: Mapping[str, Any],
     origins: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes NAME.parquet and its record NAME.json for each split, all of them or none.
+    """Writes NAME.parquet and its record NAME.json for each split.
 
+    All files are complete under temporary names before the first replaces one of an earlier run.
     A record has the dataset and split of the rows, the source, `facts`, notes, counts and the
     parquet file's sha256; nothing in it depends on time or place.
 
@@ -126,7 +127,7 @@ def write(
         origins: By split, where its records come from; None for generated data.
 
     Raises:
-        ValueError: The files cannot be written; those of an earlier run are left as they were.
+        ValueError: A file cannot be written; those of an earlier run are then left as they were.
     """
     with write_errors("--local_save_dir", folder, "folder"), ExitStack() as files:
         for name, split in splits.items():
