@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("verl")
 
+from builders import actor_config
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
@@ -16,11 +17,12 @@ from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 
 from recipe.clip_entropy import loss as L
-from recipe.clip_entropy import register
+from recipe.clip_entropy import regions, register
 from recipe.clip_entropy.bounds import H, M
-from recipe.clip_entropy.config import DynamicClipConfig
 from recipe.core import actor_loss
+from recipe.core.actor_loss import MicroBatch
 from recipe.core.clip import Bounds, Clipped
+from recipe.core.clipped_term import CLIP_BOUNDS, CLIPPED, ClippedRecord, pack_bounds
 
 MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
 MODES += ("seq-mean-token-sum-norm",)
@@ -30,16 +32,7 @@ DTYPES += [(torch.bfloat16, torch.float32)]
 
 
 def config(low=0.2, high=0.2, **settings) -> FSDPActorConfig:
-    return FSDPActorConfig(
-        strategy="fsdp2",
-        rollout_n=8,
-        use_dynamic_bsz=True,
-        clip_ratio_low=low,
-        clip_ratio_high=high,
-        policy_loss=DynamicClipConfig(
-            loss_mode="dynamic_clip", **{"preset": "grpo", "schedule": "static", **settings}
-        ),
-    )
+    return actor_config("dynamic_clip", low=low, high=high, **settings)
 
 
 def batch(seed: int, rows: int = 24, tokens: int = 64) -> dict[str, torch.Tensor]:
@@ -145,7 +138,7 @@ def micro_batch(data, rows, dp_size, tokens) -> TensorDict:
         "responses": nested(data["response_mask"].long()),
     }
     micro = TensorDict(fields, batch_size=len(rows))
-    settings = {"clip_bounds": register.pack(LINES)}
+    settings = {CLIP_BOUNDS: pack_bounds(LINES)}
     tu.assign_non_tensor(micro, dp_size=dp_size, batch_num_tokens=tokens, global_batch_size=24)
     tu.assign_non_tensor(micro, **{actor_loss.EXTRA_INFO: settings})
     return micro
@@ -162,7 +155,10 @@ def actor_gradient(data, rows, dp_size, tokens):
     ]
     output = {"log_probs": torch.nested.as_nested_tensor(whole, layout=torch.jagged)}
     loss, metrics = actor_loss.actor_loss(
-        config(schedule="id"), output, micro_batch(data, rows, dp_size, tokens)
+        config(schedule="id"),
+        output,
+        micro_batch(data, rows, dp_size, tokens),
+        observers=[regions.observe_regions],
     )
     loss.backward()
     return leaf.grad, metrics
@@ -184,7 +180,7 @@ def test_sums_and_gradient_do_not_depend_on_the_split():
         *(actor_gradient(data, rows, 1, tokens) for rows in parts), strict=True
     )
     torch.testing.assert_close(torch.cat(gradients), whole, rtol=1e-6, atol=1e-9)
-    names = [name for name in expected if name.startswith(register.PREFIX)]
+    names = [name for name in expected if name.startswith(regions.PREFIX)]
     assert len(names) == 2 + 4 * 3
     for name in names:
         summed = expected[name].init_list()  # as verl gathers micro-batches
@@ -193,7 +189,7 @@ def test_sums_and_gradient_do_not_depend_on_the_split():
         assert summed.aggregate() == pytest.approx(
             expected[name].aggregate(), rel=1e-5, abs=1e-9
         ), name
-    shares = [expected[f"{register.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
+    shares = [expected[f"{regions.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
     in_a_region = (data["advantages"] != 0) & data["response_mask"]
     assert sum(shares) == pytest.approx((in_a_region.sum() / tokens).item())
 
@@ -203,7 +199,7 @@ def test_sums_over_two_ranks():
     tokens = data["response_mask"].sum()
     _, expected = actor_gradient(data, list(range(24)), 1, tokens)
     ranks = [actor_gradient(data, list(range(r, 24, 2)), 2, tokens)[1] for r in range(2)]
-    for name in (name for name in expected if name.startswith(register.PREFIX)):
+    for name in (name for name in expected if name.startswith(regions.PREFIX)):
         got = Metric.aggregate_dp([metrics[name] for metrics in ranks])  # as verl does
         assert got == pytest.approx(expected[name].aggregate(), rel=1e-5, abs=1e-9), name
 
@@ -336,26 +332,28 @@ def test_a_clipped_token_counts_but_changes_no_entropy():
         clipped=torch.tensor([[False, True, False]]),
         dual_clipped=torch.tensor([[False, False, True]]),
     )
-    step = actor_loss.Step({}, {"entropy": entropy})
     mask = torch.ones(1, 3, dtype=torch.bool)
-    sums = register.region_sums(clipped, log_prob, A, mask, step)
-    assert sums[f"{register.PREFIX}E1/tokens"] == 3
-    assert sums[f"{register.PREFIX}E1/clipped"] == 2
+    record = ClippedRecord(clipped, LINES, log_prob, log_prob, A, mask)
+    micro = MicroBatch(fields={"entropy": entropy}, records={CLIPPED: record})
+    regions.observe_regions(micro)
+    sums = micro.sums
+    assert sums[f"{regions.PREFIX}E1/tokens"] == 3
+    assert sums[f"{regions.PREFIX}E1/clipped"] == 2
     one = L.entropy_contribution(log_prob[0, 0], torch.tensor(1.0), torch.tensor(1.0))
-    assert sums[f"{register.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
+    assert sums[f"{regions.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
 
 
 def test_region_metrics_are_shares_of_a_region():
-    measured = register.region_metrics(
+    measured = regions.region_metrics(
         metrics := {
             "actor/pg_loss": 1.0,
-            **{f"{register.PREFIX}bound_{side}": 0.2 for side in ("upper", "lower")},
-            **{f"{register.PREFIX}{r}/tokens": 0.0 for r in ("E2", "E3", "E4")},
-            **{f"{register.PREFIX}{r}/clipped": 0.0 for r in ("E2", "E3", "E4")},
-            **{f"{register.PREFIX}{r}/entropy_change": 0.0 for r in ("E2", "E3", "E4")},
-            f"{register.PREFIX}E1/tokens": 0.4,
-            f"{register.PREFIX}E1/clipped": 0.1,
-            f"{register.PREFIX}E1/entropy_change": -0.03,
+            **{f"{regions.PREFIX}bound_{side}": 0.2 for side in ("upper", "lower")},
+            **{f"{regions.PREFIX}{r}/tokens": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{regions.PREFIX}{r}/clipped": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{regions.PREFIX}{r}/entropy_change": 0.0 for r in ("E2", "E3", "E4")},
+            f"{regions.PREFIX}E1/tokens": 0.4,
+            f"{regions.PREFIX}E1/clipped": 0.1,
+            f"{regions.PREFIX}E1/entropy_change": -0.03,
         }
     )
     assert metrics == {"actor/pg_loss": 1.0}
@@ -367,14 +365,14 @@ def test_region_metrics_are_shares_of_a_region():
 
 
 def test_exact_contributions_by_hand():
-    log_prob = -torch.tensor([[0.5, 2.0]])
-    baseline = torch.tensor([[0.0, 0.5]])
-    measured = register.exact_contributions(
-        log_prob_BT=log_prob,
-        entropy_BT=torch.ones(1, 2),
-        advantages_BT=torch.tensor([[1.0, 1.0]]),
-        baseline_BT=baseline,
-        mask_BT=torch.ones(1, 2, dtype=torch.bool),
+    log_prob = -torch.tensor([0.5, 2.0])
+    baseline = torch.tensor([0.0, 0.5])
+    measured = regions.exact_contributions(
+        log_prob_N=log_prob,
+        entropy_N=torch.ones(2),
+        advantages_N=torch.tensor([1.0, 1.0]),
+        baseline_N=baseline,
+        mask_N=torch.ones(2, dtype=torch.bool),
     )
     first = -torch.tensor(-0.5).exp().item() * 0.5
     second = -(torch.tensor(-2.0).exp().item() * -1.0 - 0.5)

@@ -202,7 +202,7 @@ def test_a_state_of_another_schedule_is_refused(other, setting):
 
 
 def test_a_run_with_constant_bounds_may_be_made_longer():
-    settings = config.DynamicClipConfig(schedule="static")
+    settings = config.ClipSettings(schedule="static")
     state = settings.make_schedule(ClipLines(), 20).state_dict()
     settings.make_schedule(ClipLines(), 40).load_state_dict(state)
 
@@ -213,18 +213,16 @@ def test_lines_reach_the_bounds():
 
 
 def test_settings_reach_their_schedule():
-    settings = config.DynamicClipConfig(
+    settings = config.ClipSettings(
         schedule="od", od_h_init=0.7, od_h_init_steps=3, od_ratio=0.3, od_smoothing=0.4
     )
     od = settings.make_schedule(ClipLines(), 40)
     assert (od.h_init, od.h_init_steps, od.ratio, od.smoothing) == (0.7, 3, 0.3, 0.4)
     assert not od.raising
     assert (
-        config.DynamicClipConfig(schedule="od", od_start="raise")
-        .make_schedule(ClipLines(), 40)
-        .raising
+        config.ClipSettings(schedule="od", od_start="raise").make_schedule(ClipLines(), 40).raising
     )
-    did = config.DynamicClipConfig(schedule="did", phase_split=0.3, second_phase="prose")
+    did = config.ClipSettings(schedule="did", phase_split=0.3, second_phase="prose")
     assert did.make_schedule(ClipLines(), 40).split == 12
     assert did.make_schedule(ClipLines(), 40).second_phase == "prose"
 
@@ -235,7 +233,7 @@ def test_the_readme_s_own_schedule_works(monkeypatch):
     names = {"Static": Static, "Bounds": Bounds}
     exec(code, names)  # our own file
     monkeypatch.setitem(SCHEDULES, "linear", names["Linear"])
-    linear = config.DynamicClipConfig(schedule="linear").make_schedule(ClipLines(), 10)
+    linear = config.ClipSettings(schedule="linear").make_schedule(ClipLines(), 10)
     assert linear.advance(0, 0.4).upper == ClipLines().wide_upper
     assert linear.advance(5, 0.3).upper == pytest.approx(
         ClipLines().wide_upper.lerp(ClipLines().base_upper, 0.5)
