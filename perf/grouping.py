@@ -121,7 +121,8 @@ def main() -> int:
     different = [i for i in range(len(part)) if labels[i] != expected[i]]
     print(
         f"{len(part)} prompts: all pairs {pairs_seconds:.1f} s, clusters {one_core:.2f} s, "
-        f"{pairs_seconds / one_core:.0f} times as fast; {len(different)} prompts clustered otherwise"
+        f"{pairs_seconds / one_core:.0f} times as fast; "
+        f"{len(different)} prompts clustered otherwise"
     )
     for i in different[:5]:
         print(f"  {part[i]}: {labels[i]}, all pairs {expected[i]}")
