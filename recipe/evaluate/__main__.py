@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from recipe.core.files import whole
+from recipe.core import cli
+from recipe.core.files import atomic_write
+from recipe.core.recipe import recipes
 from recipe.evaluate.checkpoints import model_of
 from recipe.experiment import provenance
-from recipe.experiment.statistics import Estimate, interval, pass_at_k
+from recipe.experiment.evaluation import figures
+from recipe.experiment.statistics import Estimate
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, judge_prompts
-from recipe.sampling import cli
+from recipe.sampling import flags
 from recipe.sampling.engine import ENGINES, Hardware, Sampling
 from recipe.sampling.prompts import read_prompts
 from recipe.sampling.responses import (
@@ -44,31 +47,6 @@ from recipe.sampling.responses import (
     sample_cached,
     write_table,
 )
-
-# Sampling of the papers' evaluations; they move to the papers' records (recipe.core.recipe)
-PRESETS = {
-    # arXiv 2604.04894, sec. 4; 5 samples on MATH-500 and OlympiadBench, 10 on AIME and AMC
-    "asymgrpo": {"temperature": 0.4, "top_p": 1.0, "samples": 10},
-    # arXiv 2602.09782, its evaluation framework; the number of samples is ours
-    "clip_entropy": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "samples": 8},
-    # arXiv 2512.04359, configs of the released evaluation; the number of samples is ours
-    "sent": {
-        **{"temperature": 1.0, "top_p": 0.9, "top_k": 50, "samples": 8},
-        "max_response_length": 8000,
-    },
-}
-COLUMNS = {
-    "index": "row of the problem in the benchmark",
-    "prompt_id": "hash of its messages",
-    "sample": "0 .. n - 1",
-    "response": "text",
-    "answer": "as the judge read it; blank if the response has none",
-    "correct": "bool",
-    "cluster": "of equivalent answers, within the problem",
-    "majority_correct": "bool, whether the answer of the problem's largest cluster is correct",
-    "tokens": "length of the response",
-    "truncated": "bool, whether the limit cut it off",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +72,8 @@ class Evaluation:
 def judge_chunk(
     chunk: pd.DataFrame, prompts: pd.DataFrame, grading: Grading, equivalence: Equivalence
 ) -> pd.DataFrame:
-    """Returns the rows of COLUMNS of a chunk of cached responses, P problems times n samples."""
+    """Returns the columns of `experiment.evaluation.COLUMNS` for a chunk of cached responses: a row
+    per problem and sample."""
     problems = prompts.set_index("prompt_id").loc[chunk["prompt_id"]]
     texts = [list(responses) for responses in chunk["responses"]]
     judged = judge_prompts(texts, problems["ground_truth"], grading, equivalence)
@@ -116,40 +95,15 @@ def judge_chunk(
     )
 
 
-def matrix(table: pd.DataFrame, column: str) -> np.ndarray:
-    """(problems, samples) of a column of OUT/<benchmark>.parquet, in the benchmark's order."""
-    ordered = table.sort_values(["index", "sample"])
-    return ordered[column].to_numpy().reshape(ordered["index"].nunique(), -1)
-
-
-def read(out: Path, benchmark: str, column: str = "correct") -> np.ndarray:
-    """(problems, samples) of an evaluation: `correct` as bool, `tokens`, or another of COLUMNS."""
-    return matrix(pd.read_parquet(Path(out) / f"{benchmark}.parquet"), column)
-
-
-def figures(table: pd.DataFrame, ks: list[int] | None = None) -> dict[str, Estimate]:
-    """Each with its interval over the problems; pass@k at ks (default: powers of 2 below n)."""
-    correct_PN = matrix(table, "correct")
-    n = correct_PN.shape[1]
-    ks = ks or [2**i for i in range(1, 11) if 2**i < n]
-    found = {f"avg@{n}": interval(correct_PN.mean(1))}
-    for k in ks:
-        found[f"pass@{k}"] = interval(pass_at_k(correct_PN.sum(1), n, k))
-    found[f"majority@{n}"] = interval(matrix(table, "majority_correct")[:, 0])
-    found["tokens"] = interval(matrix(table, "tokens").mean(1))
-    found["truncated"] = interval(matrix(table, "truncated").mean(1))
-    return found
-
-
-def summary(all_figures: dict[str, dict[str, Estimate]]) -> str:
-    """A table: a line a benchmark."""
-    columns = list(dict.fromkeys(name for found in all_figures.values() for name in found))
+def summary(results: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Returns a table of {benchmark: {figure: estimate}}, one line per benchmark."""
+    columns = list(dict.fromkeys(name for estimates in results.values() for name in estimates))
     rows = [["", *columns]]
-    for benchmark, found in all_figures.items():
+    for benchmark, estimates in results.items():
         rows.append([benchmark])
         for name in columns:
             spec = ".1f" if name == "tokens" else ".3f"
-            rows[-1].append(f"{found[name]:{spec}}" if name in found else "")
+            rows[-1].append(f"{estimates[name]:{spec}}" if name in estimates else "")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -158,6 +112,11 @@ def summary(all_figures: dict[str, dict[str, Estimate]]) -> str:
 
 
 # ---- command -------------------------------------------------------------------------------------
+
+
+def presets() -> dict[str, Mapping[str, Any]]:
+    """Returns the sampling of the papers' own evaluations, from the recipes' records."""
+    return {name: sampling for record in recipes() for name, sampling in record.evaluation.items()}
 
 
 def parse(arguments: Sequence[str] | None) -> Evaluation:
@@ -171,11 +130,12 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
     parser.add_argument("checkpoint")
     parser.add_argument("benchmarks", nargs="+", type=Path, metavar="BENCHMARK.parquet")
     add("--out", type=Path, help="folder; default: evaluation/ in the checkpoint's")
-    parser.add_argument("--preset", choices=PRESETS, help="a paper's sampling; flags override it")
-    cli.add_sampling(parser, ", or the preset's")
+    samplings = presets()
+    parser.add_argument("--preset", choices=samplings, help="a paper's sampling; flags override it")
+    flags.add_sampling(parser, ", or the preset's")
     add("--k", type=int, nargs="+", default=[], help="of pass@k, below n; default: powers of 2")
     add("--max-prompts", type=int, default=0, help="the first so many problems of each only")
-    cli.add_hardware(parser, chunk=64, what="problems")
+    flags.add_hardware(parser, chunk=64, what="problems")
     parser.add_argument(
         "--engine",
         choices=ENGINES,
@@ -186,8 +146,8 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
     parser.add_argument("--boxed-only", action="store_true", help="only \\boxed{} answers count")
     parser.add_argument("--judge-only", action="store_true", help="judge cached responses again")
     args = parser.parse_args(arguments)
-    cli.check(parser, args)
-    sampling = cli.sampling_of(args, args.checkpoint, PRESETS.get(args.preset))
+    flags.check(parser, args)
+    sampling = flags.sampling_of(args, args.checkpoint, samplings.get(args.preset))
     for k in args.k:
         if not 1 <= k < sampling.samples:
             parser.error(f"--k {k} is not allowed: pass@k wants 1 <= k < n = {sampling.samples}")
@@ -202,7 +162,7 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         checkpoint=args.checkpoint,
         benchmarks=tuple(args.benchmarks),
         sampling=sampling,
-        hardware=cli.hardware_of(args, engine=args.engine, likelihoods=False),
+        hardware=flags.hardware_of(args, engine=args.engine, likelihoods=False),
         grading=Grading(
             boxed_only=args.boxed_only, time_limit=args.time_limit, workers=args.workers
         ),
@@ -282,7 +242,7 @@ def write_results(
     Args:
         out: the folder.
         file: the benchmark's.
-        table: of COLUMNS.
+        table: of `judge_chunk`, all problems.
         estimates: the figures.
         record: `settings` and the model's fingerprint.
         model: folder or name.
@@ -298,15 +258,18 @@ def write_results(
         "commit": provenance.commit(),
         "figures": {name: estimate._asdict() for name, estimate in estimates.items()},
     }
-    with whole(out / f"{file.stem}.json") as temporary:
+    with atomic_write(out / f"{file.stem}.json") as temporary:
         temporary.write_text(json.dumps(values, indent=1))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    evaluation = parse(arguments)
-    return cli.run(lambda: evaluate(evaluation))
+
+    def command(words: list[str] | None) -> None:
+        evaluate(parse(words))
+
+    return cli.run(command, arguments)
 
 
 if __name__ == "__main__":
-    cli.leave(main())
+    flags.leave(main())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from recipe.core.files import whole
+from recipe.core.files import atomic_write
 from recipe.sampling.engine import Chunk, Hardware, Responses, Sampling, sample_all
 from recipe.sampling.prompts import prompt_id, tokenized
 
@@ -24,7 +24,7 @@ CHUNKS = 1 << 32  # more than any set of prompts has
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Writes a parquet file atomically."""
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         table.to_parquet(temporary, index=False)
 
 
@@ -63,7 +63,7 @@ class ResponseCache:
                     "--out, or --again to sample anew."
                 )
             return
-        with whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
 
     def file(self, chunk: int) -> Path:

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from recipe.core import cli
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, Judged, judge_prompts
-from recipe.sampling import cli
+from recipe.sampling import flags
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import read_prompts, resolve_model, tokenized
 from recipe.sampling.responses import (
@@ -209,8 +210,8 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     add("--out", required=True, type=Path, help="parquet file to write")
     add("--max-prompts", type=int, default=0, help="the first so many rows only")
     add("--rollouts", type=Path, help="folder of verl's rollout dumps, in place of sampling")
-    cli.add_sampling(parser)
-    cli.add_hardware(parser, chunk=256, what="prompts")
+    flags.add_sampling(parser)
+    flags.add_hardware(parser, chunk=256, what="prompts")
     parser.add_argument(
         "--units", choices=["ignore", "compare"], default="ignore", help="is 5 cm 5, or not"
     )
@@ -232,7 +233,7 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     add("--base", type=float, default=np.e, help="of the logarithm; default: e, so nats")
     add("--time-limit", type=float, default=5.0, help="seconds of CPU per comparison")
     args = parser.parse_args(arguments)
-    cli.check(
+    flags.check(
         parser,
         args,
         max_prompts=(0, np.inf),
@@ -244,8 +245,8 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     return Measurement(
         data=tuple(args.data),
         out=args.out.expanduser(),
-        sampling=cli.sampling_of(args, args.model),
-        hardware=cli.hardware_of(args),
+        sampling=flags.sampling_of(args, args.model),
+        hardware=flags.hardware_of(args),
         grading=Grading(
             units=args.units,
             thousands=not args.no_thousands,
@@ -283,11 +284,14 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    measurement = parse(arguments)
-    return cli.run(lambda: measure(measurement))
+
+    def command(words: list[str] | None) -> None:
+        measure(parse(words))
+
+    return cli.run(command, arguments)
 
 
 if __name__ == "__main__":
-    cli.leave(main())
+    flags.leave(main())

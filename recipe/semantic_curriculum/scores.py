@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recipe.sampling.prompts import prompt_id as prompt_id  # for the curriculum's callers
-
 COLUMNS = {
     "prompt_id": "hash of the prompt's messages",
     "index": "row of the prompt in the data",

@@ -13,6 +13,7 @@ pytest.importorskip("math_verify")
 from recipe.evaluate import __main__ as evaluate
 from recipe.evaluate import checkpoints
 from recipe.evaluate.checkpoints import model_of
+from recipe.experiment.evaluation import COLUMNS, read_values
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
 
@@ -96,12 +97,12 @@ def test_the_figures_worked_out(command, capsys):
 def test_every_response_is_written_in_the_benchmarks_order(command):
     assert command() == 0
     table = pd.read_parquet(command.out / "five.parquet")
-    assert list(table.columns) == list(evaluate.COLUMNS)
+    assert list(table.columns) == list(COLUMNS)
     assert table["index"].tolist() == sorted(table["index"])
-    correct_PN = evaluate.read(command.out, "five")
+    correct_PN = read_values(command.out, "five")
     assert correct_PN.dtype == bool
     assert np.array_equal(correct_PN, np.arange(4)[None] < np.arange(5)[:, None])
-    tokens_PN = evaluate.read(command.out, "five", "tokens")
+    tokens_PN = read_values(command.out, "five", "tokens")
     assert np.array_equal(tokens_PN, np.tile(np.arange(10, 14), (5, 1)))
 
 
@@ -111,7 +112,7 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
     rest, none = FakeEngine(), FakeEngine()
     assert command(engine=rest) == 0 and command(engine=none) == 0
     assert (rest.sampled, none.sampled) == ([2], [])
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
+    assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_other_settings_or_weights_are_never_mixed(command, capsys):
@@ -135,7 +136,7 @@ def test_judging_alone_takes_the_new_truths_and_samples_nothing(command, capsys)
     assert command() == 0
     write_data(command.data, ["99", "1", "2", "3", "4"])
     assert command("--judge-only", engine=FakeEngine(fail_after=0)) == 0
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [4, 1, 2, 3, 4]
+    assert read_values(command.out, "five").sum(1).tolist() == [4, 1, 2, 3, 4]
 
 
 def test_several_benchmarks_share_an_engine(command, tmp_path):
@@ -144,8 +145,8 @@ def test_several_benchmarks_share_an_engine(command, tmp_path):
     engine = FakeEngine()
     assert command(also=[str(other)], engine=engine) == 0
     assert len(set(engine.sampled)) == 5  # 3 chunks and 2
-    assert evaluate.read(command.out, "other").sum(1).tolist() == [0, 1, 2]
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
+    assert read_values(command.out, "other").sum(1).tolist() == [0, 1, 2]
+    assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_errors_are_one_sentence_and_come_before_the_engine(command, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recipe import machine
-from recipe.cpu.warm_start import Settings, make_model, make_tokenizer
+from recipe.cpu.model import ModelShape, make_model, make_tokenizer
 from recipe.sampling import engine
 from recipe.sampling.engine import Chunk, Hardware, Sampling, sample_all
 
@@ -19,9 +19,8 @@ def sampling(tmp_path_factory):
     """Of a model of random weights, saved as a checkpoint."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = make_tokenizer()
-    make_model(Settings(layers=1, hidden_size=64, heads=2, mlp_size=64), tokenizer).save_pretrained(
-        folder
-    )
+    shape = ModelShape(layers=1, hidden_size=64, heads=2, mlp_size=64)
+    make_model(shape, tokenizer, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Sampling(str(folder), samples=3, max_response_length=12)
 

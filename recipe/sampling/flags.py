@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -78,16 +78,6 @@ def hardware_of(args: argparse.Namespace, **more: Any) -> Hardware:
     """Returns the hardware of the flags, and `more` of its fields."""
     names = ("replicas", "tensor_parallel", "gpu_memory_utilization", "dtype")
     return Hardware(**{name: getattr(args, name) for name in names}, **more)
-
-
-def run(command: Callable[[], Any]) -> int:
-    """Runs a command and returns its exit code: 2, after a sentence, for an error of its input."""
-    try:
-        command()
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def leave(code: int) -> NoReturn:
