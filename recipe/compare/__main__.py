@@ -646,11 +646,11 @@ def main(arguments: list[str] | None = None) -> int:
         check_shared([*baselines.values(), *runs], matrix.baseline)
         if matrix.evaluate:
             from recipe.evaluate import __main__ as evaluate
-            from recipe.sampling import responses
+            from recipe.sampling import prompts
 
             # ends on a wrong flag
             for file in evaluate.parse(evaluation(runs[0], matrix.evaluate)).benchmarks:
-                responses.read_prompts([file], 0, "evaluate: ")
+                prompts.read_prompts([file], 0, "evaluate: ")
         places = places_of(runs, known.jobs, known.gpus)
     except (
         *(ValueError, AssertionError, RuntimeError, OSError),
