@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
 from recipe.evaluate.__main__ import model_of
 from recipe.experiment.matrix import read_matrix
@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
-    known = parser.parse_args()
-    problems = read_problems(known.test_file.expanduser())
-    matrix = read_matrix(known.out).with_baseline(known.baseline)
+    args = parser.parse_args()
+    problems = read_problems(args.test_file.expanduser())
+    matrix = read_matrix(args.out).with_baseline(args.baseline)
     arms = matrix.baseline_first()
-    for name in known.arms or []:
-        check_known(f"--arms {name}", name, [arm.name for arm in arms])
-    if known.arms:
-        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in known.arms)]
+    for name in args.arms or []:
+        check_choice(f"--arms {name}", name, [arm.name for arm in arms])
+    if args.arms:
+        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
     found: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
         for seed in matrix.seeds:

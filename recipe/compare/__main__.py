@@ -32,13 +32,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe.compare.plan import Plan, check_plan, differing_prompts, make_plan
 from recipe.compare.supervise import Slot, interrupted_by_signals, run_all, run_slots
+from recipe.core import cli
 from recipe.core.settings import check_number
 from recipe.experiment.matrix import read_matrix, write_matrix
-
-ERRORS = (
-    *(ValueError, AssertionError, RuntimeError, OSError),
-    *(HydraException, OmegaConfBaseException),
-)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -80,21 +76,23 @@ def execute(plan: Plan, slots: list[Slot]) -> int:
     return 1 if results["failed"] else 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def compare(arguments: list[str] | None) -> int:
+    """Plans, checks and executes a comparison; returns the exit code."""
     args = parse(arguments)
-    try:
-        if args.jobs is not None:
-            check_number("--jobs", args.jobs, "a whole number above 0", lambda x: x > 0, int)
-        plan = make_plan(read_matrix(args.matrix, args.out), args.arms, args.seeds)
-        check_plan(plan)
-        slots = run_slots(plan.runs, args.jobs, args.gpus)
-    except ERRORS as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    if args.jobs is not None:
+        check_number("--jobs", args.jobs, "a whole number above 0", lambda x: x > 0, int)
+    plan = make_plan(read_matrix(args.matrix, args.out), args.arms, args.seeds)
+    check_plan(plan)
+    slots = run_slots(plan.runs, args.jobs, args.gpus)
     for run in plan.runs:
         state = "finished" if run.finished else f"{run.folder.steps_done()} of {run.steps} steps"
         print(f"[compare] {run.name:<30} {state}")
     return 0 if args.dry_run else execute(plan, slots)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(compare, arguments, (*cli.ERRORS, HydraException, OmegaConfBaseException))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from recipe.core.settings import check_known
+from recipe.core.recipe import FOLDER, recipe_named, recipes
+from recipe.core.settings import check_choice
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Arm, Matrix
 from recipe.experiment.provenance import config_identity, differences, is_below
 from recipe.experiment.run import RunFolder, run_folder
-from recipe.launch import __main__ as launch
+from recipe.launch.compose import compose
 
-RECIPES = Path(__file__).resolve().parents[1]
+ROOT = FOLDER.parent
 # What makes a method: the config keys in which arms differ by design. In everything else that
 # decides a run's results the arms of a seed must agree; files are compared by content.
 METHOD_KEYS = (
@@ -82,7 +83,7 @@ class Plan:
 
 def script_of(arm: Arm) -> Path:
     """Returns the arm's run script: in its recipe's folder, or anywhere by an absolute path."""
-    return RECIPES / arm.recipe / Path(arm.script).expanduser()
+    return recipe_named(arm.recipe).folder / Path(arm.script).expanduser()
 
 
 def run_environment(matrix: Matrix, arm: Arm, seed: int, folder: RunFolder) -> dict[str, str]:
@@ -113,7 +114,7 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
         RuntimeError: a run script failed.
     """
     for name in arms:
-        check_known(f"--arms {name}", name, [arm.name for arm in matrix.arms])
+        check_choice(f"--arms {name}", name, [arm.name for arm in matrix.arms])
     for arm in matrix.arms:
         check_script(arm)
     chosen = [arm for arm in matrix.arms if not arms or arm.name in arms]
@@ -130,12 +131,13 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
 
 
 def check_script(arm: Arm) -> None:
-    """Raises ValueError unless the arm's run script exists."""
+    """Raises ValueError unless the arm's recipe and run script exist."""
+    check_choice(f"arm {arm.name}: recipe {arm.recipe}", arm.recipe, [r.name for r in recipes()])
     if not script_of(arm).is_file():
-        recipes = sorted(path.parent.name for path in RECIPES.glob(f"*/{Path(arm.script).name}"))
+        having = [recipe.name for recipe in recipes() if (recipe.folder / arm.script).is_file()]
         raise ValueError(
-            f"arm {arm.name}: recipe/{arm.recipe}/{arm.script} does not exist; {arm.script} is "
-            f"there for {', '.join(recipes) or 'no recipe'}."
+            f"arm {arm.name}: recipe {arm.recipe} has no script {arm.script}; "
+            f"{', '.join(having) or 'no recipe'} has it."
         )
 
 
@@ -166,7 +168,8 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
                 f"{arm.recipe}/{arm.script} failed for arm {arm.name}: what it printed says why."
             )
         command = file.read_bytes().decode().rstrip("\0").split("\0")
-    config = launch.compose(arm.recipe, command[command.index(arm.recipe) + 1 :])
+    name, *overrides = command[command.index("recipe.launch") + 1 :]
+    config = compose(name, overrides)
     steps = config.trainer.total_training_steps
     if steps is None:
         raise ValueError(

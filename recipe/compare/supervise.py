@@ -19,7 +19,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from recipe import machine
-from recipe.compare.plan import RECIPES, PlannedRun, evaluation_arguments, run_environment
+from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Matrix
 
@@ -273,7 +273,7 @@ def run_all(
         try:
             environment = run_environment(matrix, run.arm, run.seed, run.folder)
             environment["PYTHONPATH"] = os.pathsep.join(
-                filter(None, [str(RECIPES.parent), os.environ.get("PYTHONPATH")])
+                filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
             )
             environment |= slot
             result = run_once(run, environment, processes)

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 from recipe.experiment.provenance import write_yaml
 
 FILE = "matrix.yaml"
@@ -111,7 +111,7 @@ class Matrix:
         """
         if name is None:
             return self
-        check_known(f"--baseline {name}", name, [arm.name for arm in self.arms])
+        check_choice(f"--baseline {name}", name, [arm.name for arm in self.arms])
         return replace(self, baseline=name)
 
 
@@ -153,7 +153,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
         matrix = TypeAdapter(Matrix).validate_python(values)
     except ValidationError as error:
         raise ValueError(_sentence(file, values, error)) from None
-    check_known(f"{file}: baseline={matrix.baseline}", matrix.baseline, names)
+    check_choice(f"{file}: baseline={matrix.baseline}", matrix.baseline, names)
     return replace(matrix, out=matrix.out.expanduser().absolute())
 
 
@@ -179,7 +179,7 @@ def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check_keys(where: str, values: Mapping[Any, Any], owner: type, *more: str) -> None:
     allowed = [field.name for field in fields(owner) if field.name != "name"]
     for key in values:
-        check_known(f"{where}{key}", key, [*allowed, *more])
+        check_choice(f"{where}{key}", key, [*allowed, *more])
 
 
 def _arm_values(where: str, name: Any, spec: Any, script: Any) -> dict[str, Any]:

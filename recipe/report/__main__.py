@@ -26,7 +26,7 @@ from typing import Any
 import jinja2
 
 from recipe.core.files import whole
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 from recipe.experiment.evaluation import read_evaluations
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
 from recipe.experiment.run import Run, drop_unstarted, read_runs, statuses
@@ -320,7 +320,7 @@ def fill(text: str, page: Mapping[str, Any], name: str) -> str:
         before, arms, after = place.groups()
         arms = (arms or "").split()
         for arm in arms:
-            check_known(f"{name}: arm {arm!r}", arm, page["label"])
+            check_choice(f"{name}: arm {arm!r}", arm, page["label"])
         return before + markdown(page, arms) + after
 
     filled, places = PLACE.subn(table, text)

@@ -359,11 +359,18 @@ def test_a_wrong_run_is_told_before_any_starts(small_matrix, tmp_path, capsys, c
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recipe_without_the_script_is_told(small_matrix, capsys):
-    arms = {"a": {"recipe": "asymgpro", "preset": "x"}}
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipe": "asymgpro"}, "a: recipe asymgpro does not exist: did you mean asymgrpo"),
+        ({"script": "run.sh"}, "a: recipe asymgrpo has no script run.sh; no recipe has it"),
+        ({"script": "run_qwen3_14b.sh"}, "run_qwen3_14b.sh; semantic_curriculum has it"),
+    ],
+)
+def test_a_recipe_or_script_that_does_not_exist_is_told(small_matrix, capsys, change, said):
+    arms = {"a": {"recipe": "asymgrpo", "preset": "grpo", **change}}
     assert compare.main(small_matrix(arms=arms)) == 2
-    error = capsys.readouterr().err
-    assert "recipe/asymgpro/run_cpu.sh does not exist; run_cpu.sh is there for asymgrpo" in error
+    assert said in capsys.readouterr().err
 
 
 def test_a_script_may_lie_anywhere(small_matrix, tmp_path, capsys):
