@@ -21,6 +21,7 @@ from tqdm import tqdm
 from recipe import machine
 from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
 from recipe.experiment import provenance
+from recipe.experiment.evaluation import has_all_columns
 from recipe.experiment.matrix import Matrix
 
 Slot = dict[str, str]  # environment variables of the runs in it
@@ -136,7 +137,8 @@ def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
 
     args = evaluate.parse(evaluation_arguments(run, settings))
     files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
-    if not all(file.is_file() for file in files):
+    tables = [file.with_suffix(".parquet") for file in files]
+    if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
         return False
     model = provenance.fingerprint(evaluate.model_of(str(run.folder.path))[0])
     wanted = evaluate.settings(args) | {"model": model}

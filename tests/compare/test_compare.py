@@ -1,6 +1,7 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -19,7 +21,9 @@ from recipe.compare import __main__ as compare
 from recipe.compare import plan, supervise
 from recipe.compare.plan import PlannedRun
 from recipe.compare.supervise import Processes
+from recipe.experiment.evaluation import COLUMNS
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
+from recipe.experiment.provenance import fingerprint
 from recipe.experiment.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +191,37 @@ def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
         process = subprocess.Popen(run.command, pass_fds=(lock.fileno(),))
     assert supervise.run_once(run, {}, Processes()) == "skipped"
     assert process.wait() == 0 and len(starts(run)) == 1
+
+
+def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
+    pytest.importorskip("math_verify")
+    from recipe.evaluate import __main__ as evaluate
+
+    run = run_of(tmp_path, steps=2)
+    assert supervise.run_once(run, {}, Processes()) == "finished"
+    model = run.folder.checkpoint() / "actor/huggingface"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    settings = {"benchmarks": ["x/b.parquet"], "samples": 3, "boxed_only": True, "again": False}
+    words = plan.evaluation_arguments(run, settings)
+    assert words[2:] == ["--out", str(run.folder.evaluation), "--samples", "3", "--boxed-only"]
+
+    def is_evaluated(**change):
+        return supervise.is_evaluated(run, settings | change)
+
+    assert not is_evaluated()
+    run.folder.evaluation.mkdir()
+    recorded = evaluate.settings(evaluate.parse(words)) | {"model": fingerprint(model)}
+    (run.folder.evaluation / "b.json").write_text(json.dumps({"settings": recorded}))
+    assert not is_evaluated()
+    table = run.folder.evaluation / "b.parquet"
+    pd.DataFrame(columns=[name for name in COLUMNS if name != "cluster"]).to_parquet(table)
+    assert not is_evaluated()  # an older version's
+    pd.DataFrame(columns=list(COLUMNS)).to_parquet(table)
+    assert is_evaluated() and not is_evaluated(samples=4) and not is_evaluated(boxed_only=False)
+    assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
+    (model / "model.safetensors").write_bytes(b"trained")
+    assert not is_evaluated()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
