@@ -7,17 +7,18 @@ resume the later file's steps win).
 from __future__ import annotations
 
 import argparse
-import json
-from collections import defaultdict
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.core.files import whole
+from recipe.experiment.run import Metrics, RunFolder
 
 PANELS = (  # (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
     ("held-out accuracy", "val-core/", "accuracy"),
-    ("policy entropy", "actor/entropy", "nats a token"),
+    ("policy entropy", "actor/entropy", "nats per token"),
     ("tokens clipped", "actor/pg_clipfrac", "share"),
 )
 OPTIONAL = (  # drawn where a run has logged them
@@ -26,24 +27,18 @@ OPTIONAL = (  # drawn where a run has logged them
 )
 
 
-def read(run_dir: Path) -> dict[int, dict[str, float]]:
-    """{step: {metric: value}} of one run, its starts merged in order."""
-    steps: dict[int, dict[str, float]] = defaultdict(dict)
-    files = sorted(Path(run_dir).glob("metrics/[0-9]*.jsonl"))
-    if not files:
-        raise FileNotFoundError(f"{run_dir} has no metrics/*.jsonl: is it the folder of a run?")
-    for file in files:
-        for line in file.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a start that was killed
-                continue
-            steps[row["step"]].update(row["data"])
-    return dict(sorted(steps.items()))
+def run_labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Returns the folders' names, with as many of their parents' as it takes to tell them apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
+    depth = 1
+    while len({names[-depth:] for names in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(names[-depth:]) for names in parts]
 
 
-def series(steps: dict[int, dict[str, float]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a metric; a name that ends in / takes the first metric below it."""
+def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
+    """Returns steps and values of a metric; a name that ends in / takes the first metric below it,
+    verl's mean over samples if there is one."""
     matching = sorted({k for row in steps.values() for k in row if k == name or k.startswith(name)})
     if name.endswith("/"):
         name = next((k for k in matching if "/mean@" in k), matching[0] if matching else name)
@@ -52,14 +47,30 @@ def series(steps: dict[int, dict[str, float]], name: str) -> tuple[list[int], li
 
 
 def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
-    """Draw one or several runs over one another; returns the picture's path."""
+    """Draws the curves of one or several runs over one another.
+
+    Args:
+        run_dirs: folders of runs.
+        out: the picture; default: curve.png in the first folder.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        FileNotFoundError: a folder has no metrics.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     run_dirs = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
-    runs = {Path(d).name: read(Path(d)) for d in run_dirs}
+    runs = {}
+    for label, folder in zip(run_labels(run_dirs), map(Path, run_dirs), strict=True):
+        run = RunFolder(folder)
+        if not run.metrics_files():
+            raise FileNotFoundError(f"{folder} has no metrics/*.jsonl: is it the folder of a run?")
+        runs[label] = run.metrics()
     logged = {name for steps in runs.values() for row in steps.values() for name in row}
     panels = [*PANELS, *(panel for panel in OPTIONAL if panel[1] in logged)]
     rows = len(panels) // 2
@@ -78,13 +89,20 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.plot", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
     parser.add_argument("--out", type=Path, help="picture to write; default RUN_DIR/curve.png")
-    known = parser.parse_args()
-    print(draw(known.run_dirs, known.out))
+    args = parser.parse_args(arguments)
+    try:
+        print(draw(args.run_dirs, args.out))
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,32 +9,29 @@ never touches the trainer does not pay for it. verl logs a plugin that raises at
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import wrapt
 
+from recipe import machine
 from recipe.core import transfer_queue
-from recipe.cpu import platform
-
-# verl module that is extended -> our module that extends it when imported
-EXTENSIONS = {
-    "verl.trainer.ppo.core_algos": [
-        "recipe.asymgrpo.register",
-        "recipe.clip_entropy.register",
-        "recipe.semantic_curriculum.register",
-    ],
-    "verl.trainer.ppo.v1.trainer_sync": ["recipe.trainer"],
-}
+from recipe.core.recipe import recipes, register_with_hydra
 
 
-def _load(modules: list[str]):
-    def load(_):
-        for module in modules:
-            importlib.import_module(module)
+def register_recipes(_: Any) -> None:
+    """Registers every recipe's estimators and losses with verl, and their settings with Hydra."""
+    register_with_hydra()
+    for record in recipes():
+        if record.register is not None:
+            record.load(record.register)
 
-    return load
+
+def register_trainer(_: Any) -> None:
+    """Registers the trainer `recipe_sync`."""
+    importlib.import_module("recipe.trainer")
 
 
-platform.install()
-for host, modules in EXTENSIONS.items():
-    wrapt.register_post_import_hook(_load(modules), host)
+machine.prepare()
+wrapt.register_post_import_hook(register_recipes, "verl.trainer.ppo.core_algos")
+wrapt.register_post_import_hook(register_trainer, "verl.trainer.ppo.v1.trainer_sync")
 wrapt.register_post_import_hook(transfer_queue.install, "transfer_queue.interface")

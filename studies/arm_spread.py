@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 
 DEALS = 20_000
 
@@ -29,7 +29,7 @@ def main() -> None:
     known = parser.parse_args()
     runs = pd.read_csv(known.file)
     for arm in known.without:
-        check_known(f"--without {arm}", arm, runs["arm"].unique())
+        check_choice(f"--without {arm}", arm, runs["arm"].unique())
     runs = runs[~runs["arm"].isin(known.without)]
     rng = np.random.default_rng(0)
     for metric, rows in runs.groupby("metric", sort=False):

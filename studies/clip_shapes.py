@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from recipe import plot
 from recipe.cpu.warm_start import read_problems, solve
+from recipe.experiment.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES, K = 32, 8
@@ -167,7 +168,7 @@ def main() -> None:
             "accuracy": np.array([p.mean(1) for p in passed]),
             f"pass@{K}": np.array([pass_at_k(p, K) for p in passed]),
         }
-        runs[arm] = [plot.read(folder) for folder in folders]
+        runs[arm] = [RunFolder(folder).metrics() for folder in folders]
     draw(runs, known.out / "entropy.png")
     text = table(scores, runs)
     (known.out / "results.md").write_text(text + "\n")

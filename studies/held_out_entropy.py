@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
 from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
 from recipe.evaluate.__main__ import model_of
 from recipe.experiment.statistics import interval
@@ -37,7 +37,7 @@ def main() -> None:
     problems = read_problems(known.test_file.expanduser())
     _, arms, seeds = read_matrix(known.out, known.baseline)
     for name in known.arms or []:
-        check_known(f"--arms {name}", name, [arm.name for arm in arms])
+        check_choice(f"--arms {name}", name, [arm.name for arm in arms])
     arms = sorted(arms, key=lambda arm: arm.order)
     if known.arms:
         arms = [arms[0], *(arm for arm in arms[1:] if arm.name in known.arms)]

@@ -4,6 +4,9 @@ import pytest
 
 pytest.importorskip("verl")
 
+from types import SimpleNamespace
+
+import numpy as np
 import torch
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -11,7 +14,12 @@ from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import recipe.trainer
-from recipe.launch import __main__ as launch
+from recipe.asymgrpo.part import AsymGRPOPart
+from recipe.clip_entropy.part import ClipSchedulePart
+from recipe.core import transfer_queue
+from recipe.core.part import Part
+from recipe.core.step import Step
+from recipe.launch.compose import compose
 
 CONFIG = [
     "machine=cpu",
@@ -22,7 +30,7 @@ CONFIG = [
 
 
 def trainer(*overrides: str):
-    config = launch.compose("asymgrpo", [*CONFIG, *overrides])
+    config = compose("asymgrpo", [*CONFIG, *overrides])
     return get_trainer_cls(config.trainer.v1.trainer_mode)(config)
 
 
@@ -42,58 +50,128 @@ def test_its_settings_reach_it():
         "algorithm.asymgrpo.preset=grpo_entropy_adv",
     )
     assert ours.replay_buffer.poll_interval == 0.25
-    assert ours.recipe_settings.log_prob_gain_freq == 3
-    assert ours.asymgrpo.entropy_shaped
+    assert ours.settings.log_prob_gain_freq == 3
+    (asymgrpo,) = (part for part in ours.parts if isinstance(part, AsymGRPOPart))
+    assert asymgrpo.settings.entropy_shaped
 
 
 def test_a_wrong_preset_is_refused_by_the_trainer_too():
     """For a run that verl's own command started, without the launcher's checks."""
-    config = launch.compose("asymgrpo", CONFIG)
+    config = compose("asymgrpo", CONFIG)
     config.algorithm.asymgrpo.beta_pos = -1
     with pytest.raises(ValueError, match="beta_pos=-1"):
         recipe.trainer.RecipeTrainerSync(config)
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([True, False], [True, False]), ([1.0, 0.0], [True, False]), ([1, -1], [True, False])],
-)
-def test_correctness_by_field(monkeypatch, values, expected):
-    batch, config = rows(monkeypatch, values)
-    assert recipe.trainer.read_correctness(batch, config).tolist() == expected
+def nested(*rows: list[float]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor([torch.tensor(row) for row in rows], layout=torch.jagged)
 
 
-def test_a_field_that_the_reward_function_does_not_return(monkeypatch):
-    batch, config = rows(monkeypatch, [True, None])
-    with pytest.raises(ValueError, match=r"correct_field='acc' is not among what .* 1 of 2"):
-        recipe.trainer.read_correctness(batch, config)
-
-
-def rows(monkeypatch, values):
-    """A batch whose TransferQueue rows hold these values; TransferQueue itself is faked here, as
-    it needs a Ray cluster (the real one is in tests/e2e)."""
-    from recipe.asymgrpo.config import AsymGRPOConfig
-
-    class Column:
-        def tolist(self):
-            return [{"reward_extra_info": {} if v is None else {"acc": v}} for v in values]
-
+def step_of(ours, fields: dict, tags: list[dict], monkeypatch, forward=None) -> Step:
+    """A step whose fields lie in a dictionary: TransferQueue itself needs a Ray cluster (the real
+    one is in tests/e2e)."""
     monkeypatch.setattr(
-        recipe.trainer.tq, "kv_batch_get", lambda **kwargs: {"extra_fields": Column()}
+        transfer_queue, "read", lambda batch, *names: {n: fields[n] for n in names if n in fields}
     )
-    keys = [str(i) for i in range(len(values))]
-    batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in values])
-    return batch, AsymGRPOConfig(correct_field="acc")
+
+    def write(batch, **more):
+        fields.update(more)
+        return KVBatchMeta(partition_id="train", keys=batch.keys, tags=batch.tags)
+
+    monkeypatch.setattr(transfer_queue, "write", write)
+    batch = KVBatchMeta(partition_id="train", keys=[str(i) for i in range(len(tags))], tags=tags)
+    settings = {"config": ours.config, "correctness": ours.correctness, "forward": forward}
+    return Step(batch, number=0, metrics={}, **settings)
 
 
 def test_another_estimator_takes_any_reward(monkeypatch):
-    """Only the diagnostics by outcome need right or wrong; asymgrpo itself must refuse."""
-    shaped = torch.nested.as_nested_tensor([torch.tensor([0.3]), torch.tensor([1.0])])
-    monkeypatch.setattr(recipe.trainer.tq, "kv_batch_get", lambda **kwargs: {"rm_scores": shaped})
-    batch = KVBatchMeta(partition_id="train", keys=["0", "1"], tags=[{}, {}])
-    assert trainer("algorithm.asymgrpo.preset=dr_grpo")._read_correctness(batch) is None
-    with pytest.raises(ValueError, match="neither right"):
-        trainer()._read_correctness(batch)
+    """Only the diagnostics by outcome need to know what is correct; asymgrpo itself must refuse."""
+    fields = {"rm_scores": nested([0.3], [1.0])}
+    plain = trainer("algorithm.asymgrpo.preset=dr_grpo")
+    assert step_of(plain, fields, [{}, {}], monkeypatch).correct_B is None
+    with pytest.raises(ValueError, match="neither correct"):
+        _ = step_of(trainer(), fields, [{}, {}], monkeypatch).correct_B
+
+
+def test_a_named_field_says_what_is_correct_and_padding_rows_are_not_judged(monkeypatch):
+    """verl pads a short batch with rows of reward 0 that are tagged."""
+    field = trainer("algorithm.asymgrpo.correct_field=acc")
+    results = np.array(
+        [{"reward_extra_info": {"acc": value}} for value in (True, False)], dtype=object
+    )
+    assert step_of(field, {"extra_fields": results}, [{}, {}], monkeypatch).correct_B.tolist() == [
+        True,
+        False,
+    ]
+    scores = {"rm_scores": nested([-1.0], [1.0], [0.0])}
+    step = step_of(trainer(), scores, [{}, {}, {"is_padding": True}], monkeypatch)
+    assert step.real_B.tolist() == [True, True, False]
+    assert step.correct_B[:2].tolist() == [False, True]
+
+
+def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
+    """Advantage hooks, then before_update, verl's update, after_update: of every part in turn."""
+    ours, calls = trainer(), []
+
+    class Recorder(Part):
+        def __init__(self, name):
+            self.label = name
+
+        def after_advantage(self, step):
+            calls.append((self.label, "after_advantage"))
+
+        def before_update(self, step):
+            calls.append((self.label, "before_update"))
+            step.tell_loss(**{self.label: 1})
+
+        def after_update(self, step):
+            calls.append((self.label, "after_update"))
+            step.metrics[self.label] = step.metrics["verl"]
+
+    def update(self, batch, metrics):
+        calls.append(("verl", dict(batch.extra_info["recipe"])))
+        metrics["verl"] = 7
+        return batch
+
+    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
+    monkeypatch.setattr(PPOTrainerSync, "_update_actor", update)
+    ours.parts = [Recorder("a"), Recorder("b")]
+    ours.global_steps, ours.actor_rollout_wg = (
+        3,
+        SimpleNamespace(compute_log_prob=None, _dispatch_info={"actor": [0, 1]}),
+    )
+    metrics = {}
+    batch = KVBatchMeta(partition_id="train", keys=["x"], tags=[{}])
+    batch = ours._compute_advantage(batch, metrics)
+    assert ours.current_step.number == 2 and ours.current_step.ranks == 2
+    ours._update_actor(batch, metrics)
+    assert calls == [
+        ("a", "after_advantage"),
+        ("b", "after_advantage"),
+        ("a", "before_update"),
+        ("b", "before_update"),
+        ("verl", {"a": 1, "b": 1}),
+        ("a", "after_update"),
+        ("b", "after_update"),
+    ]
+    assert metrics == {"verl": 7, "a": 7, "b": 7}
+
+
+def test_the_parts_of_a_run_are_those_that_its_config_uses():
+    names = lambda *overrides: [part.name for part in trainer(*overrides).parts]  # noqa: E731
+    assert names() == ["asymgrpo", "diagnostics"]
+    loss = "actor_rollout_ref.actor.policy_loss"
+    assert names(f"{loss}.loss_mode=dynamic_clip") == ["asymgrpo", "clip_schedule", "diagnostics"]
+    assert names(f"{loss}.loss_mode=sent", f"{loss}.token_rule.clip=false") == [
+        "asymgrpo",
+        "token_rule",
+        "diagnostics",
+    ]
+    off = [
+        "trainer.v1.recipe_sync.diagnostics=false",
+        "trainer.v1.recipe_sync.log_prob_gain_freq=0",
+    ]
+    assert names(*off) == ["asymgrpo"]
 
 
 def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
@@ -110,16 +188,19 @@ def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
         "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip",
         "actor_rollout_ref.actor.policy_loss.schedule=od",
     ]
-    first = trainer(*settings)
-    first.clip_schedule.advance(0, 0.5)
-    first.clip_schedule.advance(1, 0.05)
+    first, second = trainer(*settings), trainer(*settings)
+    schedules = [
+        next(part.schedule for part in one.parts if isinstance(part, ClipSchedulePart))
+        for one in (first, second)
+    ]
+    schedules[0].advance(0, 0.5)
+    schedules[0].advance(1, 0.05)
     first.global_steps = 4
     first._save_checkpoint()
     assert [p.name for p in (tmp_path / "global_step_4").iterdir()] == ["recipe_state.json"]
-    second = trainer(*settings)
     second._load_checkpoint()
-    assert second.clip_schedule.raising
-    assert second.clip_schedule.state_dict() == first.clip_schedule.state_dict()
+    assert schedules[1].raising
+    assert schedules[1].state_dict() == schedules[0].state_dict()
     (tmp_path / "global_step_4/recipe_state.json").unlink()
     with pytest.raises(ValueError, match="holds no state of clip_schedule"):
         trainer(*settings)._load_checkpoint()

@@ -34,7 +34,6 @@ overrides=(
   actor_rollout_ref.rollout.max_num_batched_tokens=2048
   actor_rollout_ref.rollout.temperature=0.7                     # at 1.0 a 135M model rambles
   trainer.val_before_train=false
-  "trainer.total_training_steps=$STEPS"
   "trainer.rollout_data_dir=$CKPTS_DIR/rollouts"
   "trainer.validation_data_dir=$CKPTS_DIR/validation"
 )

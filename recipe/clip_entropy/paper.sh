@@ -11,7 +11,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 overrides=(
   "${QWEN_OVERRIDES[@]}"
   "actor_rollout_ref.actor.policy_loss.preset=$PRESET"
-  "trainer.total_training_steps=$STEPS"
   trainer.total_epochs=100                                           # ours: the steps decide
   data.max_prompt_length=1024                                        # not in paper; ours
   "data.max_response_length=$RESPONSE_LENGTH"

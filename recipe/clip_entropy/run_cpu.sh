@@ -7,9 +7,9 @@
 # algorithm.adv_estimator=asymgrpo combines it with AsymGRPO.
 set -euo pipefail
 
-MACHINE=cpu
 PRESET=${PRESET:-id}
 PROJECT_NAME=${PROJECT_NAME:-clip_entropy_cpu}
+source "$(dirname "${BASH_SOURCE[0]}")/../cpu/task.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 

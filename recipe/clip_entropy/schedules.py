@@ -8,67 +8,90 @@ Its state is a few numbers, in the checkpoint. A new one is a class here and its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recipe.clip_entropy.bounds import STANDARD, Bounds, H, Line, M
+from recipe.clip_entropy.bounds import STANDARD, H, M
+from recipe.core.clip import Bounds, Line
+
+if TYPE_CHECKING:
+    from recipe.clip_entropy.config import ClipSettings
 
 
 @dataclass(frozen=True)
-class Levels:
-    """The lines between which a schedule moves, and the cut-offs of both."""
+class ClipLines:
+    """The lines between which a schedule moves the bounds, and the limits of both bounds."""
 
-    high: Line = H  # H(p)
-    low: Line = M  # M(p)
-    upper: Line = STANDARD  # eps_std of the upper bound
-    lower: Line = STANDARD  # eps_std of the lower bound
-    floor: float = 0.0
-    ceiling: float = 1.0
+    wide_upper: Line = H  # H(p)
+    wide_lower: Line = M  # M(p)
+    base_upper: Line = STANDARD  # eps_std of the upper bound
+    base_lower: Line = STANDARD  # eps_std of the lower bound
+    eps_min: float = 0.0
+    eps_max: float = 1.0
 
     def bounds(self, upper: Line, lower: Line) -> Bounds:
-        return Bounds(upper, lower, self.floor, self.ceiling)
+        """Makes the bounds of a step from its two lines, within eps_min and eps_max."""
+        return Bounds(upper, lower, self.eps_min, self.eps_max)
 
 
 class Static:
-    """The same constant bounds at every step: plain PPO, Clip-Higher, Clip-Lower."""
+    """The same constant bounds at every step: plain PPO, Clip-Higher, Clip-Lower.
+
+    Base class of the schedules, which override `at`, and `from_settings` if they have settings.
+
+    Args:
+        lines: between which the bounds move.
+        total_steps: T; None only where the bounds do not depend on it.
+    """
 
     name = "static"
 
-    def __init__(self, levels: Levels, total_steps: int | None = None):
-        self.levels = levels
+    def __init__(self, lines: ClipLines, total_steps: int | None = None):
+        self.lines = lines
         self.total_steps = total_steps
         self.entropy: float | None = None
         self.entropy_start: float | None = None
 
     @classmethod
-    def from_settings(cls, levels: Levels, total_steps: int, settings) -> Static:
-        """From the recipe's settings (`DynamicClipConfig`); a schedule with some of its own
-        overrides this."""
-        return cls(levels, total_steps)
+    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> Static:
+        """Makes the schedule from the recipe's settings."""
+        return cls(lines, total_steps)
 
     def advance(self, k: int, entropy: float | None) -> Bounds:
-        """Bounds of step k; entropy (nats a token) is the policy's, before the step's update."""
+        """Moves the schedule to step k and returns the bounds of that step.
+
+        Args:
+            k: the training step, from 0.
+            entropy: the policy's before the step's update, in nats per token; None if unknown.
+        """
         if self.entropy_start is None:
             self.entropy_start = entropy
         self.entropy = entropy
         return self.at(k)
 
     def at(self, k: int) -> Bounds:
-        return self.levels.bounds(self.levels.upper, self.levels.lower)
+        """Returns the bounds of step k in the present state."""
+        return self.lines.bounds(self.lines.base_upper, self.lines.base_lower)
 
     def metrics(self) -> dict[str, float]:
+        """Returns what the schedule has measured and where it is, by metric name."""
         measured = {"entropy": self.entropy, "entropy_start": self.entropy_start}
         return {name: value for name, value in measured.items() if value is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """Returns the state as plain numbers and strings, for JSON."""
         names = ("name", "total_steps", "entropy", "entropy_start")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, where in (("name", "schedule"), ("total_steps", "total_steps")):
+        """Restores a state.
+
+        Raises:
+            ValueError: if it is of another schedule or another T, as the bounds would jump.
+        """
+        for name, setting in (("name", "schedule"), ("total_steps", "total_steps")):
             if state.get(name) != getattr(self, name):
                 raise ValueError(
-                    f"actor_rollout_ref.actor.policy_loss.{where} is {getattr(self, name)}, but "
+                    f"actor_rollout_ref.actor.policy_loss.{setting} is {getattr(self, name)}, but "
                     f"the checkpoint was written with {state.get(name)}, so the bounds would jump: "
                     f"set it to {state.get(name)}, or start in another folder."
                 )
@@ -82,40 +105,47 @@ class TwoPhases(Static):
     With lambda_k = 1 - 2k/T of the paper, u = 1 - lambda_k in the first phase and v = -lambda_k in
     the second: progress from 0 to 1. Other splits keep that reading (*ours*; sec. 5.4 prints none).
 
-    Second phase, lower bound. second_phase = "printed" is sec. 4.2's formula, which jumps to M(p)
-    and goes back to eps_std; "prose" is what its text says, from eps_std to M(p).
+    Args:
+        lines: between which the bounds move.
+        total_steps: T.
+        phase_split: above 0, below 1.
+        second_phase: of the lower bound. "printed" is sec. 4.2's formula, which jumps to M(p) and
+            goes back to eps_std; "prose" is what its text says, from eps_std to M(p).
     """
 
     def __init__(
         self,
-        levels: Levels,
+        lines: ClipLines,
         total_steps: int,
         phase_split: float = 0.5,
         second_phase: str = "printed",
     ):
-        super().__init__(levels, total_steps)
+        super().__init__(lines, total_steps)
         self.split = phase_split * total_steps
         self.second_phase = second_phase
         self.phase = 1
 
     @classmethod
-    def from_settings(cls, levels: Levels, total_steps: int, settings) -> TwoPhases:
-        return cls(levels, total_steps, settings.phase_split, settings.second_phase)
+    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> TwoPhases:
+        return cls(lines, total_steps, settings.phase_split, settings.second_phase)
 
     def at(self, k: int) -> Bounds:
         self.phase = 1 if k <= self.split else 2
         if self.phase == 1:
-            return self.levels.bounds(self.first_upper(k / self.split), self.levels.lower)
+            u = k / self.split
+            return self.lines.bounds(self.first_upper(u), self.lines.base_lower)
         v = (k - self.split) / (self.total_steps - self.split)
-        from_M = v if self.second_phase == "printed" else 1 - v
-        return self.levels.bounds(
-            self.second_upper(), self.levels.low.mixed(self.levels.lower, from_M)
-        )
+        # printed: (1 + lambda) M(p) - lambda eps_std, prose: -lambda M(p) + (1 + lambda) eps_std
+        weight_of_base = v if self.second_phase == "printed" else 1 - v
+        lower = self.lines.wide_lower.lerp(self.lines.base_lower, weight_of_base)
+        return self.lines.bounds(self.second_upper(), lower)
 
     def first_upper(self, u: float) -> Line:
+        """Returns the upper bound in the first phase, at progress u."""
         raise NotImplementedError
 
     def second_upper(self) -> Line:
+        """Returns the upper bound in the second phase."""
         raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
@@ -128,10 +158,10 @@ class IncreaseThenDecrease(TwoPhases):
     name = "id"
 
     def first_upper(self, u: float) -> Line:
-        return self.levels.high.mixed(self.levels.upper, u)
+        return self.lines.wide_upper.lerp(self.lines.base_upper, u)
 
     def second_upper(self) -> Line:
-        return self.levels.upper
+        return self.lines.base_upper
 
 
 class DecreaseIncreaseDecrease(TwoPhases):
@@ -140,28 +170,36 @@ class DecreaseIncreaseDecrease(TwoPhases):
     name = "did"
 
     def first_upper(self, u: float) -> Line:
-        return self.levels.upper.mixed(self.levels.high, u)
+        return self.lines.base_upper.lerp(self.lines.wide_upper, u)
 
     def second_upper(self) -> Line:
-        return self.levels.high
+        return self.lines.wide_upper
 
 
 class OscillatoryDecay(Static):
-    """OD. Raise, (H(p), eps_std), or lower, (eps_std, M(p)), by the measured entropy:
+    """OD. Raises the entropy, (H(p), eps_std), or lowers it, (eps_std, M(p)), as it is measured:
 
         raise once  entropy <= tau_low  = H_min,  H_min = ratio H_init
         lower once  entropy >  tau_high = H_min + (H_init - H_min)(1 - k/T)
-    and else go on as before. The paper gives ratio 0.2 and no more. *Ours*: h_init, a number, or
-    None = the mean entropy of the first h_init_steps steps, during which the start state holds;
-    start, "lower" (its curves begin downwards) or "raise"; smoothing s in [0, 1), which compares
-    s * before + (1 - s) * entropy instead of the entropy.
+    and in between keeps its state.
+
+    Args:
+        lines: between which the bounds move.
+        total_steps: T.
+        h_init: H_init in nats per token; None: the mean entropy of the first h_init_steps steps,
+            during which the start state holds. *Ours*: the paper gives no number.
+        h_init_steps: *ours*.
+        ratio: 0.2 in the paper.
+        start: "lower", as its curves begin downwards, or "raise". *Ours*.
+        smoothing: s in [0, 1): s * previous + (1 - s) * entropy is compared in the entropy's place.
+            *Ours*; 0 for none.
     """
 
     name = "od"
 
     def __init__(
         self,
-        levels: Levels,
+        lines: ClipLines,
         total_steps: int,
         h_init: float | None = None,
         h_init_steps: int = 1,
@@ -169,17 +207,21 @@ class OscillatoryDecay(Static):
         start: str = "lower",
         smoothing: float = 0.0,
     ):
-        super().__init__(levels, total_steps)
+        super().__init__(lines, total_steps)
         self.h_init, self.h_init_steps, self.ratio = h_init, h_init_steps, ratio
         self.raising = start == "raise"
-        self.smoothing, self.smoothed = smoothing, None
+        self.smoothing = smoothing
+        self.smoothed: float | None = None
         self.seen: list[float] = []  # entropies from which h_init is still to be measured
-        self.tau_low = self.tau_high = None
+        self.tau_low: float | None = None
+        self.tau_high: float | None = None
 
     @classmethod
-    def from_settings(cls, levels: Levels, total_steps: int, settings) -> OscillatoryDecay:
+    def from_settings(
+        cls, lines: ClipLines, total_steps: int, settings: ClipSettings
+    ) -> OscillatoryDecay:
         return cls(
-            levels,
+            lines,
             total_steps,
             h_init=settings.od_h_init,
             h_init_steps=settings.od_h_init_steps,
@@ -195,28 +237,29 @@ class OscillatoryDecay(Static):
                 "verl does not compute in its bypass mode: set "
                 "algorithm.rollout_correction.bypass_mode=false."
             )
-        before = entropy if self.smoothed is None else self.smoothed
-        self.smoothed = self.smoothing * before + (1 - self.smoothing) * entropy
+        previous = entropy if self.smoothed is None else self.smoothed
+        self.smoothed = self.smoothing * previous + (1 - self.smoothing) * entropy
         if self.h_init is None:
             self.seen.append(entropy)
             if len(self.seen) == self.h_init_steps:
                 self.h_init, self.seen = sum(self.seen) / len(self.seen), []
         else:
-            self._switch(k)
+            self._switch(k, self.smoothed, self.h_init)
         return super().advance(k, entropy)
 
-    def _switch(self, k: int) -> None:
-        self.tau_low = self.ratio * self.h_init
-        self.tau_high = self.tau_low + (self.h_init - self.tau_low) * (1 - k / self.total_steps)
-        if self.smoothed <= self.tau_low:
+    def _switch(self, k: int, entropy: float, h_init: float) -> None:
+        h_min = self.ratio * h_init
+        self.tau_low = h_min
+        self.tau_high = h_min + (h_init - h_min) * (1 - k / self.total_steps)
+        if entropy <= self.tau_low:
             self.raising = True
-        elif self.smoothed > self.tau_high:
+        elif entropy > self.tau_high:
             self.raising = False
 
     def at(self, k: int) -> Bounds:
         if self.raising:
-            return self.levels.bounds(self.levels.high, self.levels.lower)
-        return self.levels.bounds(self.levels.upper, self.levels.low)
+            return self.lines.bounds(self.lines.wide_upper, self.lines.base_lower)
+        return self.lines.bounds(self.lines.base_upper, self.lines.wide_lower)
 
     def metrics(self) -> dict[str, float]:
         measured = {
@@ -228,8 +271,8 @@ class OscillatoryDecay(Static):
         return super().metrics() | {k: v for k, v in measured.items() if v is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        own = ("raising", "smoothed", "h_init", "seen", "tau_low", "tau_high")
-        return super().state_dict() | {name: getattr(self, name) for name in own}
+        names = ("raising", "smoothed", "h_init", "seen", "tau_low", "tau_high")
+        return super().state_dict() | {name: getattr(self, name) for name in names}
 
 
 SCHEDULES: dict[str, type[Static]] = {

@@ -45,10 +45,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from recipe import plot
-from recipe.core.settings import check_known, check_number
+from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
-from recipe.experiment.provenance import differences, identity, under
+from recipe.experiment.provenance import config_identity, differences, is_below
+from recipe.experiment.run import RunFolder
 from recipe.launch import __main__ as launch
 
 RECIPES = Path(__file__).resolve().parents[1]
@@ -130,7 +130,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     if not isinstance(arms, dict) or not arms:
         raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
     for key in values:
-        check_known(f"{file}: {key}", key, (*keys, "arms"))
+        check_choice(f"{file}: {key}", key, (*keys, "arms"))
     seeds = values.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{file}: seeds={seeds} is not allowed: give different whole numbers.")
@@ -139,7 +139,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     script = values.get("script", "run_cpu.sh")
     arms = tuple(_arm(file, name, arm, script) for name, arm in arms.items())
     baseline = values.get("baseline", arms[0].name)
-    check_known(f"{file}: baseline={baseline}", baseline, [arm.name for arm in arms])
+    check_choice(f"{file}: baseline={baseline}", baseline, [arm.name for arm in arms])
     out = out or Path(values.get("out", f"outputs/{file.stem}"))
     return Matrix(
         arms=arms,
@@ -174,7 +174,7 @@ def _arm(file: Path, name: Any, values: Any, script: str) -> Arm:
     if not isinstance(values, dict) or not {"recipe", "preset"} <= set(values):
         raise ValueError(f"{where} must name its recipe and its preset.")
     for key in values:
-        check_known(
+        check_choice(
             f"{where}.{key}", key, ("recipe", "preset", "label", "script", "overrides", "own")
         )
     script = values.get("script", script)
@@ -252,11 +252,11 @@ def check_shared(runs: Iterable[Run], baseline: str) -> None:
     for seed in dict.fromkeys(run.seed for run in runs):
         mine = [run for run in runs if run.seed == seed]
         first = next((run for run in mine if run.arm.name == baseline), mine[0])
-        expected = identity(first.record)
+        expected = config_identity(first.record)
         for run in mine:
-            found = identity(run.record)
+            found = config_identity(run.record)
             for key in differences(expected, found):
-                if under(key, SHARED) and not under(key, (*first.arm.own, *run.arm.own)):
+                if is_below(key, SHARED) and not is_below(key, (*first.arm.own, *run.arm.own)):
                     raise ValueError(
                         f"arms {first.arm.name} and {run.arm.name} differ in {key} "
                         f"({expected.get(key)} and {found.get(key)}), so that their difference "
@@ -300,7 +300,7 @@ def check_folder(run: Run) -> None:
                 f"{run.folder} holds a run without a record of its config: give another --out."
             )
         return
-    old, new = identity(there), identity(run.record)
+    old, new = config_identity(there), config_identity(run.record)
     if keys := differences(old, new):
         key = keys[0]
         more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -316,11 +316,11 @@ def check_order(runs: Iterable[Run]) -> list[str]:
     first: dict[tuple, tuple[Run, dict]] = {}
     said = []
     for run in runs:
-        settings = {k: v for k, v in identity(run.record).items() if k.startswith("data.")}
+        settings = {k: v for k, v in config_identity(run.record).items() if k.startswith("data.")}
         key = (run.seed, repr(sorted(settings.items(), key=str)))
         drawn = {
             step: tuple(row.get(f"prompt_length/{x}") for x in ("mean", "min", "max"))
-            for step, row in plot.read(run.folder).items()
+            for step, row in RunFolder(run.folder).metrics().items()
             if step > 0
         }
         other, expected = first.setdefault(key, (run, drawn))
@@ -623,7 +623,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         matrix = read_matrix(known.matrix, known.out)
         for arm in known.arms or []:
-            check_known(f"--arms {arm}", arm, [arm.name for arm in matrix.arms])
+            check_choice(f"--arms {arm}", arm, [arm.name for arm in matrix.arms])
         if known.jobs is not None:
             check_number("--jobs", known.jobs, "a whole number above 0", lambda x: x > 0, int)
         chosen = [

@@ -1,18 +1,17 @@
 """verl's actor loss, with what it does not hand on to a policy loss within reach.
 
-verl calls a registered policy loss with log-probs, advantages and the mask only. `actor_loss` is
-put in its loss function's place through verl's own `set_loss_fn`, calls it unchanged, and meanwhile
-`current()` gives the policy loss
+verl calls a registered policy loss with log-probs, advantages and the mask only. `actor_loss` takes
+its loss function's place through verl's own `set_loss_fn`, calls it unchanged, and meanwhile
+`current()` gives the policy loss the micro-batch (`MicroBatch`). It is current from the start of
+one call of the loss to its end, in the worker that computes it.
 
-    settings    what the trainer put into `batch.extra_info["recipe"]` for this training step
-    micro       the micro-batch (nested tensors), with every field that the trainer has written
-    entropy()   the current policy's entropies, where verl computes them
-    sums        where it leaves sums over tokens, to be logged as means over the global mini-batch
+Axes: B rows (rollouts), T response tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,36 +27,61 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 EXTRA_INFO = "recipe"  # key of batch.extra_info
+FORWARD_ONLY = "forward_only"  # in EXTRA_INFO: a pass for the per-token quantities alone
 
 
 @dataclass
-class Step:
-    settings: dict[str, Any]
-    micro: TensorDict
-    output: dict = field(default_factory=dict)  # of the model: nested log_probs, entropy
+class MicroBatch:
+    """A micro-batch in the actor's update.
+
+    Attributes:
+        settings: What the trainer's parts told the loss for this update (`Step.tell_loss`).
+        fields: Nested fields, B rows: all that the trainer has written.
+        output: The model's, nested: log_probs, and entropy where verl computes it.
+        sums: Sums over response tokens that a loss leaves; they are logged as means over the
+            tokens of the global mini-batch.
+        records: What a loss leaves for the parts' observers, by name.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fields: TensorDict | Mapping[str, Tensor] = field(default_factory=dict)
+    output: Mapping[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
 
     def padded(self, name: str) -> Tensor:
-        """(B, T) of a response field, 0 beyond a row's length; T is at least 1, as in verl."""
-        padded = self.micro[name].to_padded_tensor(0)
+        """Returns (B, T) of a response field, 0 beyond a row's length; T is at least 1, as in
+        verl."""
+        padded = self.fields[name].to_padded_tensor(0)
         return padded if padded.shape[1] else padded.new_zeros(len(padded), 1)
 
     def entropy(self) -> Tensor | None:
-        """(B, T) of the current policy, nats; None unless the actor's calculate_entropy is set."""
+        """Returns (B, T): the current policy's entropies in nats; None unless the actor's
+        calculate_entropy is set."""
         nested = self.output.get("entropy")
-        return None if nested is None else no_padding_2_padding(nested, self.micro)
+        return None if nested is None else no_padding_2_padding(nested, self.fields)
 
 
-_current: ContextVar[Step | None] = ContextVar("actor_step", default=None)
+_current: ContextVar[MicroBatch | None] = ContextVar("micro_batch", default=None)
 
 
-def current() -> Step | None:
-    """What the trainer says about the step that this process is computing; None outside one."""
+def current() -> MicroBatch | None:
+    """Returns the micro-batch whose loss this process is computing; None outside a loss."""
     return _current.get()
 
 
-def as_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """verl makes a number of each metric; this copies to the host once for all of them."""
+@contextmanager
+def as_current(micro_batch: MicroBatch) -> Iterator[MicroBatch]:
+    """Makes this the micro-batch that `current()` returns."""
+    token = _current.set(micro_batch)
+    try:
+        yield micro_batch
+    finally:
+        _current.reset(token)
+
+
+def to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Returns the metrics as numbers, which verl wants, by one copy to the host."""
     values = torch.stack([value.double() for value in metrics.values()]).tolist()
     return dict(zip(metrics, values, strict=True))
 
@@ -69,8 +93,8 @@ def aggregate(
     config: ActorConfig,
     weights_BT: Tensor | None = None,
 ) -> Tensor:
-    """The scalar that verl makes of a loss per token: its rollout correction's weights, if any,
-    then its `agg_loss` over the whole mini-batch."""
+    """Returns the scalar that verl makes of a loss per token: the weights of its rollout
+    correction, if any, then its `agg_loss` over the global mini-batch."""
     if weights_BT is not None:
         loss_BT = loss_BT * weights_BT
     return agg_loss(
@@ -81,8 +105,8 @@ def aggregate(
     )
 
 
-def take_prefixed(metrics: dict[str, float], prefix: str) -> dict[str, float]:
-    """Takes the metrics of this prefix out of `metrics`, and gives them without it."""
+def take_prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Takes the metrics of this prefix out of `metrics`, and returns them without it."""
     names = [name for name in metrics if name.startswith(prefix)]
     return {name.removeprefix(prefix): metrics.pop(name) for name in names}
 
@@ -91,33 +115,46 @@ def actor_loss(
     config: ActorConfig,
     model_output: dict | None = None,
     data: TensorDict | None = None,
-    dp_group=None,
+    dp_group: Any = None,
     student_logits: Tensor | None = None,
-    per_token: Callable[[Tensor], dict[str, Tensor]] | None = None,
-):
+    logit_hooks: Sequence[Callable[[Tensor], dict[str, Tensor]]] = (),
+    observers: Sequence[Callable[[MicroBatch], None]] = (),
+) -> Any:
     """verl's `ppo_loss`, with `current()` set while it runs.
 
-    Sums that the policy loss leaves are divided by the tokens of the whole mini-batch, as the loss
-    is, and summed over micro-batches and ranks: they do not depend on how the batch is split.
+    Sums that the policy loss or an observer leaves are divided by the tokens of the global
+    mini-batch, as the loss is, and summed over micro-batches and ranks: they do not depend on how
+    the batch is split.
 
-    verl also calls a loss with `student_logits` (1, tokens, V) where it is told to
-    (`distillation_use_topk`), to add per-token quantities to the model's output; `per_token` says
-    which.
+    Args:
+        config: The actor's config.
+        model_output, data, dp_group: As verl hands them to its loss.
+        student_logits: (1, tokens, V). verl also calls a loss with these where it is told to
+            (`distillation_use_topk`), to add per-token fields to the model's output.
+        logit_hooks: Make those fields of the logits.
+        observers: Read the micro-batch after the policy loss and leave sums in it.
+
+    Returns:
+        (loss, metrics), or with `student_logits` the fields per token.
     """
     if student_logits is not None:
-        return per_token(student_logits)
+        fields: dict[str, Tensor] = {}
+        for hook in logit_hooks:
+            fields |= hook(student_logits)
+        return fields
+    assert data is not None
     settings = tu.get_non_tensor_data(data, EXTRA_INFO, default={})
-    step = Step(settings, data, model_output or {})
-    if step.settings.get("forward_only"):  # a pass for the per-token quantities alone
+    if settings.get(FORWARD_ONLY):
         return torch.zeros(()), {}
-    token = _current.set(step)
-    try:
+    with as_current(MicroBatch(settings, data, model_output or {})) as micro_batch:
         loss, metrics = ppo_loss(config, model_output, data, dp_group)
-    finally:
-        _current.reset(token)
-    if step.sums:
+    with torch.no_grad():
+        for observe in observers:
+            observe(micro_batch)
+    sums = micro_batch.sums
+    if sums:
         scale = data["dp_size"] / data["batch_num_tokens"]
-        values = (torch.stack(list(step.sums.values())).double() * scale).tolist()
-        for name, value in zip(step.sums, values, strict=True):
+        values = (torch.stack([value.double() for value in sums.values()]) * scale).tolist()
+        for name, value in zip(sums, values, strict=True):
             metrics[name] = Metric(AggregationType.SUM, value)
     return loss, metrics

@@ -1,150 +1,248 @@
 """What AsymGRPO's paper watches (arXiv 2604.04894, sec. 3 and App. B), as pure functions.
 
-Axes: B rows (rollouts), T response tokens. Every function takes the rollout policy's own numbers,
-so nothing here needs a forward pass; only `log_prob_gain` compares two policies.
-A quantity that no row defines (no right rollout in the batch, say) is left out of the result rather
-than logged as zero.
+Axes: B rows (rollouts), P prompts (groups), N tokens of all rows, one row after another, without
+padding: `length_B` says how many of the N tokens each row has, `mask_N` which of them are response
+tokens. What stands on the other tokens has no influence. A row without a response token, with which
+verl pads a batch, has none either. Sums are taken in float64.
+
+Every function takes the rollout policy's own numbers, so nothing here needs a forward pass; only
+`log_prob_gain` compares two policies. A quantity that no row defines (no correct rollout in the
+batch, say) is left out of the result, not logged as zero.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-ACCURACY_BINS = 8  # one bin a solved rollout at the paper's G = 8
-
-
-def token_mean(values_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens of `mask_BT`; NaN when there are none."""
-    return (values_BT * mask_BT).sum() / mask_BT.sum()
+ACCURACY_BINS = 8  # one bin per solved rollout at the paper's G = 8
 
 
-def _present(metrics: dict[str, torch.Tensor]) -> dict[str, float]:
-    """To floats in one transfer; drops NaN, which marks a quantity that no row defines."""
+def token_mean(values_N: Tensor, mask_N: Tensor) -> Tensor:
+    """Averages over tokens.
+
+    Args:
+        values_N: Any shape.
+        mask_N: bool, in the same shape: the tokens to average over.
+
+    Returns:
+        0-dim float64; NaN where there is no token.
+    """
+    return _total(values_N, mask_N) / mask_N.count_nonzero()
+
+
+def _total(values_N: Tensor, mask_N: Tensor) -> Tensor:
+    return torch.where(mask_N, values_N, 0).sum(dtype=torch.float64)
+
+
+def row_sums(values_N: Tensor, mask_N: Tensor, length_B: Tensor) -> Tensor:
+    """Sums over each row's response tokens.
+
+    Args:
+        values_N: (N,).
+        mask_N: (N,) bool, response tokens.
+        length_B: (B,) long, tokens of each row; sums to N.
+
+    Returns:
+        (B,) float64; 0 for a row without a response token.
+    """
+    values_N = torch.where(mask_N, values_N, 0).double()
+    return torch.segment_reduce(values_N, "sum", lengths=length_B)
+
+
+def row_tokens(mask_N: Tensor, length_B: Tensor) -> Tensor:
+    """Returns (B,) float64: the number of each row's response tokens; arguments as `row_sums`."""
+    # in float32 exact below 2^24 tokens per row, and twice as fast
+    return torch.segment_reduce(mask_N.float(), "sum", lengths=length_B).double()
+
+
+def _floats(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Converts in one transfer; drops NaN, which marks a quantity that no row defines."""
     values = torch.stack([value.double() for value in metrics.values()]).tolist()
     return {name: x for name, x in zip(metrics, values, strict=True) if x == x}
 
 
 def entropy_by_outcome(
-    entropy_BT: torch.Tensor, mask_BT: torch.Tensor, correct_B: torch.Tensor
+    entropy_N: Tensor, mask_N: Tensor, length_B: Tensor, correct_B: Tensor
 ) -> dict[str, float]:
-    """Mean token entropy (nats) over right and over wrong rollouts."""
-    right_BT = mask_BT & correct_B[:, None]
-    wrong_BT = mask_BT & ~correct_B[:, None]
-    return _present(
-        {
-            "entropy/right": token_mean(entropy_BT, right_BT),
-            "entropy/wrong": token_mean(entropy_BT, wrong_BT),
-        }
-    )
+    """Averages the token entropy over correct and over incorrect rollouts.
 
+    Args:
+        entropy_N: (N,), nats.
+        mask_N, length_B: See above.
+        correct_B: (B,) bool.
 
-def advantage_mass(advantages_BT: torch.Tensor, mask_BT: torch.Tensor) -> dict[str, float]:
-    """Mean and mass of positive and of negative advantages.
-
-    mean = average over the tokens of that sign; mass = their sum over all response tokens,
-    divided by the number of response tokens: what that sign adds to a token-mean loss.
+    Returns:
+        "entropy/correct" and "entropy/incorrect", nats per token.
     """
-    positive_BT = mask_BT & (advantages_BT > 0)
-    negative_BT = mask_BT & (advantages_BT < 0)
-    tokens = mask_BT.sum()
-    return _present(
+    sum_B = row_sums(entropy_N, mask_N, length_B)
+    tokens_B = row_tokens(mask_N, length_B)
+    return _floats(
         {
-            "advantage/positive_mean": token_mean(advantages_BT, positive_BT),
-            "advantage/negative_mean": token_mean(advantages_BT, negative_BT),
-            "advantage/positive_mass": (advantages_BT * positive_BT).sum() / tokens,
-            "advantage/negative_mass": (advantages_BT * negative_BT).sum() / tokens,
+            f"entropy/{name}": sum_B[row_B].sum() / tokens_B[row_B].sum()
+            for name, row_B in (("correct", correct_B), ("incorrect", ~correct_B))
         }
     )
 
 
-def _group_mean(values_B: torch.Tensor, group_B: torch.Tensor, groups: int) -> torch.Tensor:
+def advantage_mass(advantages_N: Tensor, mask_N: Tensor) -> dict[str, float]:
+    """Sums positive and negative advantages.
+
+    Args:
+        advantages_N: (N,).
+        mask_N: (N,) bool, response tokens.
+
+    Returns:
+        "advantage/<sign>_mean": the average over the tokens of that sign.
+        "advantage/<sign>_mass": their sum over all response tokens, divided by the number of
+            response tokens: what that sign adds to a token-mean loss.
+    """
+    tokens = mask_N.count_nonzero()
+    metrics = {}
+    for sign, member_N in (
+        ("positive", mask_N & (advantages_N > 0)),
+        ("negative", mask_N & (advantages_N < 0)),
+    ):
+        total = _total(advantages_N, member_N)
+        metrics[f"advantage/{sign}_mean"] = total / member_N.count_nonzero()
+        metrics[f"advantage/{sign}_mass"] = total / tokens
+    return _floats(metrics)
+
+
+def _group_mean(values_B: Tensor, group_B: Tensor, groups: int) -> Tensor:
     total_P = values_B.new_zeros(groups).index_add_(0, group_B, values_B)
     count_P = values_B.new_zeros(groups).index_add_(0, group_B, torch.ones_like(values_B))
     return total_P / count_P
 
 
-def group_accuracy(correct_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
-    """(P,) float64: p, the share of right rollouts of each group. Group ids are 0..P-1."""
+def group_accuracy(correct_B: Tensor, group_B: Tensor) -> Tensor:
+    """Returns (P,) float64: p, the share of correct rollouts of each group.
+
+    Args:
+        correct_B: (B,) bool.
+        group_B: (B,) long, 0..P-1.
+    """
     return _group_mean(correct_B.double(), group_B, int(group_B.max()) + 1)
 
 
-def group_outcomes(correct_B: torch.Tensor, group_B: torch.Tensor) -> dict[str, float]:
-    """Shares of groups with every rollout right, and with none right."""
+def group_outcomes(correct_B: Tensor, group_B: Tensor) -> dict[str, float]:
+    """Returns the shares of groups whose rollouts are all correct, and all incorrect.
+
+    Args:
+        correct_B: (B,) bool.
+        group_B: (B,) long, 0..P-1.
+    """
     p_P = group_accuracy(correct_B, group_B)
-    return _present(
+    return _floats(
         {
-            "groups/all_right": (p_P == 1).double().mean(),
-            "groups/all_wrong": (p_P == 0).double().mean(),
+            "groups/all_correct": (p_P == 1).double().mean(),
+            "groups/all_incorrect": (p_P == 0).double().mean(),
         }
     )
 
 
 def covariance_by_accuracy(
-    log_prob_BT: torch.Tensor,
-    advantages_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
-    correct_B: torch.Tensor,
-    group_B: torch.Tensor,
+    log_prob_N: Tensor,
+    advantages_N: Tensor,
+    mask_N: Tensor,
+    length_B: Tensor,
+    correct_B: Tensor,
+    group_B: Tensor,
 ) -> dict[str, float]:
-    """Covariance of length-normalised log-prob and advantage, by group accuracy (eqs 12-14).
+    """Computes the covariance of length-normalised log-prob and advantage, by group accuracy.
 
-    lbar_i = (1/|y_i|) sum_t log pi(y_it);  Cov = (1/G) sum_i (lbar_i - mean lbar)(A_i - mean A),
-    averaged over the groups whose accuracy p falls in ((b-1)/8, b/8], b = 1..8; a name ends in its
-    bin's upper edge. At the paper's G = 8 a bin is one accuracy. Groups with p = 0 or 1 are left
-    out (their advantages are all alike, so Cov = 0). A_i is the row's token-mean advantage.
+        lbar_i = (1/|y_i|) sum_t log pi(y_it)                               (eq 12)
+        Cov = (1/G) sum_i (lbar_i - mean lbar) (A_i - mean A)               (eqs 13, 14)
+
+    A_i is the row's token-mean advantage.
+
+    Args:
+        log_prob_N, advantages_N: (N,); log-probs in nats.
+        mask_N, length_B: See above.
+        correct_B: (B,) bool.
+        group_B: (B,) long, 0..P-1.
+
+    Returns:
+        "covariance/all": Cov, averaged over the groups with 0 < p < 1; in the others the advantages
+            are all alike, so Cov = 0.
+        "covariance/p_<b/8>": the same over the groups with p in ((b-1)/8, b/8], b = 1..8. At the
+            paper's G = 8 a bin is one accuracy.
     """
-    length_B = mask_BT.sum(1).clamp(min=1)
-    lbar_B = ((log_prob_BT * mask_BT).sum(1) / length_B).double()
-    advantage_B = ((advantages_BT * mask_BT).sum(1) / length_B).double()
+    tokens_B = row_tokens(mask_N, length_B)
+    real_B = tokens_B > 0
+    # lbar_i = (1/|y_i|) sum_t log pi(y_it)
+    lbar_B = (row_sums(log_prob_N, mask_N, length_B) / tokens_B)[real_B]
+    advantage_B = (row_sums(advantages_N, mask_N, length_B) / tokens_B)[real_B]
+    correct_B, group_B = correct_B[real_B], group_B[real_B]
     p_P = group_accuracy(correct_B, group_B)
-    groups = len(p_P)
-    centred_B = (lbar_B - _group_mean(lbar_B, group_B, groups)[group_B]) * (
-        advantage_B - _group_mean(advantage_B, group_B, groups)[group_B]
+    # Cov = (1/G) sum_i (lbar_i - mean lbar) (A_i - mean A)
+    cov_P = _group_mean(
+        (lbar_B - _group_mean(lbar_B, group_B, len(p_P))[group_B])
+        * (advantage_B - _group_mean(advantage_B, group_B, len(p_P))[group_B]),
+        group_B,
+        len(p_P),
     )
-    cov_P = _group_mean(centred_B, group_B, groups)
     mixed_P = (p_P > 0) & (p_P < 1)
-    # p = k/G is not exact in floating point: a hair below k/8 must not fall one bin short
-    bin_P = torch.ceil(p_P * ACCURACY_BINS - 1e-9).long()
+    bin_P = (p_P * ACCURACY_BINS).ceil()  # b with p in ((b-1)/8, b/8]; p = b/8 is exact in float64
     metrics = {"covariance/all": cov_P[mixed_P].mean()}
     for b in range(1, ACCURACY_BINS + 1):
         metrics[f"covariance/p_{b / ACCURACY_BINS:.3f}"] = cov_P[mixed_P & (bin_P == b)].mean()
-    return _present(metrics)
+    return _floats(metrics)
 
 
 def log_prob_gain(
-    new_log_prob_BT: torch.Tensor,
-    old_log_prob_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
-    correct_B: torch.Tensor,
+    new_log_prob_N: Tensor,
+    old_log_prob_N: Tensor,
+    mask_N: Tensor,
+    length_B: Tensor,
+    correct_B: Tensor,
 ) -> dict[str, float]:
-    """E[log pi_new(y) - log pi_old(y)] over right rollouts (nats a rollout): what an update gave
-    to the rollouts that it was meant to make likelier. Negative = lazy likelihood displacement.
-    Rows without a response token (padding) are left out."""
-    gain_B = ((new_log_prob_BT - old_log_prob_BT) * mask_BT).sum(1)
-    return _present({"log_prob_gain/right": gain_B[correct_B & mask_BT.any(1)].mean()})
+    """Computes what an update gave to the rollouts that it was meant to make likelier.
+
+        E[log pi_new(y) - log pi_old(y)] over correct rollouts
+
+    Args:
+        new_log_prob_N, old_log_prob_N: (N,), nats.
+        mask_N, length_B: See above.
+        correct_B: (B,) bool.
+
+    Returns:
+        "log_prob_gain/correct", nats per rollout; negative is lazy likelihood displacement.
+    """
+    gain_B = row_sums(new_log_prob_N.double() - old_log_prob_N, mask_N, length_B)
+    real_B = row_tokens(mask_N, length_B) > 0
+    return _floats({"log_prob_gain/correct": gain_B[correct_B & real_B].mean()})
 
 
 def rollout_diagnostics(
     *,
-    entropy_BT: torch.Tensor,
-    log_prob_BT: torch.Tensor,
-    advantages_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
-    correct_B: torch.Tensor | None,
-    group_B: torch.Tensor,
+    entropy_N: Tensor,
+    log_prob_N: Tensor,
+    advantages_N: Tensor,
+    mask_N: Tensor,
+    length_B: Tensor,
+    correct_B: Tensor | None,
+    group_B: Tensor,
 ) -> dict[str, float]:
-    """All diagnostics of one rollout batch; rows without a response token (padding) are dropped.
-    Without `correct_B`, only those that need no right or wrong."""
-    real_B = mask_BT.any(1)
-    mask_BT, advantages_BT = mask_BT[real_B], advantages_BT[real_B]
+    """Computes all diagnostics of one batch of rollouts that need no second policy.
+
+    Args:
+        entropy_N, log_prob_N: (N,), nats.
+        advantages_N: (N,).
+        mask_N, length_B: See above.
+        correct_B: (B,) bool; None leaves only the diagnostics that do not need it.
+        group_B: (B,) long, the prompt of each row.
+    """
+    metrics = advantage_mass(advantages_N, mask_N)
     if correct_B is None:
-        return advantage_mass(advantages_BT, mask_BT)
-    correct_B = correct_B[real_B]
-    group_B = torch.unique(group_B[real_B], return_inverse=True)[1]
-    entropy_BT, log_prob_BT = entropy_BT[real_B], log_prob_BT[real_B]
+        return metrics
+    real_B = row_tokens(mask_N, length_B) > 0
+    # numbered 0..P-1 over the real rows: padding has groups of its own
+    real_group_B = torch.unique(group_B[real_B], return_inverse=True)[1]
+    dense_B = torch.zeros_like(group_B).masked_scatter_(real_B, real_group_B)
     return {
-        **entropy_by_outcome(entropy_BT, mask_BT, correct_B),
-        **advantage_mass(advantages_BT, mask_BT),
-        **group_outcomes(correct_B, group_B),
-        **covariance_by_accuracy(log_prob_BT, advantages_BT, mask_BT, correct_B, group_B),
+        **entropy_by_outcome(entropy_N, mask_N, length_B, correct_B),
+        **metrics,
+        **group_outcomes(correct_B[real_B], real_group_B),
+        **covariance_by_accuracy(log_prob_N, advantages_N, mask_N, length_B, correct_B, dense_B),
     }

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file is there with all of its content, or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a name in the same folder, with the same ending, to write to; then renames it. Nothing
-    is left where the body raises."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary name in the same folder, with the same ending, to write to; then renames
+    it to `path`. Nothing is left where the body raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -19,3 +19,6 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+whole = atomic_write

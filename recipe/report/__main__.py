@@ -26,29 +26,25 @@ from typing import Any
 import jinja2
 
 from recipe.core.files import whole
-from recipe.core.settings import check_known
+from recipe.core.settings import check_choice
+from recipe.experiment.evaluation import read_evaluations
+from recipe.experiment.matrix import Arm, Matrix, read_matrix
+from recipe.experiment.run import Run, drop_unstarted, read_runs, statuses
 from recipe.report.results import (
     HELD_OUT,
     LAST,
-    Arm,
     Metric,
     Result,
-    Run,
     band,
-    begun,
     binned,
     checks,
     costs,
     curve,
     differing,
     final_metrics,
-    read_evaluations,
-    read_matrix,
-    read_run,
     results,
     settings,
     spreads,
-    statuses,
     twin_arms,
 )
 
@@ -78,12 +74,17 @@ BEGIN, END = "<!-- results", "<!-- end of results -->"
 PLACE = re.compile(rf"({BEGIN}(?:: ([^>]*))? -->\n).*?({END})", re.DOTALL)
 
 
-def style(arm: Arm) -> dict[str, Any]:
-    """Number of the colour (0 = the text's) and the dashes of an arm's lines."""
-    if arm.order == 0:
+def style(arm: Arm, order: int) -> dict[str, Any]:
+    """Number of the colour (0 = the text's) and the dashes of an arm's lines; order 0 is the
+    baseline's."""
+    if order == 0:
         return {"label": arm.label, "colour": 0, "dash": ""}
-    row, colour = divmod(arm.order - 1, len(COLOURS))
+    row, colour = divmod(order - 1, len(COLOURS))
     return {"label": arm.label, "colour": colour + 1, "dash": DASHES[row % len(DASHES)]}
+
+
+def styles_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
+    return {arm.name: style(arm, i) for i, arm in enumerate(matrix.baseline_first())}
 
 
 def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str, str, str, str]]:
@@ -212,8 +213,10 @@ def table_metrics(metrics: Sequence[Metric]) -> dict[str, list[str]]:
     return tables
 
 
-def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -> None:
-    """The page's charts as one picture."""
+def draw(
+    charts: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]], file: Path
+) -> None:
+    """The page's charts as one picture; `looks` has each arm's style."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -221,11 +224,8 @@ def draw(charts: Sequence[Mapping[str, Any]], arms: Sequence[Arm], file: Path) -
 
     colours = ["#202124", *COLOURS]
     dashes = {dash: (0, tuple(map(int, dash.split()))) if dash else "-" for dash in DASHES}
-    labels = [" " + arm.label.replace("$", r"\$") for arm in arms]  # no maths, none hidden
-    styles = [
-        {"color": colours[one["colour"]], "linestyle": dashes[one["dash"]]}
-        for one in map(style, arms)
-    ]
+    labels = [" " + one["label"].replace("$", r"\$") for one in looks]  # no maths, none hidden
+    styles = [{"color": colours[one["colour"]], "linestyle": dashes[one["dash"]]} for one in looks]
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     size = (5 * columns, 3.3 * rows + 0.8)
@@ -286,7 +286,6 @@ def markdown(page: Mapping[str, Any], arms: Sequence[str] = ()) -> str:
     """The final results as a table for a README, of all arms or of `arms`: of each group avg@n,
     pass@8 (or its largest k), and the final entropy; with differences to the baseline, in bold
     where zero is outside."""
-    base = next(arm for arm in page["arms"] if arm.order == 0)
     shown = [
         (group, metric)
         for group, names in page["tables"].items()
@@ -296,9 +295,9 @@ def markdown(page: Mapping[str, Any], arms: Sequence[str] = ()) -> str:
         or metric == ("pass@8" if "pass@8" in names else names[-1])
     ]
     of = {(r.arm, r.group, r.metric): r for r in page["results"]}
-    heads = [cell for _, metric in shown for cell in (metric, f"to {base.label}")]
+    heads = [cell for _, metric in shown for cell in (metric, f"to {page['baseline'].label}")]
     lines = [["arm", "seeds", *heads], ["---"] * (len(heads) + 2)]
-    for arm in sorted(page["arms"], key=lambda arm: arm.order):
+    for arm in page["matrix"].baseline_first():
         found = [of.get((arm.name, group, metric)) for group, metric in shown]
         seeds = [row.seeds for row in found if row and row.estimate]
         if not seeds or (arms and arm.name not in arms):
@@ -321,7 +320,7 @@ def fill(text: str, page: Mapping[str, Any], name: str) -> str:
         before, arms, after = place.groups()
         arms = (arms or "").split()
         for arm in arms:
-            check_known(f"{name}: arm {arm!r}", arm, page["label"])
+            check_choice(f"{name}: arm {arm!r}", arm, page["label"])
         return before + markdown(page, arms) + after
 
     filled, places = PLACE.subn(table, text)
@@ -393,17 +392,17 @@ def collect(
     out: Path, extra: Sequence[str] = (), baseline: str | None = None
 ) -> tuple[dict[str, Any], list[Run]]:
     """Everything that the page says, and the runs."""
-    title, arms, seeds = read_matrix(out, baseline)
-    runs = [read_run(out, arm.name, seed) for arm in arms for seed in seeds]
-    arms, seeds, runs, later = begun(arms, seeds, runs)
+    matrix = read_matrix(out).with_baseline(baseline)
+    matrix, runs, later = drop_unstarted(matrix, read_runs(matrix))
+    arms, seeds = matrix.arms, matrix.seeds
     status = statuses(runs)
     finished = [run for run in runs if status[run.name] == "finished"]
-    evaluations, left_out = read_evaluations(out, finished)
+    evaluations, left_out = read_evaluations(finished)
     for run in runs:
-        if status[run.name] == "unfinished" and any((out / run.name).glob("evaluation/*.parquet")):
+        if status[run.name] == "unfinished" and run.folder.evaluations():
             left_out.append(f"{run.name}: its evaluation is left out, the run is not finished.")
     metrics = final_metrics(finished, evaluations)
-    found = results(metrics, arms)
+    found = results(metrics, arms, matrix.baseline)
     charted = charted_metrics(runs, extra)
     configs = {
         arm.name: {
@@ -417,8 +416,10 @@ def collect(
     seed = max(seeds, key=lambda s: sum(s in some for some in configs.values()), default=None)
     at_seed = {name: some[seed] for name, some in configs.items() if seed in some}
     page = {
-        "title": title,
+        "title": matrix.title,
+        "matrix": matrix,
         "arms": arms,
+        "baseline": matrix.baseline_first()[0],
         "label": {arm.name: arm.label for arm in arms},
         "seeds": seeds,
         "status": status,
@@ -438,7 +439,7 @@ def collect(
         "spreads": spreads(metrics, twin_arms(configs)),
         "costs": costs(arms, runs, status),
         "runs": [run_row(run, status[run.name]) for run in runs],
-        "style": {arm.name: style(arm) for arm in arms},
+        "style": styles_of(matrix),
         "colours": COLOURS,
         "dark_colours": DARK_COLOURS,
         "last": LAST,
@@ -470,7 +471,7 @@ def render(page: Mapping[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     drawn = {
-        "arms": list(map(style, page["arms"])),
+        "arms": [page["style"][arm.name] for arm in page["arms"]],
         "charts": [*page["charts"], *page["final_charts"]],
     }
     json.dumps(drawn, allow_nan=False)  # JSON.parse takes no NaN
@@ -499,7 +500,7 @@ def write(
         picture = to / "figures" / f"{name}.png"
         picture.unlink(missing_ok=True)
         if page[name]:
-            draw(page[name], page["arms"], picture)
+            draw(page[name], [page["style"][arm.name] for arm in page["arms"]], picture)
     file = to / "index.html"
     file.write_text(render(page))
     return file

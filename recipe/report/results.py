@@ -1,8 +1,8 @@
 """The runs of a comparison as numbers: curves over seeds, final results with paired differences,
 differences of configs, time and tokens. `recipe.report` shows them.
 
-OUT is the folder of `recipe.compare`: matrix.yaml and <arm>/seed<k>/ with metrics/ and, once
-judged, evaluation/<benchmark>.parquet. Any of a run's files may be missing.
+OUT is the folder of `recipe.compare`: matrix.yaml and <arm>/seed<k>/, whose files
+`recipe.experiment.run` lists. Any of a run's files may be missing.
 
 Axes: S seeds (runs of one arm), P problems, N samples of a problem.
 """
@@ -11,56 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import isfinite
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import yaml
 
-from recipe import plot
-from recipe.core.settings import check_known
 from recipe.experiment import provenance
+from recipe.experiment.matrix import Arm
+from recipe.experiment.run import Run
 from recipe.experiment.statistics import Estimate, interval, pass_at_k
 
 HELD_OUT = "val-core/*/mean@*"
 LAST = 5  # "final entropy" is the mean of that many last steps
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True)
-class Arm:
-    name: str
-    label: str
-    declared: Mapping[str, Any]  # recipe, preset, overrides
-    order: int  # 0 = the baseline, the others from 1
-
-
-@dataclass(frozen=True)
-class Run:
-    arm: str
-    seed: int
-    steps: dict[int, dict[str, Any]] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)  # one a start
-    log_end: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}/seed{self.seed}"
-
-    @property
-    def last_step(self) -> int:
-        return max(self.steps, default=0)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return self.records[-1] if self.records else {}
-
-    def planned(self) -> int | None:
-        return (self.record.get("config") or {}).get("trainer", {}).get("total_training_steps")
 
 
 class Metric(NamedTuple):
@@ -90,120 +53,6 @@ class Result(NamedTuple):
         """The difference's interval leaves zero out, and speaks of more than one seed."""
         d = self.difference
         return d is not None and self.paired_seeds > 1 and not d.low <= 0 <= d.high
-
-
-# reading
-
-
-def read_matrix(out: Path, baseline: str | None = None) -> tuple[str, list[Arm], list[int]]:
-    """Title, arms and seeds; `baseline` instead of the matrix's own."""
-    file = out / "matrix.yaml"
-    if not file.is_file():
-        raise ValueError(f"{out} has no matrix.yaml: is it the folder of a comparison?")
-    matrix = yaml.load(file.read_text(), LOADER) or {}
-    for key in ("baseline", "seeds", "arms"):
-        if key not in matrix:
-            raise ValueError(f"{file} has no {key!r}.")
-    specs = {str(name): spec or {} for name, spec in matrix["arms"].items()}
-    where = f"{file}: baseline" if baseline is None else "--baseline"
-    baseline = str(matrix["baseline"]) if baseline is None else baseline
-    check_known(f"{where} {baseline}", baseline, list(specs))
-    order = [baseline, *(name for name in specs if name != baseline)]
-    arms = [
-        Arm(name, str(spec.get("label") or name), spec, order.index(name))
-        for name, spec in specs.items()
-    ]
-    return str(matrix.get("title") or out.name), arms, [int(seed) for seed in matrix["seeds"]]
-
-
-def read_run(out: Path, arm: str, seed: int) -> Run:
-    folder = out / arm / f"seed{seed}"
-    try:
-        steps = plot.read(folder)
-    except FileNotFoundError:
-        steps = {}
-    records = []
-    for file in sorted(folder.glob("metrics/[0-9]*.yaml")):
-        try:
-            records.append(yaml.load(file.read_text(), LOADER) or {})
-        except yaml.YAMLError:
-            records.append({})
-    log = folder / "log.txt"
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    end = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return Run(arm, seed, steps, records, end[-300:])
-
-
-def begun(
-    arms: list[Arm], seeds: list[int], runs: list[Run]
-) -> tuple[list[Arm], list[int], list[Run], list[str]]:
-    """Without the arms (but the baseline) and seeds of which no run has begun, and a sentence on
-    each kind: a comparison of some arms of a large matrix is a page about those."""
-    there = [run for run in runs if run.steps or run.records]
-    if not there:
-        return arms, seeds, runs, []
-    named, numbered = {run.arm for run in there}, {run.seed for run in there}
-    said = []
-    if absent := [arm.label for arm in arms if arm.order and arm.name not in named]:
-        said.append(f"{len(absent)} of {len(arms)} arms have no run yet: {', '.join(absent)}.")
-    if absent := [str(seed) for seed in seeds if seed not in numbered]:
-        said.append(f"No run yet has seed {', '.join(absent)}.")
-    arms = [arm for arm in arms if not arm.order or arm.name in named]
-    shown = {arm.name for arm in arms}
-    runs = [run for run in runs if run.arm in shown and run.seed in numbered]
-    return arms, [seed for seed in seeds if seed in numbered], runs, said
-
-
-def statuses(runs: Iterable[Run]) -> dict[str, str]:
-    """A run is finished when its last logged step is its config's total_training_steps; without a
-    record, that of the longest run."""
-    runs = list(runs)
-    longest = max((run.last_step for run in runs), default=0)
-    return {
-        run.name: "missing"
-        if not run.steps and not run.records
-        else "finished"
-        if run.last_step >= max(run.planned() or longest, 1)
-        else "unfinished"
-        for run in runs
-    }
-
-
-def read_evaluation(file: Path) -> tuple[tuple, np.ndarray]:
-    """Problems (index, prompt_id) in order and (P, n) bool, which samples are right."""
-    frame = pd.read_parquet(file, columns=["index", "prompt_id", "sample", "right"])
-    frame = frame.sort_values(["index", "prompt_id", "sample"])
-    groups = frame.groupby(["index", "prompt_id"])["right"]
-    counts = groups.size()
-    if counts.empty or counts.nunique() > 1:
-        raise ValueError("its problems have differing numbers of samples")
-    return tuple(counts.index), frame["right"].to_numpy(bool).reshape(len(counts), -1)
-
-
-def read_evaluations(out: Path, runs: Iterable[Run]) -> tuple[dict, list[str]]:
-    """{benchmark: {arm: {seed: (P, n) bool}}} and what was left out: all runs of a benchmark have
-    the same problems, so that differences are paired."""
-    read: dict[str, list[tuple[Run, tuple, np.ndarray]]] = {}
-    left_out = []
-    for run in runs:
-        for file in sorted((out / run.name).glob("evaluation/*.parquet")):
-            try:
-                read.setdefault(file.stem, []).append((run, *read_evaluation(file)))
-            except (OSError, ValueError, KeyError) as error:
-                left_out.append(f"{run.name}: {file.name} is left out: {error}.")
-    found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-    for benchmark, judged in sorted(read.items()):
-        sets = [problems for _, problems, _ in judged]
-        common = max(sets, key=lambda one: (sets.count(one), len(one)), default=())
-        for run, problems, right_PN in judged:
-            if problems == common:
-                found.setdefault(benchmark, {}).setdefault(run.arm, {})[run.seed] = right_PN
-            else:
-                left_out.append(
-                    f"{run.name}: {benchmark}.parquet is left out: its {len(problems)} problems "
-                    f"are not the {len(common)} of most runs."
-                )
-    return found, left_out
 
 
 # curves
@@ -269,10 +118,9 @@ def final_metrics(runs: Iterable[Run], evaluations: Mapping) -> list[Metric]:
     return metrics
 
 
-def results(metrics: Iterable[Metric], arms: Sequence[Arm]) -> list[Result]:
+def results(metrics: Iterable[Metric], arms: Sequence[Arm], baseline: str) -> list[Result]:
     """Every metric of every arm with its paired difference to the baseline (same seeds, same
     problems)."""
-    baseline = next(arm.name for arm in arms if arm.order == 0)
     found = []
     for group, name, values in metrics:
         base = values.get(baseline, {})
@@ -321,7 +169,7 @@ def text(value: Any) -> str:
 
 def settings(record: Mapping[str, Any]) -> dict[str, str]:
     """A start's resolved config, without names and folders of the run; files by content."""
-    found = provenance.identity(record) if record.get("config") else {}
+    found = provenance.config_identity(record) if record.get("config") else {}
     return {key: text(value) for key, value in found.items() if not key.startswith("package ")}
 
 

@@ -9,18 +9,34 @@ prompts of the dataset, D draws.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from recipe.semantic_curriculum.config import CurriculumConfig
+from recipe.semantic_curriculum.config import CURRICULUM, CurriculumConfig
+from recipe.semantic_curriculum.scores import read_scores, rows_of, score_of
 
 
 class Plan(NamedTuple):
+    """The whole sequence of draws."""
+
     prompt_D: np.ndarray  # index into the dataset
     stage_D: np.ndarray  # 0 .. stages - 1; non-decreasing
     stage_N: np.ndarray  # of each prompt
+
+    def digest(self) -> str:
+        """Returns a name of the draws: a checkpoint of the dataloader belongs to one plan."""
+        return hashlib.sha256(self.prompt_D.astype("<i8").tobytes()).hexdigest()
+
+
+class Curriculum(NamedTuple):
+    """A plan, and what was measured of its prompts beforehand."""
+
+    plan: Plan
+    prompts: pd.DataFrame  # by prompt_id: stage (1 …), semantic_entropy, pass_rate
 
 
 def stages_by_quantile(score_N: np.ndarray, stages: int, rng: np.random.Generator) -> np.ndarray:
@@ -108,3 +124,45 @@ def plan_of(score_N: np.ndarray, settings: CurriculumConfig) -> Plan:
         chosen_D = plan.stage_D == settings.only_stage - 1
         plan = plan._replace(prompt_D=plan.prompt_D[chosen_D], stage_D=plan.stage_D[chosen_D])
     return plan
+
+
+def curriculum_for(prompt_ids: Sequence[str], settings: CurriculumConfig) -> Curriculum:
+    """Makes the curriculum of `data.curriculum` for the prompts of a dataset.
+
+    Args:
+        prompt_ids: Of each row of the training data (`sampling.prompts.prompt_id`).
+        settings: With an order other than none.
+
+    Raises:
+        ValueError, FileNotFoundError: For scores that are missing or of other prompts, or a stage
+            without a prompt.
+    """
+    rows = rows_of(read_scores(settings.scores), prompt_ids, settings.scores)
+    plan = plan_of(score_of(rows, settings.order), settings)
+    rows["stage"] = plan.stage_N + 1
+    return Curriculum(plan, rows[~rows.index.duplicated()])
+
+
+def steps_of_plan(draws: int, batch_size: int, total_steps: int | None) -> int:
+    """Returns how many training steps a plan is: at most `trainer.total_training_steps`.
+
+    A last batch that is not full is left out, as verl leaves it out.
+
+    Args:
+        draws: Prompts of the plan.
+        batch_size: `data.train_batch_size`.
+        total_steps: `trainer.total_training_steps`; None: the whole plan.
+
+    Raises:
+        ValueError: If the plan is shorter than `total_steps`.
+    """
+    steps = draws // batch_size
+    if total_steps is None:
+        return steps
+    if total_steps > steps:
+        raise ValueError(
+            f"trainer.total_training_steps={total_steps} is more than the {steps} steps of the "
+            f"curriculum ({draws} prompts in batches of {batch_size}): raise "
+            f"{CURRICULUM}.epochs_per_stage, or leave it null to train for the whole curriculum."
+        )
+    return total_steps

@@ -1,9 +1,10 @@
 """`policy_loss.loss_mode=sent`: registers the token rule with verl 0.9.1.
 
-With scope=mini_batch or response the classes of the tokens come from the trainer, which chooses
-them on the driver before the update, from the old policy's entropies and log-probs; with
-scope=micro_batch they are chosen here, from the current policy's, as the released code and verl's
-`kl_cov` do. The bounds of the clip come from the schedule (`recipe.clip_entropy`).
+With scope=mini_batch or response the classes of the tokens come from the trainer
+(`TokenRulePart`), which chooses them on the driver before the update, from the old policy's
+entropies and log-probs; with scope=micro_batch they are chosen here, from the current policy's, as
+the released code and verl's `kl_cov` do. The bounds of the clipped term are the run's
+(`core.policy_loss`).
 """
 
 from __future__ import annotations
@@ -11,34 +12,35 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
-from verl.trainer.ppo.core_algos import (
-    POLICY_LOSS_REGISTRY,
-    register_policy_loss,
-)
+from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_loss
 from verl.workers.config import ActorConfig
 
-from recipe.clip_entropy.register import clipped_terms
-from recipe.core import actor_loss, masks
+from recipe.core import actor_loss
+from recipe.core.actor_loss import MicroBatch
+from recipe.core.clipped_term import clipped_term
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
-from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, preset_value
+from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule
+from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
 PREFIX = "actor/sent/"  # verl prefixes the metrics of a loss with actor/
 
 
-def classes_here(
+def classes_from_policy(
     rule: TokenRule,
-    step: actor_loss.Step | None,
+    micro_batch: MicroBatch | None,
     log_prob_BT: Tensor,
     advantages_BT: Tensor,
     mask_BT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Class, covariance and entropy (where known) of a micro-batch's tokens, by the current policy.
-    Each (B, T)."""
-    entropy_BT = step.entropy() if step is not None else None
+    """Chooses the classes of a micro-batch's tokens by the current policy.
+
+    Returns:
+        Class, covariance and, where known, entropy of each token, (B, T) each.
+    """
+    entropy_BT = micro_batch.entropy() if micro_batch is not None else None
     if entropy_BT is None and rule.needs_entropy:
         raise ValueError(
             f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
@@ -58,28 +60,29 @@ def classes_here(
     return class_N.view_as(mask_BT), cov_N.view_as(mask_BT), entropy_BT
 
 
-def chosen_before(step: actor_loss.Step | None, rule: TokenRule) -> Tensor:
-    """(B, T): the classes that the trainer has put into the batch."""
-    if step is None or CLASS_FIELD not in step.micro:
+def classes_from_trainer(micro_batch: MicroBatch | None, rule: TokenRule) -> Tensor:
+    """Returns (B, T): the classes that the trainer has put into the batch."""
+    if micro_batch is None or CLASS_FIELD not in micro_batch.fields:
         raise ValueError(
             f"{NODE}.scope={rule.scope} chooses tokens over more than a micro-batch, which reaches "
             "the loss only through trainer.v1.trainer_mode=recipe_sync: use it, or "
             "scope=micro_batch."
         )
-    return step.padded(CLASS_FIELD)
+    return micro_batch.padded(CLASS_FIELD)
 
 
 def anchor_log_prob(
-    rule: TokenRule, step: actor_loss.Step | None, old_log_prob_BT: Tensor
+    rule: TokenRule, micro_batch: MicroBatch | None, old_log_prob_BT: Tensor
 ) -> Tensor:
+    """Returns (B, T): the log-probs of the policy to which tokens are held."""
     if rule.anchor == "old":
         return old_log_prob_BT
-    if step is None or "ref_log_prob" not in step.micro:
+    if micro_batch is None or "ref_log_prob" not in micro_batch.fields:
         raise ValueError(
             f"{NODE}.anchor=ref needs the reference's log-probs: set "
             "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
         )
-    return step.padded("ref_log_prob")
+    return micro_batch.padded("ref_log_prob")
 
 
 def sent_loss(
@@ -93,43 +96,56 @@ def sent_loss(
 ) -> tuple[Tensor, dict[str, Any]]:
     """verl's policy-loss interface: policy term + beta_class KL(pi_theta || anchor), per token.
 
-    The policy term is that of `dynamic_clip`, or with clip=false -A ratio. Which tokens are in
-    which class is decided without gradient.
+    The policy term is PPO's clipped one, or with clip=false -A ratio. Which tokens are in which
+    class is decided without gradient.
+
+    Args:
+        old_log_prob, log_prob, advantages, response_mask: (B, T).
+        loss_agg_mode: verl's.
+        config: The actor's.
+        rollout_is_weights: (B, T), of verl's rollout correction; they also multiply the KL.
+
+    Returns:
+        The scalar loss, and verl's metrics of it.
     """
-    rule = config.policy_loss.token_rule
-    step = actor_loss.current()
+    assert config is not None
+    rule: TokenRule = config.policy_loss.token_rule
+    micro_batch = actor_loss.current()
     mask_BT = response_mask.bool()
-    measured = {}
+    measured: dict[str, Tensor] = {}
+    # the class of each token: unselected, or in L: rest, C (high covariance), low covariance
     if rule.scope == "micro_batch":
-        class_BT, cov_BT, entropy_BT = classes_here(rule, step, log_prob, advantages, mask_BT)
+        class_BT, cov_BT, entropy_BT = classes_from_policy(
+            rule, micro_batch, log_prob, advantages, mask_BT
+        )
         measured["covariance"] = cov_BT
         if entropy_BT is not None:
             measured["entropy"] = entropy_BT
     else:
-        class_BT = chosen_before(step, rule)
+        class_BT = classes_from_trainer(micro_batch, rule)
+    # the policy term
     if rule.clip:
-        loss_BT, metrics = clipped_terms(old_log_prob, log_prob, advantages, mask_BT, config, step)
+        loss_BT, metrics = clipped_term(
+            old_log_prob, log_prob, advantages, mask_BT, config, micro_batch
+        )
     else:
-        loss_BT, metrics = -advantages * (log_prob - old_log_prob).exp(), {}
+        loss_BT = -advantages * (log_prob - old_log_prob).exp()
+        moved_BT = (log_prob.detach() - old_log_prob).abs() * mask_BT
+        metrics = {"actor/ppo_kl": moved_BT.sum() / mask_BT.sum()}
     if rule.policy_tokens == "selected":
         selected_BT = (class_BT != token_rule.UNSELECTED) & mask_BT
-        scale = _tokens_per_kept(rule, mask_BT, selected_BT, config)
-        loss_BT = loss_BT * masks.number(selected_BT).mul_(scale)
+        loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)
+    # + beta_class KL(pi_theta || anchor)
     if rule.constrains:
-        anchor_BT = anchor_log_prob(rule, step, old_log_prob)
-        beta_BT = token_rule.by_class(class_BT, rule.coefficients)
-        held_BT, measured["kl"] = token_rule.anchored_kl(
-            log_prob, anchor_BT, beta_BT, rule.estimator
-        )
+        anchor_BT = anchor_log_prob(rule, micro_batch, old_log_prob)
+        beta_BT = token_rule.value_per_token(class_BT, rule.coefficients)
+        held_BT, measured["kl"] = anchored_kl(log_prob, anchor_BT, beta_BT, rule.estimator)
         loss_BT = loss_BT + held_BT
     loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
-    if step is not None:
+    if micro_batch is not None:
         sums = token_rule.class_sums(class_BT, mask_BT, measured, rule.classes)
-        step.sums |= {f"{PREFIX}{name}": value for name, value in sums.items()}
-    if not metrics:
-        moved_BT = (log_prob.detach() - old_log_prob).abs_().mul_(masks.number(mask_BT))
-        metrics = {"actor/ppo_kl": moved_BT.sum() / mask_BT.count_nonzero()}
-    return loss, actor_loss.as_numbers(metrics)
+        micro_batch.sums.update({f"{PREFIX}{name}": value for name, value in sums.items()})
+    return loss, actor_loss.to_floats(metrics)
 
 
 def _tokens_per_kept(
@@ -139,28 +155,31 @@ def _tokens_per_kept(
     tokens = config.global_batch_info.get("batch_num_tokens")
     if rule.scope == "micro_batch" or tokens is None:
         return mask_BT.sum() / selected_BT.sum().clamp(min=1)
-    low = token_rule.part_of(torch.as_tensor(tokens), rule.low_fraction)
+    low = token_rule.count_of_fraction(torch.as_tensor(tokens), rule.low_fraction)
     kept = low if rule.side == "low" else tokens - low
     return tokens / kept
 
 
-def class_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    """From verl's reduced metrics (means over tokens, prefixed PREFIX, which are taken out): the
-    share of tokens of each class, their mean entropy and covariance, and their summed KL."""
-    ours = actor_loss.take_prefixed(metrics, PREFIX)
+def class_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Takes verl's reduced metrics of PREFIX (means over tokens) out of `metrics`.
+
+    Returns:
+        The share of tokens of each class, their summed KL per response token, and, with
+        scope=micro_batch, their mean entropy and covariance.
+    """
+    means = actor_loss.take_prefixed(metrics, PREFIX)
     measured = {}
     for name in token_rule.CLASSES:
-        if f"{name}/tokens" not in ours:
+        if f"{name}/tokens" not in means:
             continue
-        share = measured[f"sent/{name}/token_share"] = ours[f"{name}/tokens"]
+        share = measured[f"sent/{name}/token_share"] = means[f"{name}/tokens"]
         for mean in ("entropy", "covariance"):
-            if share > 0 and f"{name}/{mean}" in ours:
-                measured[f"sent/{name}/{mean}"] = ours[f"{name}/{mean}"] / share
-        if f"{name}/kl" in ours:
-            measured[f"sent/{name}/kl"] = ours[f"{name}/kl"]
+            if share > 0 and f"{name}/{mean}" in means:
+                measured[f"sent/{name}/{mean}"] = means[f"{name}/{mean}"] / share
+        if f"{name}/kl" in means:
+            measured[f"sent/{name}/kl"] = means[f"{name}/kl"]
     return measured
 
 
 check_free("policy loss", LOSS_MODE, POLICY_LOSS_REGISTRY, __name__)
 register_policy_loss(LOSS_MODE)(sent_loss)
-OmegaConf.register_new_resolver("sent_preset", preset_value, replace=True)

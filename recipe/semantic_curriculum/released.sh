@@ -15,6 +15,7 @@ overrides=(
   "${QWEN_OVERRIDES[@]}"
   "actor_rollout_ref.actor.policy_loss.token_rule.preset=$PRESET"
   "data.curriculum.scores=$SCORES"
+  "data.curriculum.seed=$SEED"                                        # ours
   data.max_prompt_length=1024                                        # released
   data.max_response_length=2048                                      # released
   actor_rollout_ref.actor.ppo_mini_batch_size=128                    # released: 2 updates a rollout

@@ -10,10 +10,10 @@
 # schedule=id with a clip schedule.
 set -euo pipefail
 
-MACHINE=cpu
 PRESET=${PRESET:-sent}
 PROJECT_NAME=${PROJECT_NAME:-semantic_curriculum_cpu}
 PROMPTS=${PROMPTS:-640}                                         # 2 stages x 2 epochs: 40 steps of 32
+source "$(dirname "${BASH_SOURCE[0]}")/../cpu/task.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 SCORES=${SCORES:-$DATA_DIR/semantic_entropy_$PROMPTS.parquet}

@@ -4,12 +4,15 @@ import dataclasses
 
 import pytest
 
-from recipe.asymgrpo.config import (
-    OUTSIDE,
-    PRESETS,
-    AsymGRPOConfig,
-    check_group_size,
-    preset_value,
+from recipe.asymgrpo.config import PRESETS, AsymGRPOConfig, check_group_size
+from recipe.core.recipe import preset_value
+
+OUTSIDE = (  # what a preset sets outside the estimator
+    "adv_estimator",
+    "norm_adv_by_std_in_grpo",
+    "clip_ratio_low",
+    "clip_ratio_high",
+    "entropy_coeff",
 )
 
 # arXiv 2604.04894, sec. 3 and App. E: betas, clip_ratio_high, entropy_coeff, adv_estimator
@@ -40,7 +43,7 @@ def test_presets_are_the_rows_of_the_papers_table():
 def test_a_preset_sets_the_papers_values_and_states_every_coefficient(preset):
     betas, clip_high, entropy_coeff, estimator = PAPER[preset]
     assert AsymGRPOConfig(preset=preset).betas == betas
-    assert {key: preset_value(preset, key) for key in OUTSIDE} == {
+    assert {key: preset_value("asymgrpo", preset, key) for key in OUTSIDE} == {
         "adv_estimator": estimator,
         "norm_adv_by_std_in_grpo": preset != "dr_grpo",
         "clip_ratio_low": 0.2,
@@ -73,9 +76,11 @@ def test_a_beta_overrides_the_presets_and_null_leaves_it():
     assert config.betas == (0, 0.4)
 
 
-def test_std_and_eps_are_open_to_any_config_with_both_betas_one_half():
-    AsymGRPOConfig(preset="grpo_clip_higher", std="sample", eps=1e-6)
-    AsymGRPOConfig(preset="asymgrpo", beta_pos=0.5, beta_neg=0.5, std="sample")
+def test_std_and_eps_are_open_to_the_presets_of_grpo_and_a_beta_makes_them_the_odds_rule():
+    assert AsymGRPOConfig(preset="grpo_clip_higher", std="sample", eps=1e-6).rule == "grpo"
+    assert AsymGRPOConfig(preset="grpo", beta_pos=0.5).rule == "odds"
+    with pytest.raises(ValueError, match=r"std=sample has no effect .* use preset=grpo"):
+        AsymGRPOConfig(preset="asymgrpo", beta_pos=0.5, beta_neg=0.5, std="sample")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_std_and_eps_are_open_to_any_config_with_both_betas_one_half():
         ({"xyz": 1}, r"asymgrpo\.xyz does not exist: It is one of preset, beta_pos"),
         ({"preset": "asymgpro"}, r"preset=asymgpro does not exist: did you mean asymgrpo\?"),
         ({"preset": None}, "preset=None does not exist"),
-        ({"beta_pos": -0.1}, r"beta_pos=-0\.1 is not allowed: use a finite number from 0 up"),
+        ({"beta_pos": -0.1}, r"beta_pos=-0\.1 is not allowed: use a number from 0 up"),
         ({"beta_neg": float("nan")}, "beta_neg=nan is not allowed"),
         ({"beta_pos": float("inf")}, "beta_pos=inf is not allowed"),
         ({"beta_pos": "0.9"}, r"beta_pos=0\.9 is not allowed"),
@@ -108,7 +113,7 @@ def test_std_and_eps_are_open_to_any_config_with_both_betas_one_half():
             {"std": "sample"},
             r"std=sample has no effect with preset=asymgrpo and betas \(0.9, 0.4\)",
         ),
-        ({"eps": 1e-6}, "eps=1e-06 has no effect .* leave it at 0.0, or use beta_pos = beta_neg"),
+        ({"eps": 1e-6}, "eps=1e-06 has no effect .* leave it at 0.0, or use preset=grpo"),
         ({"preset": "grpo", "beta_pos": 0.9, "std": "sample"}, "std=sample has no effect"),
         ({"pass_k": 3}, "pass_k=3 has no effect .* leave it at 5, or use preset=pass_at_k"),
         ({"preset": "pass_at_k", "pass_k": 0}, "pass_k=0 is not allowed: use a whole number"),
@@ -117,7 +122,7 @@ def test_std_and_eps_are_open_to_any_config_with_both_betas_one_half():
         ({"preset": "grpo_entropy_adv", "entropy_kappa": 1}, "entropy_kappa=1 is not allowed"),
         ({"preset": "grpo_entropy_adv", "entropy_alpha": 0}, "entropy_alpha=0 is not allowed"),
         ({"correct_threshold": "half"}, "correct_threshold=half is not allowed"),
-        ({"correct_field": ""}, "correct_field= is not a name"),
+        ({"correct_field": ""}, "correct_field= is not allowed: use a text"),
         ({"correct_field": "acc", "correct_threshold": 0.5}, "acc competes with correct_threshold"),
     ],
 )
@@ -128,9 +133,9 @@ def test_a_setting_that_cannot_be_meant_is_refused_with_its_name_and_a_cure(sett
 
 def test_an_unknown_preset_or_key_of_the_resolver_is_refused():
     with pytest.raises(ValueError, match=r"did you mean pos_only\?"):
-        preset_value("pos_onyl", "clip_ratio_high")
+        preset_value("asymgrpo", "pos_onyl", "clip_ratio_high")
     with pytest.raises(ValueError, match=r"did you mean clip_ratio_high\?"):
-        preset_value("grpo", "clip_ratio_hi")
+        preset_value("asymgrpo", "grpo", "clip_ratio_hi")
 
 
 @every_preset

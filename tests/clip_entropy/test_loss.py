@@ -1,14 +1,17 @@
 """The policy loss against verl's own, bit for bit, and the entropy regions against measurement."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("verl")
 
+from builders import actor_config
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
@@ -16,26 +19,22 @@ from verl.utils.metric import Metric
 from verl.workers.config import FSDPActorConfig
 
 from recipe.clip_entropy import loss as L
-from recipe.clip_entropy import register
-from recipe.clip_entropy.bounds import Bounds, H, Line, M
-from recipe.clip_entropy.config import DynamicClipConfig
+from recipe.clip_entropy import regions, register
+from recipe.clip_entropy.bounds import H, M
 from recipe.core import actor_loss
+from recipe.core.actor_loss import MicroBatch
+from recipe.core.clip import Bounds, Clipped
+from recipe.core.clipped_term import CLIP_BOUNDS, CLIPPED, ClippedRecord, pack_bounds
 
 MODES = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean")
 MODES += ("seq-mean-token-sum-norm",)
+# of log-probs and old log-probs; the advantages are always float32
+DTYPES = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)]
+DTYPES += [(torch.bfloat16, torch.float32)]
 
 
 def config(low=0.2, high=0.2, **settings) -> FSDPActorConfig:
-    return FSDPActorConfig(
-        strategy="fsdp2",
-        rollout_n=8,
-        use_dynamic_bsz=True,
-        clip_ratio_low=low,
-        clip_ratio_high=high,
-        policy_loss=DynamicClipConfig(
-            loss_mode="dynamic_clip", **{"preset": "grpo", "schedule": "static", **settings}
-        ),
-    )
+    return actor_config("dynamic_clip", low=low, high=high, **settings)
 
 
 def batch(seed: int, rows: int = 24, tokens: int = 64) -> dict[str, torch.Tensor]:
@@ -75,9 +74,12 @@ def loss_and_gradient(function, data, mode, actor, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.28), (0.28, 0.2)])
 @pytest.mark.parametrize("mode", MODES)
-def test_flat_bounds_are_verls_vanilla_to_the_bit(mode, low, high, weighted):
+@pytest.mark.parametrize("dtypes", DTYPES, ids=str)
+def test_flat_bounds_are_verls_vanilla_to_the_bit(dtypes, mode, low, high, weighted):
     for seed in range(5):
         data, actor = batch(seed), config(low, high)
+        for name, dtype in zip(("log_prob", "old_log_prob"), dtypes, strict=True):
+            data[name] = data[name].to(dtype)
         for info in ({}, {"dp_size": 2, "batch_num_tokens": 1000, "global_batch_size": 48}):
             actor.global_batch_info.clear()
             actor.global_batch_info.update(info)
@@ -113,40 +115,7 @@ def test_it_is_registered():
     assert get_policy_loss_fn("dynamic_clip") is register.dynamic_clip_loss
 
 
-# --- bounds that are lines ---
-
 LINES = Bounds(upper=H, lower=M)
-
-
-def test_lines_by_a_loop_over_tokens():
-    data = batch(0)
-    log_prob = data["log_prob"].double().requires_grad_()
-    old, A = data["old_log_prob"].double(), data["advantages"].double()
-    L.clipped_objective(log_prob, old, A, LINES, 3.0).loss.sum().backward()
-    cuts = set()
-    for b in range(24):
-        for t in range(0, 64, 7):
-            p = log_prob[b, t].exp().item()
-            r = (log_prob[b, t] - old[b, t]).clamp(-20, 20).exp().item()
-            a = A[b, t].item()
-            upper, lower = 0.5 - 0.25 * p, 0.3 - 0.13 * p
-            cut = (a > 0 and r > 1 + upper) or (a < 0 and r < 1 - lower) or (a < 0 and r > 3)
-            inside = abs((log_prob - old)[b, t].item()) < 20
-            expected = 0.0 if cut or not inside else -a * r
-            assert log_prob.grad[b, t].item() == pytest.approx(expected, rel=1e-9), (b, t)
-            cuts |= {"above"} if a > 0 and cut else {"below"} if cut and r < 1 else set()
-    assert cuts == {"above", "below"}  # the batch has tokens beyond either bound
-
-
-def test_no_gradient_flows_through_the_bounds():
-    """A clipped token's loss depends on p by its bound, but must not push."""
-    log_prob = torch.tensor([[0.5]]).log().requires_grad_()
-    old = torch.tensor([[0.25]]).log()  # ratio 2, bound 1.375
-    clipped = L.clipped_objective(log_prob, old, torch.ones(1, 1), LINES, 3.0)
-    assert clipped.loss.item() == pytest.approx(-1.375)
-    assert clipped.by_bound.item()
-    clipped.loss.sum().backward()
-    assert log_prob.grad.item() == 0.0
 
 
 # --- micro-batches and ranks ---
@@ -171,7 +140,7 @@ def micro_batch(data, rows, dp_size, tokens) -> TensorDict:
         "responses": nested(data["response_mask"].long()),
     }
     micro = TensorDict(fields, batch_size=len(rows))
-    settings = {"clip_bounds": register.pack(LINES)}
+    settings = {CLIP_BOUNDS: pack_bounds(LINES)}
     tu.assign_non_tensor(micro, dp_size=dp_size, batch_num_tokens=tokens, global_batch_size=24)
     tu.assign_non_tensor(micro, **{actor_loss.EXTRA_INFO: settings})
     return micro
@@ -188,7 +157,10 @@ def actor_gradient(data, rows, dp_size, tokens):
     ]
     output = {"log_probs": torch.nested.as_nested_tensor(whole, layout=torch.jagged)}
     loss, metrics = actor_loss.actor_loss(
-        config(schedule="id"), output, micro_batch(data, rows, dp_size, tokens)
+        config(schedule="id"),
+        output,
+        micro_batch(data, rows, dp_size, tokens),
+        observers=[regions.observe_regions],
     )
     loss.backward()
     return leaf.grad, metrics
@@ -210,7 +182,7 @@ def test_sums_and_gradient_do_not_depend_on_the_split():
         *(actor_gradient(data, rows, 1, tokens) for rows in parts), strict=True
     )
     torch.testing.assert_close(torch.cat(gradients), whole, rtol=1e-6, atol=1e-9)
-    names = [name for name in expected if name.startswith(register.PREFIX)]
+    names = [name for name in expected if name.startswith(regions.PREFIX)]
     assert len(names) == 2 + 4 * 3
     for name in names:
         summed = expected[name].init_list()  # as verl gathers micro-batches
@@ -219,7 +191,7 @@ def test_sums_and_gradient_do_not_depend_on_the_split():
         assert summed.aggregate() == pytest.approx(
             expected[name].aggregate(), rel=1e-5, abs=1e-9
         ), name
-    shares = [expected[f"{register.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
+    shares = [expected[f"{regions.PREFIX}{region}/tokens"].aggregate() for region in L.REGIONS]
     in_a_region = (data["advantages"] != 0) & data["response_mask"]
     assert sum(shares) == pytest.approx((in_a_region.sum() / tokens).item())
 
@@ -229,7 +201,7 @@ def test_sums_over_two_ranks():
     tokens = data["response_mask"].sum()
     _, expected = actor_gradient(data, list(range(24)), 1, tokens)
     ranks = [actor_gradient(data, list(range(r, 24, 2)), 2, tokens)[1] for r in range(2)]
-    for name in (name for name in expected if name.startswith(register.PREFIX)):
+    for name in (name for name in expected if name.startswith(regions.PREFIX)):
         got = Metric.aggregate_dp([metrics[name] for metrics in ranks])  # as verl does
         assert got == pytest.approx(expected[name].aggregate(), rel=1e-5, abs=1e-9), name
 
@@ -255,7 +227,14 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, __file__]
-    ranks = [subprocess.Popen([*command, str(rank), str(port), tmp_path]) for rank in range(2)]
+    tests = os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
+    environment = {**os.environ, "PYTHONPATH": tests}
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(port), tmp_path], env=environment)
+        for rank in range(2)
+    ]
     assert [rank.wait(120) for rank in ranks] == [0, 0]
     data = full_rows()
     expected, _ = actor_gradient(data, list(range(24)), 1, data["response_mask"].sum())
@@ -356,32 +335,34 @@ def test_regions_by_hand():
 def test_a_clipped_token_counts_but_changes_no_entropy():
     entropy = torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged)
     log_prob, A = -torch.tensor([[0.5, 0.5, 0.5]]), torch.ones(1, 3)
-    clipped = L.Clipped(
+    clipped = Clipped(
         loss=torch.zeros(1, 3),
         ratio=torch.tensor([[1.0, 2.0, 1.5]]),
-        by_bound=torch.tensor([[False, True, False]]),
-        by_dual=torch.tensor([[False, False, True]]),
+        clipped=torch.tensor([[False, True, False]]),
+        dual_clipped=torch.tensor([[False, False, True]]),
     )
-    step = actor_loss.Step({}, {"entropy": entropy})
     mask = torch.ones(1, 3, dtype=torch.bool)
-    sums = register.region_sums(clipped, log_prob, A, mask, step)
-    assert sums[f"{register.PREFIX}E1/tokens"] == 3
-    assert sums[f"{register.PREFIX}E1/clipped"] == 2
+    record = ClippedRecord(clipped, LINES, log_prob, log_prob, A, mask)
+    micro = MicroBatch(fields={"entropy": entropy}, records={CLIPPED: record})
+    regions.observe_regions(micro)
+    sums = micro.sums
+    assert sums[f"{regions.PREFIX}E1/tokens"] == 3
+    assert sums[f"{regions.PREFIX}E1/clipped"] == 2
     one = L.entropy_contribution(log_prob[0, 0], torch.tensor(1.0), torch.tensor(1.0))
-    assert sums[f"{register.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
+    assert sums[f"{regions.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
 
 
 def test_region_metrics_are_shares_of_a_region():
-    measured = register.region_metrics(
+    measured = regions.region_metrics(
         metrics := {
             "actor/pg_loss": 1.0,
-            **{f"{register.PREFIX}bound_{side}": 0.2 for side in ("upper", "lower")},
-            **{f"{register.PREFIX}{r}/tokens": 0.0 for r in ("E2", "E3", "E4")},
-            **{f"{register.PREFIX}{r}/clipped": 0.0 for r in ("E2", "E3", "E4")},
-            **{f"{register.PREFIX}{r}/entropy_change": 0.0 for r in ("E2", "E3", "E4")},
-            f"{register.PREFIX}E1/tokens": 0.4,
-            f"{register.PREFIX}E1/clipped": 0.1,
-            f"{register.PREFIX}E1/entropy_change": -0.03,
+            **{f"{regions.PREFIX}bound_{side}": 0.2 for side in ("upper", "lower")},
+            **{f"{regions.PREFIX}{r}/tokens": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{regions.PREFIX}{r}/clipped": 0.0 for r in ("E2", "E3", "E4")},
+            **{f"{regions.PREFIX}{r}/entropy_change": 0.0 for r in ("E2", "E3", "E4")},
+            f"{regions.PREFIX}E1/tokens": 0.4,
+            f"{regions.PREFIX}E1/clipped": 0.1,
+            f"{regions.PREFIX}E1/entropy_change": -0.03,
         }
     )
     assert metrics == {"actor/pg_loss": 1.0}
@@ -393,26 +374,20 @@ def test_region_metrics_are_shares_of_a_region():
 
 
 def test_exact_contributions_by_hand():
-    log_prob = -torch.tensor([[0.5, 2.0]])
-    baseline = torch.tensor([[0.0, 0.5]])
-    measured = register.exact_contributions(
-        log_prob_BT=log_prob,
-        entropy_BT=torch.ones(1, 2),
-        advantages_BT=torch.tensor([[1.0, 1.0]]),
-        baseline_BT=baseline,
-        mask_BT=torch.ones(1, 2, dtype=torch.bool),
+    log_prob = -torch.tensor([0.5, 2.0])
+    baseline = torch.tensor([0.0, 0.5])
+    measured = regions.exact_contributions(
+        log_prob_N=log_prob,
+        entropy_N=torch.ones(2),
+        advantages_N=torch.tensor([1.0, 1.0]),
+        baseline_N=baseline,
+        mask_N=torch.ones(2, dtype=torch.bool),
     )
     first = -torch.tensor(-0.5).exp().item() * 0.5
     second = -(torch.tensor(-2.0).exp().item() * -1.0 - 0.5)
     assert measured["E1/entropy_change"] == pytest.approx(first / 2)
     assert measured["E2/entropy_change"] == pytest.approx(second / 2)
     assert measured["sign_agreement"] == 1.0
-
-
-def test_a_flat_bound_stays_a_number():
-    upper, lower = Bounds(Line(0.0, 0.2), M).epsilons(torch.tensor([0.5]))
-    assert upper == 0.2
-    assert torch.is_tensor(lower)
 
 
 if __name__ == "__main__":

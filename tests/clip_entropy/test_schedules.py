@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("verl")
 
 from recipe.clip_entropy import config, schedules
-from recipe.clip_entropy.bounds import Bounds, Line
-from recipe.clip_entropy.schedules import SCHEDULES, Levels, Static
+from recipe.clip_entropy.schedules import SCHEDULES, ClipLines, Static
+from recipe.core.clip import Bounds, Line
 
 T = 400
 P = np.linspace(0, 1, 11)
@@ -43,7 +43,7 @@ def epsilons(bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("variant", ["printed", "prose"])
 @pytest.mark.parametrize("name", ["id", "did"])
 def test_bounds_at_every_step(name, variant):
-    schedule = SCHEDULES[name](Levels(), T, second_phase=variant)
+    schedule = SCHEDULES[name](ClipLines(), T, second_phase=variant)
     for k in range(T + 1):
         upper, lower = epsilons(schedule.advance(k, 0.5))
         expected = table(name, variant, k)
@@ -67,7 +67,7 @@ def test_bounds_at_every_step(name, variant):
     ],
 )
 def test_bounds_by_hand(name, variant, k, upper, lower):
-    bounds = SCHEDULES[name](Levels(), T, second_phase=variant).at(k)
+    bounds = SCHEDULES[name](ClipLines(), T, second_phase=variant).at(k)
     got = epsilons(bounds)
     assert (got[0][0], got[0][-1]) == pytest.approx(upper)
     assert (got[1][0], got[1][-1]) == pytest.approx(lower)
@@ -75,34 +75,34 @@ def test_bounds_by_hand(name, variant, k, upper, lower):
 
 def test_the_second_phase_jumps_as_printed_and_not_as_in_the_prose():
     lowers = {
-        variant: SCHEDULES["id"](Levels(), T, second_phase=variant).at(201).lower.intercept
+        variant: SCHEDULES["id"](ClipLines(), T, second_phase=variant).at(201).lower.intercept
         for variant in ("printed", "prose")
     }
     assert lowers == pytest.approx({"printed": 0.2995, "prose": 0.2005})
 
 
 def test_another_split_keeps_the_ends_of_both_phases():
-    schedule = SCHEDULES["did"](Levels(), T, phase_split=0.3, second_phase="prose")
-    standard, high, low = Levels().upper, Levels().high, Levels().low
+    schedule = SCHEDULES["did"](ClipLines(), T, phase_split=0.3, second_phase="prose")
+    standard, high, low = ClipLines().base_upper, ClipLines().wide_upper, ClipLines().wide_lower
     assert schedule.at(0).upper == standard
     assert schedule.at(120).upper == pytest.approx(high)
-    assert schedule.at(60).upper == pytest.approx(standard.mixed(high, 0.5))
+    assert schedule.at(60).upper == pytest.approx(standard.lerp(high, 0.5))
     assert schedule.at(T).lower == pytest.approx(low)
-    assert schedule.at(260).lower == pytest.approx(standard.mixed(low, 0.5))
+    assert schedule.at(260).lower == pytest.approx(standard.lerp(low, 0.5))
 
 
 def test_static_is_what_it_is_given():
-    schedule = Static(Levels(upper=Line(0.0, 0.28)), None)
+    schedule = Static(ClipLines(base_upper=Line(0.0, 0.28)), None)
     for k in (0, 7, 10_000):
         assert schedule.advance(k, None) == Bounds(Line(0.0, 0.28), Line(0.0, 0.2))
 
 
 def test_cut_offs():
-    levels = Levels(floor=0.25, ceiling=0.4)
-    upper, lower = epsilons(levels.bounds(levels.high, levels.low))
+    lines = ClipLines(eps_min=0.25, eps_max=0.4)
+    upper, lower = epsilons(lines.bounds(lines.wide_upper, lines.wide_lower))
     np.testing.assert_allclose(upper, H.clip(0.25, 0.4))
     np.testing.assert_allclose(lower, M.clip(0.25, 0.4))
-    assert epsilons(levels.bounds(levels.upper, levels.lower))[0][0] == 0.25
+    assert epsilons(lines.bounds(lines.base_upper, lines.base_lower))[0][0] == 0.25
 
 
 # --- OD at H_init 1, ratio 0.25, T 8: tau_low 0.25, tau_high(k) = 0.25 + 0.75 (1 - k/8), exact ---
@@ -121,11 +121,11 @@ OD_TRACE = [  # k, entropy, raising afterwards
 
 
 def test_od_switches_where_it_should():
-    levels = Levels()
-    schedule = SCHEDULES["od"](levels, 8, h_init=1.0, ratio=0.25)
+    lines = ClipLines()
+    schedule = SCHEDULES["od"](lines, 8, h_init=1.0, ratio=0.25)
     raise_, lower = (
-        levels.bounds(levels.high, levels.lower),
-        levels.bounds(levels.upper, levels.low),
+        lines.bounds(lines.wide_upper, lines.base_lower),
+        lines.bounds(lines.base_upper, lines.wide_lower),
     )
     for k, entropy, raising in OD_TRACE:
         assert schedule.advance(k, entropy) == (raise_ if raising else lower), k
@@ -134,15 +134,15 @@ def test_od_switches_where_it_should():
 
 
 def test_od_measures_its_start_and_keeps_its_state_meanwhile():
-    schedule = SCHEDULES["od"](Levels(), 10, h_init_steps=2, start="raise")
+    schedule = SCHEDULES["od"](ClipLines(), 10, h_init_steps=2, start="raise")
     for k, entropy in enumerate((1.2, 0.8)):  # mean 1.0; 1.2 alone would switch
-        assert schedule.advance(k, entropy).upper == Levels().high
+        assert schedule.advance(k, entropy).upper == ClipLines().wide_upper
     assert schedule.h_init == 1.0
-    assert schedule.advance(2, 0.85).upper == Levels().upper  # above tau_high = 0.84
+    assert schedule.advance(2, 0.85).upper == ClipLines().base_upper  # above tau_high = 0.84
 
 
 def test_od_smoothing():
-    schedule = SCHEDULES["od"](Levels(), 10, h_init=1.0, smoothing=0.5)
+    schedule = SCHEDULES["od"](ClipLines(), 10, h_init=1.0, smoothing=0.5)
     schedule.advance(0, 0.9)
     schedule.advance(1, 0.1)  # (0.9 + 0.1) / 2 = 0.5
     assert schedule.metrics()["entropy_smoothed"] == pytest.approx(0.5)
@@ -153,16 +153,16 @@ def test_od_smoothing():
 
 def test_od_without_entropy():
     with pytest.raises(ValueError, match=r"schedule=od needs the policy's entropy.*bypass_mode"):
-        SCHEDULES["od"](Levels(), 10).advance(0, None)
+        SCHEDULES["od"](ClipLines(), 10).advance(0, None)
 
 
 # --- checkpoints ---
 
 MAKE = {
-    "static": lambda: Static(Levels(), T),
-    "id": lambda: SCHEDULES["id"](Levels(), T),
-    "did": lambda: SCHEDULES["did"](Levels(), T),
-    "od": lambda: SCHEDULES["od"](Levels(), T, h_init_steps=3, smoothing=0.3),
+    "static": lambda: Static(ClipLines(), T),
+    "id": lambda: SCHEDULES["id"](ClipLines(), T),
+    "did": lambda: SCHEDULES["did"](ClipLines(), T),
+    "od": lambda: SCHEDULES["od"](ClipLines(), T, h_init_steps=3, smoothing=0.3),
 }
 
 
@@ -196,37 +196,35 @@ def test_a_resumed_schedule_goes_on_as_if_nothing_had_happened(name):
     ],
 )
 def test_a_state_of_another_schedule_is_refused(other, setting):
-    state = SCHEDULES["id"](Levels(), T).state_dict()
+    state = SCHEDULES["id"](ClipLines(), T).state_dict()
     with pytest.raises(ValueError, match=setting):
-        SCHEDULES[other](Levels(), T if other == "did" else 7).load_state_dict(state)
+        SCHEDULES[other](ClipLines(), T if other == "did" else 7).load_state_dict(state)
 
 
 def test_a_run_with_constant_bounds_may_be_made_longer():
-    settings = config.DynamicClipConfig(schedule="static")
-    state = settings.make_schedule(Levels(), 20).state_dict()
-    settings.make_schedule(Levels(), 40).load_state_dict(state)
+    settings = config.ClipSettings(schedule="static")
+    state = settings.make_schedule(ClipLines(), 20).state_dict()
+    settings.make_schedule(ClipLines(), 40).load_state_dict(state)
 
 
-def test_levels_reach_the_bounds():
-    levels = replace(Levels(), high=Line(0.0, 0.28))
-    assert SCHEDULES["did"](levels, T).at(T // 2).upper == pytest.approx(Line(0.0, 0.28))
+def test_lines_reach_the_bounds():
+    lines = replace(ClipLines(), wide_upper=Line(0.0, 0.28))
+    assert SCHEDULES["did"](lines, T).at(T // 2).upper == pytest.approx(Line(0.0, 0.28))
 
 
 def test_settings_reach_their_schedule():
-    settings = config.DynamicClipConfig(
+    settings = config.ClipSettings(
         schedule="od", od_h_init=0.7, od_h_init_steps=3, od_ratio=0.3, od_smoothing=0.4
     )
-    od = settings.make_schedule(Levels(), 40)
+    od = settings.make_schedule(ClipLines(), 40)
     assert (od.h_init, od.h_init_steps, od.ratio, od.smoothing) == (0.7, 3, 0.3, 0.4)
     assert not od.raising
     assert (
-        config.DynamicClipConfig(schedule="od", od_start="raise")
-        .make_schedule(Levels(), 40)
-        .raising
+        config.ClipSettings(schedule="od", od_start="raise").make_schedule(ClipLines(), 40).raising
     )
-    did = config.DynamicClipConfig(schedule="did", phase_split=0.3, second_phase="prose")
-    assert did.make_schedule(Levels(), 40).split == 12
-    assert did.make_schedule(Levels(), 40).second_phase == "prose"
+    did = config.ClipSettings(schedule="did", phase_split=0.3, second_phase="prose")
+    assert did.make_schedule(ClipLines(), 40).split == 12
+    assert did.make_schedule(ClipLines(), 40).second_phase == "prose"
 
 
 def test_the_readme_s_own_schedule_works(monkeypatch):
@@ -235,9 +233,11 @@ def test_the_readme_s_own_schedule_works(monkeypatch):
     names = {"Static": Static, "Bounds": Bounds}
     exec(code, names)  # our own file
     monkeypatch.setitem(SCHEDULES, "linear", names["Linear"])
-    linear = config.DynamicClipConfig(schedule="linear").make_schedule(Levels(), 10)
-    assert linear.advance(0, 0.4).upper == Levels().high
-    assert linear.advance(5, 0.3).upper == pytest.approx(Levels().high.mixed(Levels().upper, 0.5))
-    again = names["Linear"](Levels(), 10)
+    linear = config.ClipSettings(schedule="linear").make_schedule(ClipLines(), 10)
+    assert linear.advance(0, 0.4).upper == ClipLines().wide_upper
+    assert linear.advance(5, 0.3).upper == pytest.approx(
+        ClipLines().wide_upper.lerp(ClipLines().base_upper, 0.5)
+    )
+    again = names["Linear"](ClipLines(), 10)
     again.load_state_dict(linear.state_dict())
     assert again.metrics() == {"entropy": 0.3, "entropy_start": 0.4}

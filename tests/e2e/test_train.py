@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from recipe.cpu import leftovers, platform
-from recipe.experiment.provenance import differences, identity
+from recipe.experiment.provenance import config_identity, differences
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
@@ -200,7 +200,7 @@ def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
     files = sorted((resumed.folder / "run/metrics").glob("*.yaml"))
     records = [yaml.safe_load(file.read_text()) for file in files]
     assert [file.stem for file in files] == ["000", "001"]
-    assert differences(*map(identity, records)) == []
+    assert differences(*map(config_identity, records)) == []
     assert "recipe.launch" in records[0]["command"]
     assert records[0]["config"]["trainer"]["total_training_steps"] == 6
 

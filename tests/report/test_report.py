@@ -11,13 +11,17 @@ import pandas as pd
 import pytest
 import yaml
 
+from recipe.experiment.matrix import Arm, read_matrix
 from recipe.experiment.statistics import interval
 from recipe.report import __main__ as report
 from recipe.report import results as runs
 
+ARMS = "arms: {a: {recipe: r, preset: p}}"
+
 
 def matrix(out, arms, seeds=(0, 1), baseline=None):
     arms = arms if isinstance(arms, dict) else {name: {} for name in arms}
+    arms = {name: {"recipe": "r", "preset": "p"} | spec for name, spec in arms.items()}
     values = {"title": "T", "baseline": baseline or next(iter(arms)), "seeds": list(seeds)}
     out.mkdir(exist_ok=True)
     (out / "matrix.yaml").write_text(yaml.safe_dump(values | {"arms": arms}, sort_keys=False))
@@ -42,7 +46,7 @@ def judged(out, arm, seed, right_PN, benchmark="b"):
     folder.mkdir(parents=True, exist_ok=True)
     index, sample = np.divmod(np.arange(problems * samples), samples)
     frame = pd.DataFrame({"index": index, "prompt_id": [f"p{i}" for i in index], "sample": sample})
-    frame["right"] = np.ravel(right_PN)
+    frame["correct"] = np.ravel(right_PN)
     frame.sample(frac=1, random_state=0).to_parquet(folder / f"{benchmark}.parquet")
 
 
@@ -332,7 +336,7 @@ def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
 
 
 def test_the_lines_of_24_arms_can_be_told_apart():
-    styles = [report.style(runs.Arm(str(i), str(i), {}, i)) for i in range(24)]
+    styles = [report.style(Arm(str(i), "r", "p", str(i)), i) for i in range(24)]
     assert len({(one["colour"], one["dash"]) for one in styles}) == 24
 
 
@@ -359,12 +363,15 @@ def test_more_metrics_by_name_or_pattern(tmp_path):
     ("text", "message"),
     [
         (None, r"no matrix\.yaml"),
-        ("seeds: [0]\narms: {a: {}}", "no 'baseline'"),
-        ("baseline: x\nseeds: [0]\narms: {a: {}}", "baseline x does not exist: It is one of a"),
+        ("", "names no arms"),
+        ("arms: [", r"matrix\.yaml is not a yaml file"),
+        ("seeds: [0]\narms: {a: {}}", "a must name its recipe and its preset"),
+        (f"seeds: []\n{ARMS}", r"seeds=\[\] is not allowed: use a list of different whole numbers"),
+        (f"baseline: x\nseeds: [0]\n{ARMS}", "baseline=x does not exist: It is one of a"),
     ],
 )
 def test_a_folder_that_is_no_comparison(tmp_path, text, message):
-    if text:
+    if text is not None:
         (tmp_path / "matrix.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         report.collect(tmp_path)
@@ -375,8 +382,7 @@ def test_the_table_for_a_readme_says_what_the_csv_says(small):
     lines = (out / "report/data/results.md").read_text().splitlines()
     heads, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     csv_rows = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
-    _, arms, _ = runs.read_matrix(out)
-    names = {arm.label: arm.name for arm in arms}
+    names = {arm.label: arm.name for arm in read_matrix(out).arms}
     assert heads[0] == "arm" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
     assert len(body) > 1
     for label, seeds, *cells in body:

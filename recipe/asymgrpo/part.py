@@ -1,0 +1,42 @@
+"""AsymGRPO in the trainer: which rollouts are correct, and the entropy-shaped advantage of one of
+its baselines."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.asymgrpo.advantages import entropy_shaped_advantage
+from recipe.asymgrpo.config import NAME, AsymGRPOConfig
+from recipe.core.part import Part
+from recipe.core.step import Step
+
+
+class AsymGRPOPart(Part):
+    """Brings `correct_threshold` and `correct_field`, and shapes the advantages of
+    `preset=grpo_entropy_adv`."""
+
+    name = "asymgrpo"
+
+    def __init__(self, settings: AsymGRPOConfig, required: bool):
+        self.settings = settings
+        self.correctness = settings.correctness(required)
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> AsymGRPOPart:
+        node = config.algorithm.get(NAME)
+        plain = OmegaConf.to_container(node, resolve=True) if node is not None else {}
+        required = config.algorithm.adv_estimator == NAME
+        return cls(AsymGRPOConfig.from_mapping(plain), required)
+
+    def after_advantage(self, step: Step) -> None:
+        if not self.settings.entropy_shaped:
+            return
+        step.fetch("advantages", "entropy", "response_mask")
+        step.write(
+            advantages=entropy_shaped_advantage(
+                step.values("advantages"),
+                step.values("entropy"),
+                kappa=self.settings.entropy_kappa,
+                alpha=self.settings.entropy_alpha,
+            )
+        )

@@ -1,0 +1,59 @@
+"""What can be known to be wrong with the clip settings before Ray starts, and their summary."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from recipe.clip_entropy.config import LOSS_MODE, ClipSettings
+from recipe.core import config as run_config
+from recipe.core.policy_loss import NODE
+
+
+def check(config: DictConfig) -> None:
+    """Raises ValueError, in one sentence, for settings that cannot work."""
+    settings = run_config.policy_loss(config)
+    if not isinstance(settings, ClipSettings):
+        return
+    actor = config.actor_rollout_ref.actor
+    if not settings.takes_clip_bounds:
+        if settings.schedule != "static":
+            raise ValueError(
+                f"{NODE}.schedule={settings.schedule} has no effect with loss_mode="
+                f"{settings.loss_mode}: set {NODE}.loss_mode={LOSS_MODE}, or schedule=static."
+            )
+        return
+    for name in ("clip_ratio_low", "clip_ratio_high"):
+        ratio = actor[name]
+        if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise ValueError(
+                f"actor_rollout_ref.actor.{name}={ratio} is not allowed: use a number from 0, "
+                "below 1 (paper: 0.2)."
+            )
+    lines = settings.lines(actor.clip_ratio_low, actor.clip_ratio_high)
+    settings.make_schedule(lines, config.trainer.total_training_steps)
+    moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
+    if run_config.updates_per_rollout(config) <= 1 and moves:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
+            f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
+            "a smaller mini-batch (the paper's clip shares show several updates)."
+        )
+    if settings.schedule == "od" and run_config.bypasses_old_log_probs(config):
+        raise ValueError(
+            f"{NODE}.schedule=od needs the policy's entropy, which verl does not compute with "
+            "algorithm.rollout_correction.bypass_mode=true: set it to false."
+        )
+    if (config.get("distillation") or {}).get("enabled", False):
+        raise ValueError(
+            f"{NODE}.loss_mode={settings.loss_mode} takes the place of verl's distillation loss: "
+            "set distillation.enabled=false."
+        )
+
+
+def summary(config: DictConfig) -> dict[str, str]:
+    """Returns what the summary of a run says of these settings."""
+    settings = run_config.policy_loss(config)
+    if not isinstance(settings, ClipSettings) or not settings.takes_clip_bounds:
+        return {}
+    return {"loss": str(settings.clip_summary())}

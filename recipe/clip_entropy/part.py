@@ -1,0 +1,92 @@
+"""The clip schedule in the trainer: moves the bounds once a training step, and tells the actor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+from verl.utils.config import omega_conf_to_dataclass
+
+from recipe.clip_entropy.config import ClipSettings
+from recipe.clip_entropy.regions import (
+    BASELINE,
+    exact_baseline,
+    exact_contributions,
+    observe_regions,
+    region_metrics,
+)
+from recipe.clip_entropy.schedules import Static
+from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
+from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
+from recipe.core.part import Part
+from recipe.core.step import Step
+
+
+class ClipSchedulePart(Part):
+    """Moves the clip bounds of a loss that takes them (`dynamic_clip`, and others that say so).
+
+    Metrics below `clip_entropy/`: the schedule's own, the mean bounds, and the four regions.
+    """
+
+    name = "clip_schedule"
+    reads_step_in_loss = True
+    logit_hook = staticmethod(exact_baseline)
+
+    def __init__(self, settings: ClipSettings, schedule: Static):
+        self.settings, self.schedule = settings, schedule
+        if settings.region_diagnostics:
+            self.loss_observer = observe_regions
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> ClipSchedulePart | None:
+        actor = config.actor_rollout_ref.actor
+        settings = omega_conf_to_dataclass(actor.policy_loss)
+        if not isinstance(settings, ClipSettings) or not settings.takes_clip_bounds:
+            return None  # another loss, or verl's own settings: constant bounds
+        lines = settings.lines(actor.clip_ratio_low, actor.clip_ratio_high)
+        return cls(settings, settings.make_schedule(lines, config.trainer.total_training_steps))
+
+    def before_update(self, step: Step) -> None:
+        exact: dict[str, float] = {}
+        frequency = self.settings.exact_contribution_freq
+        if frequency > 0 and step.number % frequency == 0:
+            exact = self._exact_contributions(step)
+        bounds = self.schedule.advance(step.number, policy_entropy(step))
+        step.tell_loss(**{CLIP_BOUNDS: pack_bounds(bounds)})
+        step.metrics.update({f"clip_entropy/{k}": v for k, v in self.schedule.metrics().items()})
+        step.metrics.update({f"clip_entropy/exact/{name}": value for name, value in exact.items()})
+
+    def after_update(self, step: Step) -> None:
+        step.metrics.update(region_metrics(step.metrics))
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.schedule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.schedule.load_state_dict(dict(state))
+
+    def _exact_contributions(self, step: Step) -> dict[str, float]:
+        """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""
+        # verl hands its loss, ours, the logits only if told to compute it
+        ours = {EXTRA_INFO: {FORWARD_ONLY: True}}
+        step.forward(compute_loss=True, distillation_use_topk=True, **ours)
+        step.fetch("response_mask", "entropy", "old_log_probs", "advantages")
+        return exact_contributions(
+            log_prob_N=step.values("old_log_probs"),
+            entropy_N=step.values("entropy"),
+            advantages_N=step.values("advantages"),
+            baseline_N=step.response_values(BASELINE),
+            mask_N=step.mask_N,
+        )
+
+
+def policy_entropy(step: Step) -> float | None:
+    """Returns the mean entropy in nats per token of the policy that sampled, which is the policy
+    before this update; None where verl computes none (its bypass mode)."""
+    if step.config.actor_rollout_ref.actor.loss_agg_mode == "token-mean":
+        return step.metrics.get("actor/entropy")
+    if not step.has("entropy"):  # verl's metric is not a mean over tokens here
+        return None
+    mask_N = step.mask_N
+    return ((step.values("entropy") * mask_N).sum() / mask_N.sum()).item()

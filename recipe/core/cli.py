@@ -1,0 +1,29 @@
+"""How a command ends: its exit code, or one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+# what a user can cause: a wrong setting, file or environment
+ERRORS = (ValueError, AssertionError, RuntimeError, OSError)
+
+
+def run(
+    command: Callable[[list[str] | None], int | None],
+    arguments: list[str] | None = None,
+    errors: tuple[type[Exception], ...] = ERRORS,
+) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        command: Takes the words of the command line (None: those of this process); returns its
+            exit code, None for 0. It raises for what a user can mend.
+        arguments: Handed to `command`.
+        errors: The exceptions that are printed as `error: <one line>`, with exit code 2.
+    """
+    try:
+        return command(arguments) or 0
+    except errors as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

@@ -1,0 +1,57 @@
+"""What the checks of several recipes read of a run's resolved config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from recipe.core.recipe import POLICY_LOSS, POLICY_LOSS_TARGET, recipes
+from recipe.core.settings import build
+
+
+def policy_loss(config: DictConfig) -> Any:
+    """Returns the settings of the node policy_loss, checked; None if it is verl's own node.
+
+    Raises:
+        ValueError: For a setting that is not allowed, or a recipe's loss without its settings.
+    """
+    import importlib
+
+    node = config.actor_rollout_ref.actor.policy_loss
+    if node.get("_target_") != POLICY_LOSS_TARGET:
+        if node.loss_mode in (name for record in recipes() for name in record.losses):
+            raise ValueError(
+                f"{POLICY_LOSS}.loss_mode={node.loss_mode} needs its settings in the same node: "
+                "start from recipe/common.yaml."
+            )
+        return None
+    module, _, name = POLICY_LOSS_TARGET.rpartition(".")
+    target = getattr(importlib.import_module(module), name)
+    return build(target, OmegaConf.to_container(node, resolve=True), POLICY_LOSS)
+
+
+def updates_per_rollout(config: DictConfig) -> int:
+    """Returns how many updates of the actor use each rollout batch."""
+    actor = config.actor_rollout_ref.actor
+    return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+
+
+def bypasses_old_log_probs(config: DictConfig) -> bool:
+    """Returns whether verl takes the rollout's log-probs for the old policy's, and so computes
+    neither those nor the entropy."""
+    return bool((config.algorithm.get("rollout_correction") or {}).get("bypass_mode", False))
+
+
+def data_files(config: DictConfig, key: str) -> list[str]:
+    """Returns the files of `data.<key>` as the config names them."""
+    value = config.data[key]
+    return list(value) if isinstance(value, list | tuple | ListConfig) else [value]
+
+
+def local_parquet_files(config: DictConfig, key: str) -> list[Path] | None:
+    """Returns the files of `data.<key>` if all are parquet files on this machine, else None."""
+    files = [Path(os.path.expanduser(path)) for path in data_files(config, key)]
+    return files if all(file.suffix == ".parquet" and file.is_file() for file in files) else None

@@ -1,0 +1,80 @@
+"""A part of the trainer: what one recipe adds to a training step.
+
+The trainer holds a list of parts and calls each hook of every part in the order of the list
+(`recipe.trainer`). Every hook does nothing by default. All of them run on the driver; workers hold
+no state of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from tensordict import TensorDict
+    from torch import Tensor
+
+    from recipe.core.actor_loss import MicroBatch
+    from recipe.core.rollouts import CorrectnessRule
+    from recipe.core.step import Step
+
+
+class PromptOrder(NamedTuple):
+    """The order of the training prompts, in place of verl's sampler."""
+
+    prompt_D: Sequence[int]  # index into the training data, draw after draw
+    steps: int  # training steps of the run
+
+
+class Part:
+    """Base of all parts.
+
+    Attributes:
+        name: Names the part's state in a checkpoint.
+        reads_step_in_loss: Whether the policy loss needs what the trainer knows of a step
+            (`recipe.core.actor_loss`).
+        correctness: Which rollouts are correct, where this part's settings say so.
+        logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
+            `Step.forward(distillation_use_topk=True)`; it runs on the workers.
+        loss_observer: A function of the micro-batch that runs on the workers after the policy
+            loss, to leave sums in `MicroBatch.sums`.
+    """
+
+    name: ClassVar[str] = ""
+    reads_step_in_loss: bool = False
+    correctness: CorrectnessRule | None = None
+    logit_hook: Callable[[Tensor], dict[str, Tensor]] | None = None
+    loss_observer: Callable[[MicroBatch], None] | None = None
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> Part | None:
+        """Makes the part of a run's resolved config; None where the run does not use it."""
+        raise NotImplementedError
+
+    def prompt_order(self, prompts: Sequence[Any]) -> PromptOrder | None:
+        """Returns the order of the training prompts, or None to leave verl's.
+
+        Args:
+            prompts: The messages of each row of the training data, as verl has filtered them.
+        """
+        return None
+
+    def on_prompts(self, batch: TensorDict) -> None:
+        """Called with the prompts of a step (`uid`, `raw_prompt`) before their rollouts."""
+
+    def after_advantage(self, step: Step) -> None:
+        """Called when the step's advantages are there."""
+
+    def before_update(self, step: Step) -> None:
+        """Called before the actor's update: `step.tell_loss` and `step.write` reach the loss."""
+
+    def after_update(self, step: Step) -> None:
+        """Called after the actor's update; `step.metrics` holds verl's metrics of it."""
+
+    def state_dict(self) -> Mapping[str, Any] | None:
+        """Returns the state for a checkpoint as plain numbers and strings; None for no state."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the state; raises ValueError if it belongs to other settings."""

@@ -1,0 +1,33 @@
+# Sourced by every run_cpu.sh before ../run.sh: the data, the warm-started model and the settings of
+# the CPU task, which have to do with its size and not with a method. All values are ours.
+
+DATA_DIR=${DATA_DIR:-$HOME/data/arithmetic}
+MODEL_PATH=${MODEL_PATH:-$HOME/models/arithmetic-1m}
+TRAIN_FILE=${TRAIN_FILE:-$DATA_DIR/train.parquet}
+TEST_FILE=${TEST_FILE:-$DATA_DIR/test.parquet}
+TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-32}
+NGPUS_PER_NODE=${NGPUS_PER_NODE:-1}
+STEPS=${STEPS:-40}
+TASK_OVERRIDES=(
+  machine=cpu
+  data.max_prompt_length=32
+  data.max_response_length=24                                 # the longest solution has 21 tokens
+  data.val_batch_size=null
+  actor_rollout_ref.actor.ppo_mini_batch_size=8               # 4 updates a rollout: clips must act
+  actor_rollout_ref.actor.optim.lr=2e-4
+  actor_rollout_ref.rollout.max_model_len=64
+  actor_rollout_ref.rollout.val_kwargs.temperature=1.0        # the policy itself, not its mode
+  actor_rollout_ref.rollout.val_kwargs.top_p=1.0
+  actor_rollout_ref.rollout.val_kwargs.top_k=-1
+  actor_rollout_ref.rollout.val_kwargs.do_sample=true
+  trainer.total_epochs=100000                                 # the steps decide
+  trainer.max_actor_ckpt_to_keep=2
+)
+
+# The data and the model, made once and kept.
+prepare_cpu_task() {
+  [[ -f $TRAIN_FILE && -f $TEST_FILE ]] ||
+    "$PYTHON" "$ROOT/data_prep/arithmetic.py" --local_save_dir "$DATA_DIR"
+  [[ -f $MODEL_PATH/config.json ]] ||
+    "$PYTHON" -m recipe.cpu.warm_start --data "$DATA_DIR" --out "$MODEL_PATH"
+}

@@ -1,0 +1,250 @@
+"""A run on disk: the files of its folder, and what its metrics and records say.
+
+verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write into a run's folder:
+
+    metrics/000.jsonl, 001.jsonl, ...     verl's file logger, one file per start
+    metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
+    global_step_<N>/                      checkpoints
+    latest_checkpointed_iteration.txt     the last one's N
+    evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures
+    evaluation.txt                        what it printed, where `recipe.compare` started it
+    log.txt                               what the run printed, where `recipe.compare` started it
+    .lock                                 held while it runs
+
+Any of them may be missing or, where a process was killed, cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipe.experiment.matrix import Matrix
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+STEP = re.compile(
+    rb'^\{"step": ?(\d+),.*\}$', re.MULTILINE
+)  # a complete line of verl's file logger
+TAIL = 1 << 16  # bytes; a line has about 8,000
+LOG_END = 300  # characters
+
+Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; it need not exist."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    @property
+    def evaluation_log(self) -> Path:
+        return self.path / "evaluation.txt"
+
+    def evaluations(self) -> list[Path]:
+        """Returns the tables of evaluated responses, one per benchmark."""
+        return sorted(self.evaluation.glob("*.parquet"))
+
+    # one start's files
+
+    def _starts(self, suffix: str) -> list[Path]:
+        files = [f for f in self.path.glob(f"metrics/*{suffix}") if f.stem.isdecimal()]
+        return sorted(files, key=lambda file: int(file.stem))
+
+    def metrics_files(self) -> list[Path]:
+        return self._starts(".jsonl")
+
+    def next_metrics_file(self) -> Path:
+        """Returns the next start's metrics file: verl's file logger truncates what it opens."""
+        number = max((int(file.stem) for file in self.metrics_files()), default=-1) + 1
+        return self.path / "metrics" / f"{number:03d}.jsonl"
+
+    def metrics(self) -> Metrics:
+        """Returns what was logged at each step; of a step that two starts have logged, the later
+        start's values win.
+
+        Left out: lines that are cut off (a start that was killed) or are not a logged step.
+        """
+        steps: Metrics = defaultdict(dict)
+        for file in self.metrics_files():
+            for line in file.read_text(errors="replace").splitlines():
+                try:
+                    row = json.loads(line)
+                    step, values = row["step"], row["data"]
+                    if isinstance(step, int) and isinstance(values, dict):
+                        steps[step].update(values)
+                except (ValueError, TypeError, KeyError):
+                    continue
+        return dict(sorted(steps.items()))
+
+    def steps_done(self) -> int:
+        """Returns the last training step that is logged, 0 without any; reads the files' ends
+        only."""
+        steps = [0]
+        for file in self.metrics_files():
+            with file.open("rb") as stream:
+                stream.seek(max(0, file.stat().st_size - TAIL))
+                steps += [int(step) for step in STEP.findall(stream.read())]
+        return max(steps)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Returns the provenance record of each start; {} stands for one that cannot be read."""
+        records = []
+        for file in self._starts(".yaml"):
+            try:
+                record = yaml.load(file.read_text(errors="replace"), LOADER)
+            except yaml.YAMLError:
+                record = None
+            records.append(record if isinstance(record, dict) else {})
+        return records
+
+    def last_record(self) -> dict[str, Any] | None:
+        """Returns the last start's record; None where no start has left one."""
+        records = self.records()
+        return records[-1] if records else None
+
+    # checkpoints
+
+    def checkpoint_step(self) -> int:
+        """Returns the step of the last complete checkpoint, 0 without one.
+
+        verl writes the number in place, so that a killed run may leave an empty file.
+        """
+        marker = self.path / "latest_checkpointed_iteration.txt"
+        number = marker.read_text(errors="replace").strip() if marker.is_file() else ""
+        return int(number) if number.isdecimal() else 0
+
+    def checkpoint(self) -> Path | None:
+        """Returns the folder of the last complete checkpoint, None without one."""
+        step = self.checkpoint_step()
+        return self.path / f"global_step_{step}" if step else None
+
+    def is_complete(self, steps: int) -> bool:
+        """Says whether the run needs no further start: the checkpoint of its last step is complete
+        and its metrics are there."""
+        return self.checkpoint_step() >= steps and self.steps_done() >= steps
+
+    def log_end(self) -> str:
+        """Returns the end of the last line that the run printed, "" without a log."""
+        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        lines = (line.strip() for line in reversed(text.splitlines()))
+        return next(filter(None, lines), "")[-LOG_END:]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is on disk of one run of a comparison."""
+
+    arm: str
+    seed: int
+    folder: RunFolder
+    steps: Metrics = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)  # one per start
+    log_end: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}/seed{self.seed}"
+
+    @property
+    def last_step(self) -> int:
+        return max(self.steps, default=0)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The last start's record, {} without one."""
+        return self.records[-1] if self.records else {}
+
+    @property
+    def started(self) -> bool:
+        return bool(self.steps or self.records)
+
+    def planned(self) -> int | None:
+        """Returns the steps of its config, None where no record has them."""
+        trainer = (self.record.get("config") or {}).get("trainer") or {}
+        return trainer.get("total_training_steps")
+
+
+def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
+    """Returns where a comparison keeps a run."""
+    return RunFolder(out / arm / f"seed{seed}")
+
+
+def read_run(out: Path, arm: str, seed: int) -> Run:
+    """Reads a run of a comparison; one that has not started is empty.
+
+    Args:
+        out: the folder of the comparison.
+    """
+    folder = run_folder(out, arm, seed)
+    return Run(arm, seed, folder, folder.metrics(), folder.records(), folder.log_end())
+
+
+def read_runs(matrix: Matrix) -> list[Run]:
+    """Reads all runs of a comparison, arm by arm."""
+    return [read_run(matrix.out, arm.name, seed) for arm in matrix.arms for seed in matrix.seeds]
+
+
+def drop_unstarted(matrix: Matrix, runs: Iterable[Run]) -> tuple[Matrix, list[Run], list[str]]:
+    """Leaves out the arms, except the baseline, and the seeds of which no run has started, so that
+    the report of some arms of a large matrix is about those.
+
+    Returns:
+        The matrix and runs that are left, and a sentence on the arms and one on the seeds that
+        were left out. Where nothing has started, everything is left.
+    """
+    runs = list(runs)
+    started = [run for run in runs if run.started]
+    if not started:
+        return matrix, runs, []
+    names, numbers = {run.arm for run in started} | {matrix.baseline}, {run.seed for run in started}
+    sentences = []
+    if absent := [arm.label for arm in matrix.arms if arm.name not in names]:
+        sentences.append(
+            f"{len(absent)} of {len(matrix.arms)} arms have no run yet: {', '.join(absent)}."
+        )
+    if absent := [str(seed) for seed in matrix.seeds if seed not in numbers]:
+        sentences.append(f"No run yet has seed {', '.join(absent)}.")
+    left = replace(
+        matrix,
+        arms=tuple(arm for arm in matrix.arms if arm.name in names),
+        seeds=tuple(seed for seed in matrix.seeds if seed in numbers),
+    )
+    return left, [run for run in runs if run.arm in names and run.seed in numbers], sentences
+
+
+def statuses(runs: Iterable[Run]) -> dict[str, str]:
+    """Returns {run's name: "missing", "unfinished" or "finished"}.
+
+    A run is finished when its last logged step is its config's total_training_steps; without a
+    record, that of the longest run. Its checkpoints may be gone.
+    """
+    runs = list(runs)
+    longest = max((run.last_step for run in runs), default=0)
+
+    def status(run: Run) -> str:
+        if not run.started:
+            return "missing"
+        finished = run.last_step >= max(run.planned() or longest, 1)
+        return "finished" if finished else "unfinished"
+
+    return {run.name: status(run) for run in runs}

@@ -1,0 +1,33 @@
+"""The resolved config of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from recipe.core.recipe import FOLDER, recipe_named, register_with_hydra
+
+
+def compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Returns the resolved config of a recipe with Hydra overrides on top.
+
+    Args:
+        name: A recipe of this repository, or of another package that is installed.
+        overrides: Hydra's, key=value.
+
+    Raises:
+        ValueError: If there is no such recipe.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: For a wrong override.
+    """
+    import hydra
+    from omegaconf import OmegaConf
+
+    recipe = recipe_named(name)
+    register_with_hydra()
+    inside = recipe.folder.parent == FOLDER
+    folder, config_name = (FOLDER, f"{name}/{name}") if inside else (recipe.folder, name)
+    with hydra.initialize_config_dir(str(folder), version_base=None):
+        config = hydra.compose(config_name, overrides=list(overrides))
+    OmegaConf.resolve(config)
+    return config

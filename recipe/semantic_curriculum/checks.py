@@ -1,0 +1,110 @@
+"""What can be known to be wrong with SENT's settings before Ray starts, and their summary."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.core import config as run_config
+from recipe.sampling.prompts import prompt_id
+from recipe.semantic_curriculum.config import (
+    CURRICULUM,
+    LOSS_MODE,
+    NODE,
+    CurriculumConfig,
+    TokenRuleSettings,
+)
+from recipe.semantic_curriculum.curriculum import curriculum_for, steps_of_plan
+from recipe.semantic_curriculum.scores import read_scores, rows_of
+
+
+def check(config: DictConfig) -> None:
+    """Raises ValueError or FileNotFoundError, in one sentence, for what cannot work."""
+    check_token_rule(config)
+    check_curriculum(config)
+
+
+def check_token_rule(config: DictConfig) -> None:
+    """Checks the token rule against the actor's settings."""
+    settings = run_config.policy_loss(config)
+    if not isinstance(settings, TokenRuleSettings) or settings.loss_mode != LOSS_MODE:
+        return
+    actor, rule = config.actor_rollout_ref.actor, settings.token_rule
+    if rule.scope == "micro_batch":
+        if rule.needs_entropy and not actor.calculate_entropy:
+            raise ValueError(
+                f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
+                "policy's entropy: set actor_rollout_ref.actor.calculate_entropy=true."
+            )
+    elif run_config.bypasses_old_log_probs(config):
+        raise ValueError(
+            f"{NODE}.scope={rule.scope} chooses by the old policy's entropy, which verl does not "
+            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false, or use "
+            "scope=micro_batch."
+        )
+    elif actor.shuffle and actor.ppo_epochs > 1:
+        raise ValueError(
+            f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
+            "actor_rollout_ref.actor.shuffle=true each of the "
+            f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
+            "scope=micro_batch."
+        )
+    if rule.constrains and rule.anchor == "ref":
+        if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
+            raise ValueError(
+                f"{NODE}.anchor=ref needs the reference's log-probs: set "
+                "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
+            )
+    elif rule.constrains and run_config.updates_per_rollout(config) <= 1:
+        raise ValueError(
+            f"{NODE}.anchor=old with one update per rollout (data.train_batch_size="
+            f"{config.data.train_batch_size}, actor_rollout_ref.actor.ppo_mini_batch_size="
+            f"{actor.ppo_mini_batch_size}) holds the policy to itself, which has no effect: use "
+            "anchor=ref or a smaller mini-batch."
+        )
+    if rule.policy_tokens == "selected" and actor.loss_agg_mode != "token-mean":
+        raise ValueError(
+            f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
+            f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
+        )
+
+
+def check_curriculum(config: DictConfig) -> None:
+    """Reads the scores and the training prompts as the trainer will, but for its length filter."""
+    node = config.data.get("curriculum")
+    if node is None:
+        return
+    settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+    if settings.order == "none":
+        return
+    if (config.algorithm.get("filter_groups") or {}).get("enable", False):
+        raise ValueError(
+            f"{CURRICULUM}.order={settings.order} counts prompts by the step, which "
+            "algorithm.filter_groups.enable=true draws more of: set it to false."
+        )
+    files = run_config.local_parquet_files(config, "train_files")
+    if files is None:
+        return  # the trainer looks again
+    key = config.data.get("prompt_key", "prompt")
+    prompts = [p for file in files for p in pq.read_table(file, columns=[key])[key].to_pylist()]
+    ids = [prompt_id(prompt) for prompt in prompts]
+    limit = config.data.get("train_max_samples", -1)
+    if 0 < limit < len(ids):
+        if config.data.shuffle:  # any of them may be taken
+            rows_of(read_scores(settings.scores), ids, settings.scores)
+        ids = ids[:limit]
+    curriculum = curriculum_for(ids, settings)
+    draws = len(curriculum.plan.prompt_D)
+    steps_of_plan(draws, config.data.train_batch_size, config.trainer.total_training_steps)
+
+
+def summary(config: DictConfig) -> dict[str, str]:
+    """Returns what the summary of a run says of these settings."""
+    lines = {}
+    settings = run_config.policy_loss(config)
+    if isinstance(settings, TokenRuleSettings) and settings.loss_mode == LOSS_MODE:
+        lines["loss"] = str({"token_rule": settings.token_rule_summary()})
+    curriculum = config.data.get("curriculum")
+    if curriculum is not None and curriculum.order != "none":
+        lines["curriculum"] = str(dict(curriculum))
+    return lines

@@ -1,0 +1,161 @@
+"""SENT's two halves in the trainer: the token rule, and the curriculum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from recipe.semantic_curriculum.selection import (
+    class_means,
+    classify_batch,
+    mini_batch_of_rows,
+)
+from tensordict import TensorDict
+from verl.utils.config import omega_conf_to_dataclass
+
+from recipe.core.part import Part, PromptOrder
+from recipe.core.step import Step
+from recipe.sampling.prompts import prompt_id
+from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig, TokenRule
+from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
+from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
+
+
+class TokenRulePart(Part):
+    """Chooses the tokens of `loss_mode=sent` once a step, before the update, from the entropies and
+    log-probs that verl has computed for the old policy: no forward pass of its own.
+
+    Metrics below `sent/`: of each class its share of tokens, mean entropy, mean covariance and
+    summed KL (over the number of tokens).
+    """
+
+    name = "token_rule"
+    reads_step_in_loss = True
+
+    def __init__(self, rule: TokenRule):
+        self.rule = rule
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> TokenRulePart | None:
+        node = config.actor_rollout_ref.actor.policy_loss
+        return (
+            cls(omega_conf_to_dataclass(node).token_rule) if node.loss_mode == LOSS_MODE else None
+        )
+
+    def before_update(self, step: Step) -> None:
+        if self.rule.scope == "micro_batch":
+            return
+        actor = step.config.actor_rollout_ref.actor
+        step.fetch("entropy", "old_log_probs", "advantages", "response_mask")
+        mini_batch_B = mini_batch_of_rows(
+            len(step.batch),
+            step.ranks,
+            actor.ppo_mini_batch_size * step.config.actor_rollout_ref.rollout.n,
+            actor.shuffle,
+            actor.data_loader_seed,
+        )
+        class_N, cov_N = classify_batch(
+            self.rule,
+            entropy_N=step.values("entropy"),
+            log_prob_N=step.values("old_log_probs"),
+            advantages_N=step.values("advantages"),
+            mask_N=step.mask_N,
+            length_B=step.length_B,
+            mini_batch_B=mini_batch_B,
+            order_B=torch.from_numpy(np.argsort(np.array(step.batch.keys), kind="stable")),
+        )
+        step.write(**{CLASS_FIELD: class_N})
+        values = {"entropy": step.values("entropy"), "covariance": cov_N}
+        means = class_means(class_N, step.mask_N, values, self.rule.classes)
+        step.metrics.update({f"sent/{name}": value for name, value in means.items()})
+
+    def after_update(self, step: Step) -> None:
+        step.metrics.update(class_metrics(step.metrics))
+
+
+class CurriculumPart(Part):
+    """The order of the training prompts by `data.curriculum`: a run ends with its plan.
+
+    Metrics below `curriculum/`: the stage (1 …), the batch's mean semantic entropy and pass rate as
+    measured beforehand, and the accuracy of each stage's prompts.
+    """
+
+    name = "curriculum"
+
+    def __init__(self, settings: CurriculumConfig, batch_size: int, total_steps: int | None):
+        self.settings, self.batch_size, self.total_steps = settings, batch_size, total_steps
+        self.curriculum: Curriculum | None = None
+        # uid: (step, or None before the first; what was measured) of the prompts in flight
+        self.in_flight: dict[str, tuple[int | None, Any]] = {}
+        self.next_step: int | None = None
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> CurriculumPart | None:
+        node = config.data.get("curriculum")
+        if node is None:
+            return None
+        settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+        if settings.order == "none":
+            return None
+        return cls(settings, config.data.train_batch_size, config.trainer.total_training_steps)
+
+    def prompt_order(self, prompts: Sequence[Any]) -> PromptOrder:
+        self.curriculum = curriculum_for([prompt_id(prompt) for prompt in prompts], self.settings)
+        plan = self.curriculum.plan
+        steps = steps_of_plan(len(plan.prompt_D), self.batch_size, self.total_steps)
+        first_S = np.unique(plan.stage_D, return_index=True)[1] // self.batch_size
+        begins = ", ".join(str(step + 1) for step in first_S)
+        print(f"[curriculum] {self.settings.order}: {steps} steps, stages begin at steps {begins}")
+        return PromptOrder(plan.prompt_D.tolist(), steps)
+
+    def on_prompts(self, batch: TensorDict) -> None:
+        assert self.curriculum is not None
+        for uid, prompt in zip(batch["uid"], batch["raw_prompt"], strict=True):
+            row = self.curriculum.prompts.loc[prompt_id(prompt)]
+            self.in_flight[str(uid)] = self.next_step, row
+
+    def after_update(self, step: Step) -> None:
+        assert self.curriculum is not None
+        real = step.real_B.tolist()  # verl's padding rows are of no prompt
+        uids = [uid for uid, is_real in zip(step.uid_B, real, strict=True) if is_real]
+        rows = [self.in_flight[uid][1] for uid in uids]
+        stage_B, entropy_B, pass_rate_B = (
+            np.array([row[name] for row in rows], dtype=np.float64)
+            for name in ("stage", "semantic_entropy", "pass_rate")
+        )
+        first_draw = step.number * self.batch_size
+        measured = {
+            "curriculum/stage": float(self.curriculum.plan.stage_D[first_draw] + 1),
+            "curriculum/semantic_entropy": entropy_B.mean(),
+            "curriculum/pass_rate": pass_rate_B.mean(),
+        }
+        if step.correct_B is not None:
+            correct_B = step.correct_B.numpy()[step.real_B.numpy()]
+            for stage in np.unique(stage_B):
+                name = f"curriculum/accuracy/stage_{int(stage)}"
+                measured[name] = correct_B[stage_B == stage].mean()
+        step.metrics.update(measured)
+        # what is left of an earlier step is a prompt whose rollouts have all failed
+        self.in_flight = {
+            uid: (number, row)
+            for uid, (number, row) in self.in_flight.items()
+            if uid not in uids and number in (None, step.number)
+        }
+        self.in_flight = {uid: (step.number, row) for uid, (_, row) in self.in_flight.items()}
+        self.next_step = step.number + 1
+
+    def state_dict(self) -> Mapping[str, Any]:
+        assert self.curriculum is not None
+        return {"plan": self.curriculum.plan.digest()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert self.curriculum is not None
+        if state["plan"] != self.curriculum.plan.digest():
+            raise ValueError(
+                "data.curriculum, its scores or the training data are not those of the checkpoint, "
+                "so the run cannot resume: restore them, or start in another folder "
+                "(trainer.default_local_dir)."
+            )
