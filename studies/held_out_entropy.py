@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM
 from recipe.core.settings import check_choice
 from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
 from recipe.evaluate.__main__ import model_of
+from recipe.experiment.matrix import read_matrix
+from recipe.experiment.run import run_folder
 from recipe.experiment.statistics import interval
-from recipe.report.results import read_matrix
 
 SAMPLES = 8
 
@@ -33,21 +34,21 @@ def main() -> None:
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
-    known = parser.parse_args()
-    problems = read_problems(known.test_file.expanduser())
-    _, arms, seeds = read_matrix(known.out, known.baseline)
-    for name in known.arms or []:
+    args = parser.parse_args()
+    problems = read_problems(args.test_file.expanduser())
+    matrix = read_matrix(args.out).with_baseline(args.baseline)
+    arms = matrix.baseline_first()
+    for name in args.arms or []:
         check_choice(f"--arms {name}", name, [arm.name for arm in arms])
-    arms = sorted(arms, key=lambda arm: arm.order)
-    if known.arms:
-        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in known.arms)]
+    if args.arms:
+        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
     found: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
-        for seed in seeds:
-            folder = known.out / arm.name / f"seed{seed}"
-            if not (folder / "latest_checkpointed_iteration.txt").is_file():
+        for seed in matrix.seeds:
+            checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
+            if checkpoint is None:
                 continue
-            model, _ = model_of(str(folder))
+            model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
             _, entropy, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
             found.setdefault(arm.name, {})[seed] = entropy / tokens

@@ -135,7 +135,8 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     try:
         values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a yaml file of settings: {error}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is not a yaml file of settings: {reason}") from None
     specs = values.get("arms") if isinstance(values, dict) else None
     if not isinstance(specs, dict) or not specs:
         raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
