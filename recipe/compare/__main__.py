@@ -56,7 +56,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def execute(plan: Plan, slots: list[Slot]) -> int:
-    """Runs the plan, and says what came of it; returns the exit code."""
+    """Runs the plan and prints a summary; returns the exit code."""
     write_matrix(plan.matrix)
     start = time.monotonic()
     try:

@@ -165,7 +165,7 @@ def evaluate_run(
 
 
 def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) -> list[Slot]:
-    """Returns a slot for each run that can go on at the same time.
+    """Returns a slot for each run that can run at the same time.
 
     Several only in one Ray cluster (RAY_ADDRESS), which gives out its devices. Runs with Ray
     instances of their own must not share a machine: verl 0.9.1 names the socket of its weight
@@ -225,7 +225,7 @@ def cluster_devices(address: str) -> int:
 
 
 class Progress:
-    """A bar of all steps, and beside it the runs that go on."""
+    """A bar of all steps, and beside it the runs that are running."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.runs = runs

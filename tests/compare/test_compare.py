@@ -279,7 +279,7 @@ def test_side_by_side_each_has_its_own_gpus(tmp_path):
     results = supervise.run_all(matrix, runs, slots)
     assert len(results["finished"]) == 4
     used = [starts(run) for run in runs]
-    assert sorted({place for one in used for place in one}) == ["0,1", "2,3"]
+    assert sorted({slot for slots_of_run in used for slot in slots_of_run}) == ["0,1", "2,3"]
 
 
 def on_devices(run, devices, nodes=1):
@@ -372,7 +372,7 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"overrides": ["data.seed=5", "trainer.total_training_steps=null"]}, "has no end"),
         ({"overrides": ["no_such_key=1"]}, "no_such_key"),
@@ -387,25 +387,27 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
         ),
     ],
 )
-def test_a_wrong_run_is_told_before_any_starts(small_matrix, tmp_path, capsys, change, said):
+def test_a_run_with_a_mistake_is_reported_before_any_starts(
+    small_matrix, tmp_path, capsys, change, sentence
+):
     assert compare.main(small_matrix(**change)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: " in error and said in error
+    assert "error: " in error and sentence in error
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"recipe": "asymgpro"}, "a: recipe asymgpro does not exist: did you mean asymgrpo"),
         ({"script": "run.sh"}, "a: recipe asymgrpo has no script run.sh; no recipe has it"),
         ({"script": "run_qwen3_14b.sh"}, "run_qwen3_14b.sh; semantic_curriculum has it"),
     ],
 )
-def test_a_recipe_or_script_that_does_not_exist_is_told(small_matrix, capsys, change, said):
+def test_a_recipe_or_script_that_does_not_exist_is_told(small_matrix, capsys, change, sentence):
     arms = {"a": {"recipe": "asymgrpo", "preset": "grpo", **change}}
     assert compare.main(small_matrix(arms=arms)) == 2
-    assert said in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_script_may_lie_anywhere(small_matrix, tmp_path, capsys):
