@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from recipe import plot
-from recipe.cpu.warm_start import read_problems, solve
+from recipe.cpu.solving import read_problems, solve
 from recipe.experiment.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +57,7 @@ def judge(folder: Path, steps: int, problems) -> np.ndarray:
     if not kept.is_file():
         from transformers import AutoModelForCausalLM
 
-        from recipe.cpu.warm_start import make_tokenizer
+        from recipe.cpu.model import make_tokenizer
 
         model = folder / f"global_step_{steps}/actor/huggingface"
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()

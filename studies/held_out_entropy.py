@@ -17,8 +17,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
 from recipe.core.settings import check_choice
-from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
-from recipe.evaluate.__main__ import model_of
+from recipe.cpu.model import make_tokenizer
+from recipe.cpu.solving import read_problems, solve
+from recipe.evaluate.checkpoints import model_of
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
 from recipe.experiment.statistics import interval

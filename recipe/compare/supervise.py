@@ -134,13 +134,14 @@ def run_once(run: PlannedRun, environment: Mapping[str, str], processes: Process
 def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
     from recipe.evaluate import __main__ as evaluate
+    from recipe.evaluate.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
     files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
     tables = [file.with_suffix(".parquet") for file in files]
     if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
         return False
-    model = provenance.fingerprint(evaluate.model_of(str(run.folder.path))[0])
+    model = provenance.fingerprint(model_of(str(run.folder.path))[0])
     wanted = evaluate.settings(args) | {"model": model}
     return all(
         {key: json.loads(file.read_text())["settings"].get(key) for key in wanted} == wanted
