@@ -43,7 +43,7 @@ def main() -> None:
         check_choice(f"--arms {name}", name, [arm.name for arm in arms])
     if args.arms:
         arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
-    found: dict[str, dict[int, float]] = {}
+    entropies: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
         for seed in matrix.seeds:
             checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
@@ -52,14 +52,14 @@ def main() -> None:
             model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
             _, entropy, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
-            found.setdefault(arm.name, {})[seed] = entropy / tokens
-    base = found.get(arms[0].name, {})
+            entropies.setdefault(arm.name, {})[seed] = entropy / tokens
+    base = entropies.get(arms[0].name, {})
     print(f"| arm | entropy | to {arms[0].label} |\n| --- | --- | --- |")
     for arm in arms:
-        if of := found.get(arm.name):
-            paired = [[of[seed] - base[seed]] for seed in of if seed in base]
+        if by_seed := entropies.get(arm.name):
+            paired = [[by_seed[seed] - base[seed]] for seed in by_seed if seed in base]
             difference = f" {interval(paired):+.3f}" if paired and arm is not arms[0] else ""
-            print(f"| {arm.label} | {interval([[x] for x in of.values()])} |{difference} |")
+            print(f"| {arm.label} | {interval([[x] for x in by_seed.values()])} |{difference} |")
 
 
 if __name__ == "__main__":

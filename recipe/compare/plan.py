@@ -184,7 +184,7 @@ def check_plan(plan: Plan) -> None:
     """Checks every arm's config, folder and evaluation, and that the comparison is fair.
 
     Raises:
-        ValueError, AssertionError, RuntimeError, OSError: in one sentence, what is wrong.
+        ValueError, AssertionError, RuntimeError, OSError: in one sentence, what to correct.
         SystemExit: a setting of `evaluate` is no flag of recipe.evaluate.
     """
     from recipe.launch import preflight
@@ -199,7 +199,7 @@ def check_plan(plan: Plan) -> None:
         from recipe.evaluate import __main__ as evaluate
         from recipe.sampling import prompts
 
-        # ends the program on a wrong flag
+        # ends the program where a flag is not allowed
         args = evaluate.parse(evaluation_arguments(plan.runs[0], plan.matrix.evaluate))
         for file in args.benchmarks:
             prompts.read_prompts([file], 0, "evaluate: ")
