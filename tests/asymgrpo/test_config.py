@@ -79,7 +79,7 @@ def test_a_beta_overrides_the_presets_and_null_leaves_it():
 def test_std_and_eps_are_open_to_the_presets_of_grpo_and_a_beta_makes_them_the_odds_rule():
     assert AsymGRPOConfig(preset="grpo_clip_higher", std="sample", eps=1e-6).rule == "grpo"
     assert AsymGRPOConfig(preset="grpo", beta_pos=0.5).rule == "odds"
-    with pytest.raises(ValueError, match="std=sample has no effect .* use preset=grpo"):
+    with pytest.raises(ValueError, match=r"std=sample has no effect .* use preset=grpo"):
         AsymGRPOConfig(preset="asymgrpo", beta_pos=0.5, beta_neg=0.5, std="sample")
 
 

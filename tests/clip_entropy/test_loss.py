@@ -1,8 +1,10 @@
 """The policy loss against verl's own, bit for bit, and the entropy regions against measurement."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -225,7 +227,14 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, __file__]
-    ranks = [subprocess.Popen([*command, str(rank), str(port), tmp_path]) for rank in range(2)]
+    tests = os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
+    environment = {**os.environ, "PYTHONPATH": tests}
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(port), tmp_path], env=environment)
+        for rank in range(2)
+    ]
     assert [rank.wait(120) for rank in ranks] == [0, 0]
     data = full_rows()
     expected, _ = actor_gradient(data, list(range(24)), 1, data["response_mask"].sum())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_prep import arithmetic, common
+from data_prep import arithmetic, rows
 from recipe.cpu import cached_folder, solving, task, warm_start
 from recipe.cpu import model as small_model
 from recipe.cpu.sampling import Samples, sample
@@ -31,7 +31,7 @@ TINY = replace(
 def write_data(folder: Path, train_size: int = 48) -> Path:
     train, test = task.problems(0, train_size, 12)
     splits = {"train": arithmetic.build(train, "train"), "test": arithmetic.build(test, "test")}
-    common.write_splits(folder, splits, arithmetic.COLUMNS, {"train": {}, "test": {}})
+    rows.write(folder, splits, arithmetic.COLUMNS, {})
     return folder
 
 

@@ -356,14 +356,6 @@ def test_what_a_preset_sets_reaches_verl_and_an_override_wins(valid):
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.3
 
 
-def test_each_start_of_a_run_gets_a_metrics_file_of_its_own(tmp_path):
-    first = launch.next_metrics_file(tmp_path)
-    assert first.name == "000.jsonl"
-    first.parent.mkdir()
-    first.touch()
-    assert launch.next_metrics_file(tmp_path).name == "001.jsonl"
-
-
 @pytest.fixture(scope="module")
 def dry_runs(tmp_path_factory):
     """A future of each run script's dry run; two at a time, since most of one is imports."""

@@ -507,7 +507,7 @@ def test_the_released_rule_takes_the_current_policys_entropies():
     actor = config("as_released", high_cov_fraction=0.1, low_cov_fraction=0.1)
     width = int(lengths.max())
     part = {k: v[:, :width] for k, v in data.items()}
-    with actor_loss.as_current(MicroBatch(fields=micro, output={"entropy": output})):
+    with actor_loss.as_current(MicroBatch(fields=micro, output={"entropy": output})) as micro:
         loss, _ = register.sent_loss(**part, config=actor)
     mask = part["response_mask"]
     class_N, _ = classify(
@@ -524,8 +524,8 @@ def test_the_released_rule_takes_the_current_policys_entropies():
     expected = (-part["advantages"] * log_ratio.exp() + beta * log_ratio.abs())[mask].mean()
     torch.testing.assert_close(loss, expected)
     low = int(0.8 * mask.sum())
-    assert step.sums["actor/sent/high_cov/tokens"] == int(0.1 * low)
-    assert step.sums["actor/sent/unselected/tokens"] == mask.sum() - low
+    assert micro.sums["actor/sent/high_cov/tokens"] == int(0.1 * low)
+    assert micro.sums["actor/sent/unselected/tokens"] == mask.sum() - low
 
 
 def test_the_mask_is_a_mean_over_the_kept_tokens():
