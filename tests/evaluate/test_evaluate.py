@@ -236,11 +236,11 @@ def test_flags_override_a_papers_preset():
 
 def test_each_paper_has_a_preset_and_a_misspelt_one_is_named(monkeypatch, command, capsys):
     assert {"asymgrpo", "clip_entropy", "sent"} <= set(evaluate.presets())
-    record = Recipe("mine", "mine", "a paper", evaluation={"p": {"temprature": 1.0}})
+    record = Recipe("new", "new", "a paper", evaluation={"p": {"temprature": 1.0}})
     monkeypatch.setattr(evaluate, "recipes", lambda: (record,))
     assert command() == 2
     error = capsys.readouterr().err
-    assert "recipe mine: evaluation.p.temprature does not exist: did you mean temperature" in error
+    assert "recipe new: evaluation.p.temprature does not exist: did you mean temperature" in error
 
 
 def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
