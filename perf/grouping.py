@@ -2,9 +2,9 @@
 
     python perf/grouping.py
 
-17,000 made-up prompts of 8 answers as a mathematics model gives them (60 % whole numbers, else
+17,000 made-up prompts of 8 answers as a mathematics model gives them (60 % integers, else
 fractions, decimals, roots, multiples of pi, tuples, intervals, polynomials, each in several
-spellings; of the 8 a varying share is right). The comparison with all pairs is on the first
+spellings; of the 8 a varying share is correct). The comparison with all pairs is on the first
 prompts of the same sample, one core each. Exits with 1 if a bar is missed.
 """
 

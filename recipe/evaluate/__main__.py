@@ -31,6 +31,7 @@ from tqdm import tqdm
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
+from recipe.core.settings import check_choice
 from recipe.evaluate.checkpoints import model_of
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import figures
@@ -115,8 +116,18 @@ def summary(results: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 
 def presets() -> dict[str, Mapping[str, Any]]:
-    """Returns the sampling of the papers' own evaluations, from the recipes' records."""
-    return {name: sampling for record in recipes() for name, sampling in record.evaluation.items()}
+    """Returns the sampling of the papers' own evaluations, from the recipes' records.
+
+    Raises ValueError if a record names what is no field of Sampling.
+    """
+    samplings = {}
+    for record in recipes():
+        for name, sampling in record.evaluation.items():
+            for key in sampling:
+                what = f"recipe {record.name}: evaluation.{name}.{key}"
+                check_choice(what, key, [field.name for field in flags.SAMPLING])
+            samplings[name] = sampling
+    return samplings
 
 
 def parse(arguments: Sequence[str] | None) -> Evaluation:

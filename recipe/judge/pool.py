@@ -56,7 +56,7 @@ class Child:
     def _read(self, seconds: float) -> dict | None:
         poll = select.poll()  # unlike select.select, for any number of open files
         poll.register(self.process.stdout, select.POLLIN)
-        # a reply is one short write, which a pipe hands over whole
+        # a reply is one short write, which a pipe hands over in one piece
         line = self.process.stdout.read(4096) if poll.poll(seconds * 1000) else b""
         return json.loads(line) if line else None
 

@@ -202,7 +202,8 @@ def sample_all(
 
     Args:
         chunks: their numbers differ.
-        sampling, hardware: see there. One replica is this process, several are Ray actors.
+        sampling: what decides the responses.
+        hardware: one replica is this process, several are Ray actors.
         longest_prompt: tokens.
 
     Raises:

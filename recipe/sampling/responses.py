@@ -95,7 +95,7 @@ class SamplingJob(NamedTuple):
 
 
 class _Missing(NamedTuple):
-    """A chunk that is not cached: its job, its number there, and its rows of the job's prompts."""
+    """A chunk that is not cached: its job, its number in the cache, and its rows of the prompts."""
 
     job: int
     chunk: int

@@ -76,7 +76,7 @@ def scores_of(
     Args:
         judged: its G responses.
         log_likelihoods: (G,) in nats, for weights "likelihood".
-        weighting: see there.
+        weighting: what p_k and the unit are.
     """
     weights = log_likelihoods if weighting.weights == "likelihood" else None
     return {
@@ -197,8 +197,8 @@ def summary(table: pd.DataFrame) -> str:
     )
 
 
-def parse(arguments: Sequence[str] | None) -> Measurement:
-    """Reads the command line; ends the process with a sentence on a flag that is not allowed."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.semantic_curriculum.measure",
         description=__doc__,
@@ -232,6 +232,12 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     )
     add("--base", type=float, default=np.e, help="of the logarithm; default: e, so nats")
     add("--time-limit", type=float, default=5.0, help="seconds of CPU per comparison")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> Measurement:
+    """Reads the command line; ends the process with a sentence on a flag that is not allowed."""
+    parser = make_parser()
     args = parser.parse_args(arguments)
     flags.check(
         parser,

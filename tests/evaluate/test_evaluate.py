@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("math_verify")
 
+from recipe.core.recipe import Recipe
 from recipe.evaluate import __main__ as evaluate
 from recipe.evaluate import checkpoints
 from recipe.evaluate.checkpoints import model_of
@@ -231,6 +232,15 @@ def test_flags_override_a_papers_preset():
     assert sampling.samples == 8
     plain = evaluate.parse(["m", "d"]).sampling
     assert (plain.temperature, plain.top_p, plain.top_k) == (1.0, 1.0, -1)
+
+
+def test_each_paper_has_a_preset_and_a_misspelt_one_is_named(monkeypatch, command, capsys):
+    assert {"asymgrpo", "clip_entropy", "sent"} <= set(evaluate.presets())
+    record = Recipe("new", "new", "a paper", evaluation={"p": {"temprature": 1.0}})
+    monkeypatch.setattr(evaluate, "recipes", lambda: (record,))
+    assert command() == 2
+    error = capsys.readouterr().err
+    assert "recipe new: evaluation.p.temprature does not exist: did you mean temperature" in error
 
 
 def test_the_settings_of_an_evaluation_are_those_that_it_records(command):

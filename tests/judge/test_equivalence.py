@@ -81,9 +81,9 @@ def verdicts():
 
 def test_at_least_98_percent_as_a_person_would(verdicts):
     assert len(verdicts) >= 150
-    wrong = [(a, b, same) for a, b, same, verdict in verdicts if bool(verdict) != same]
-    print(f"{len(verdicts)} pairs, {len(wrong)} judged otherwise: {wrong}")
-    assert len(wrong) <= 0.02 * len(verdicts), wrong
+    unlike = [(a, b, same) for a, b, same, verdict in verdicts if bool(verdict) != same]
+    print(f"{len(verdicts)} pairs, {len(unlike)} judged otherwise: {unlike}")
+    assert len(unlike) <= 0.02 * len(verdicts), unlike
 
 
 def test_no_two_unequal_answers_are_merged(verdicts):

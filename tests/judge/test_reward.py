@@ -35,14 +35,14 @@ def correct(response, gold, **kwargs):
 
 
 def children(pid=None):
-    found = []
+    processes = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
             if any("judge/child.py" in part for part in process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.NoSuchProcess:
             pass
-    return found
+    return processes
 
 
 def wait_until(holds, seconds):
