@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
-from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 EXTRA_INFO = "recipe"  # key of batch.extra_info
@@ -95,6 +93,9 @@ def aggregate(
 ) -> Tensor:
     """Returns the scalar that verl makes of a loss per token: the weights of its rollout
     correction, if any, then its `agg_loss` over the global mini-batch."""
+    # with verl's losses come the recipes' registrations (recipe.plugin), which import this module
+    from verl.trainer.ppo.core_algos import agg_loss
+
     if weights_BT is not None:
         loss_BT = loss_BT * weights_BT
     return agg_loss(
@@ -137,6 +138,8 @@ def actor_loss(
     Returns:
         (loss, metrics), or with `student_logits` the fields per token.
     """
+    from verl.workers.utils.losses import ppo_loss
+
     if student_logits is not None:
         fields: dict[str, Tensor] = {}
         for hook in logit_hooks:
