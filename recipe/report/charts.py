@@ -135,9 +135,13 @@ def final_charts(
             if seed in entropy.values.get(arm, {})
         ]
         charts.append(
-            {"kind": "scatter", "title": f"{metric.group}: {metric.name} against final entropy"}
-            | {"unit": "share correct over nats per token", "note": "small: a run; large: the mean of its method"}
-            | {"points": points}
+            {
+                "kind": "scatter",
+                "title": f"{metric.group}: {metric.name} against final entropy",
+                "unit": "share correct over nats per token",
+                "note": "small: a run; large: the mean of its method",
+                "points": points,
+            }
         )
     return [chart for chart in charts if any(map(chart.get, ("rows", "lines", "points")))]
 
