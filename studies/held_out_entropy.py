@@ -22,9 +22,8 @@ from transformers import AutoModelForCausalLM
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
-from recipe.cpu.model import make_tokenizer
-from recipe.cpu.solving import read_problems, solve
-from recipe.evaluate.checkpoints import model_of
+from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
+from recipe.evaluate.__main__ import model_of
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
 from recipe.report.results import Metric, results
@@ -49,30 +48,14 @@ def command(arguments: list[str] | None) -> None:
         check_choice(f"--arms {name}", name, [arm.name for arm in arms])
     if args.arms:
         arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
-<<<<<<< HEAD
-    entropies: dict[str, dict[int, float]] = {}
-    for arm in tqdm(arms, unit="arm"):
-=======
     entropy: dict[str, dict[int, np.ndarray]] = {}  # one number per run
     for arm in tqdm(arms, unit="method"):
->>>>>>> report
         for seed in matrix.seeds:
             checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
             if checkpoint is None:
                 continue
             model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-<<<<<<< HEAD
-            _, entropy, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
-            entropies.setdefault(arm.name, {})[seed] = entropy / tokens
-    base = entropies.get(arms[0].name, {})
-    print(f"| arm | entropy | to {arms[0].label} |\n| --- | --- | --- |")
-    for arm in arms:
-        if by_seed := entropies.get(arm.name):
-            paired = [[by_seed[seed] - base[seed]] for seed in by_seed if seed in base]
-            difference = f" {interval(paired):+.3f}" if paired and arm is not arms[0] else ""
-            print(f"| {arm.label} | {interval([[x] for x in by_seed.values()])} |{difference} |")
-=======
             _, total, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
             entropy.setdefault(arm.name, {})[seed] = np.array([total / tokens])
     with atomic_write(matrix.out / "held_out_entropy.csv") as file:
@@ -91,7 +74,6 @@ def command(arguments: list[str] | None) -> None:
         if row.estimate:
             difference = f" {row.difference:+.3f}" if row.difference else ""
             print(f"| {arm.label} | {row.estimate} |{difference} |")
->>>>>>> report
 
 
 if __name__ == "__main__":
