@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe.core.files import whole
+from recipe.core import cli
+from recipe.core.files import atomic_write
 from recipe.experiment.run import Metrics, RunFolder
 
 PANELS = (  # (title, metric or prefix of several, y label)
@@ -83,25 +84,26 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize="small")
     out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
-    with whole(out) as file:
+    with atomic_write(out) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)
     return out
 
 
-def main(arguments: list[str] | None = None) -> int:
+def command(arguments: list[str] | None) -> None:
+    """Parses the command line, draws, and prints the picture's path."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.plot", description=__doc__.splitlines()[0]
     )
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
     parser.add_argument("--out", type=Path, help="picture to write; default RUN_DIR/curve.png")
     args = parser.parse_args(arguments)
-    try:
-        print(draw(args.run_dirs, args.out))
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(draw(args.run_dirs, args.out))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(command, arguments)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from recipe.core.settings import check_choice
 from recipe.cpu.model import make_tokenizer
 from recipe.cpu.solving import read_problems, solve
 from recipe.evaluate.checkpoints import model_of
+from recipe.experiment.matrix import read_matrix
+from recipe.experiment.run import run_folder
 from recipe.experiment.statistics import interval
-from recipe.report.results import read_matrix
 
 SAMPLES = 8
 
@@ -34,31 +35,31 @@ def main() -> None:
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
-    known = parser.parse_args()
-    problems = read_problems(known.test_file.expanduser())
-    _, arms, seeds = read_matrix(known.out, known.baseline)
-    for name in known.arms or []:
+    args = parser.parse_args()
+    problems = read_problems(args.test_file.expanduser())
+    matrix = read_matrix(args.out).with_baseline(args.baseline)
+    arms = matrix.baseline_first()
+    for name in args.arms or []:
         check_choice(f"--arms {name}", name, [arm.name for arm in arms])
-    arms = sorted(arms, key=lambda arm: arm.order)
-    if known.arms:
-        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in known.arms)]
-    found: dict[str, dict[int, float]] = {}
+    if args.arms:
+        arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
+    entropies: dict[str, dict[int, float]] = {}
     for arm in tqdm(arms, unit="arm"):
-        for seed in seeds:
-            folder = known.out / arm.name / f"seed{seed}"
-            if not (folder / "latest_checkpointed_iteration.txt").is_file():
+        for seed in matrix.seeds:
+            checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
+            if checkpoint is None:
                 continue
-            model, _ = model_of(str(folder))
+            model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
             _, entropy, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
-            found.setdefault(arm.name, {})[seed] = entropy / tokens
-    base = found.get(arms[0].name, {})
+            entropies.setdefault(arm.name, {})[seed] = entropy / tokens
+    base = entropies.get(arms[0].name, {})
     print(f"| arm | entropy | to {arms[0].label} |\n| --- | --- | --- |")
     for arm in arms:
-        if of := found.get(arm.name):
-            paired = [[of[seed] - base[seed]] for seed in of if seed in base]
+        if by_seed := entropies.get(arm.name):
+            paired = [[by_seed[seed] - base[seed]] for seed in by_seed if seed in base]
             difference = f" {interval(paired):+.3f}" if paired and arm is not arms[0] else ""
-            print(f"| {arm.label} | {interval([[x] for x in of.values()])} |{difference} |")
+            print(f"| {arm.label} | {interval([[x] for x in by_seed.values()])} |{difference} |")
 
 
 if __name__ == "__main__":

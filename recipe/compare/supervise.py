@@ -1,0 +1,244 @@
+"""Runs the planned runs and their evaluations: processes, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
+from recipe.compare.slots import Slot
+from recipe.experiment import provenance
+from recipe.experiment.evaluation import has_all_columns
+from recipe.experiment.matrix import Matrix
+
+# ---- processes -----------------------------------------------------------------------------------
+
+
+class Processes:
+    """The processes of runs and evaluations, each in a session of its own."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen] = set()
+        self.ended = False
+        self.starting = threading.Lock()
+
+    def call(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None,
+        pass_fds: Sequence[int] = (),
+    ) -> int:
+        """Runs a command to its end, and appends it and what it prints to the log.
+
+        Returns:
+            Its exit code; -SIGTERM without starting it, after `end`.
+        """
+        with log.open("a") as file:
+            with self.starting:
+                if self.ended:
+                    return -signal.SIGTERM
+                print(f"$ {shlex.join(command)}", file=file, flush=True)
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                )
+                self.running.add(process)
+            code = process.wait()
+            self.running.discard(process)
+        return code
+
+    def end(self) -> None:
+        """Ends all of them; none starts afterwards. Each one's Ray processes end with it."""
+        with self.starting:
+            self.ended = True
+            for process in list(self.running):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def run_lock(run: PlannedRun) -> Iterator[IO]:
+    """Holds the run's lock with a file that the run's process inherits on purpose: the lock
+    outlives a comparison that is killed, so that the next one does not start the run again beside
+    the process that was left behind, but waits for it."""
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    with run.folder.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write(f"{run.name}: still running from an earlier start, waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM, from `kill` or a batch system, stops the comparison and its runs as Ctrl-C does, and
+    so does SIGINT where a shell's `&` has switched it off."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- one run -------------------------------------------------------------------------------------
+
+
+def run_once(run: PlannedRun, environment: Mapping[str, str], processes: Processes) -> str:
+    """Runs a run that is not finished, and resumes it once if it crashes.
+
+    Returns:
+        "skipped" (it was finished before), "finished" or "failed".
+    """
+    with run_lock(run) as lock:
+        if run.finished:
+            return "skipped"
+        for _ in range(2):
+            code = processes.call(run.command, run.folder.log, environment, (lock.fileno(),))
+            if run.finished:
+                return "finished"
+            # after a signal it is not resumed; Ray turns SIGTERM into another exit code
+            if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
+                break
+        return "failed"
+
+
+def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
+    """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
+    from recipe.evaluate import __main__ as evaluate
+    from recipe.evaluate.checkpoints import model_of
+
+    args = evaluate.parse(evaluation_arguments(run, settings))
+    files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
+    tables = [file.with_suffix(".parquet") for file in files]
+    if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
+        return False
+    model = provenance.fingerprint(model_of(str(run.folder.path))[0])
+    wanted = evaluate.settings(args) | {"model": model}
+    return all(
+        {key: json.loads(file.read_text())["settings"].get(key) for key in wanted} == wanted
+        for file in files
+    )
+
+
+def evaluate_run(
+    run: PlannedRun,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, str],
+    processes: Processes,
+) -> bool:
+    """Evaluates a finished run, unless that is done; returns whether it is evaluated now."""
+    if is_evaluated(run, settings):
+        return True
+    command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, settings)]
+    return processes.call(command, run.folder.evaluation_log, environment) == 0
+
+
+# ---- all runs ------------------------------------------------------------------------------------
+
+
+class Progress:
+    """A bar of all steps, and beside it the runs that are running."""
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.runs = runs
+        self.running: dict[str, PlannedRun] = {}
+        self.bar = tqdm(total=sum(run.steps for run in runs), initial=self.done(), unit="step")
+        self.over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def done(self) -> int:
+        return sum(min(run.steps, run.folder.steps_done()) for run in self.runs)
+
+    def _watch(self) -> None:
+        while not self.over.wait(2):
+            self.show()
+
+    def show(self) -> None:
+        self.bar.update(self.done() - self.bar.n)
+        running = list(self.running.values())
+        texts = [f"{run.name} ({run.folder.steps_done()}/{run.steps})" for run in running]
+        self.bar.set_postfix_str("; ".join(texts))
+
+    def close(self) -> None:
+        self.over.set()
+        self.show()
+        self.bar.close()
+
+
+def run_all(
+    matrix: Matrix, runs: Sequence[PlannedRun], slots: Sequence[Slot]
+) -> dict[str, list[PlannedRun]]:
+    """Runs and evaluates all runs, as many at the same time as there are slots.
+
+    Returns:
+        {"finished", "skipped", "failed": runs}.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; the processes are ended.
+    """
+    free = list(slots)
+    processes = Processes()
+    progress = Progress(runs)
+    results: dict[str, list[PlannedRun]] = {"finished": [], "skipped": [], "failed": []}
+
+    def run_and_evaluate(run: PlannedRun) -> str:
+        slot = free.pop()
+        progress.running[run.name] = run
+        try:
+            environment = run_environment(matrix, run.arm, run.seed, run.folder)
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+            )
+            environment |= slot
+            result = run_once(run, environment, processes)
+            if result == "failed" or not matrix.evaluate:
+                return result
+            if not evaluate_run(run, matrix.evaluate, environment, processes):
+                tqdm.write(f"{run.name}: evaluation failed, see {run.folder.evaluation_log}")
+                return "failed"
+            return result
+        finally:
+            progress.running.pop(run.name)
+            free.append(slot)
+
+    with ThreadPoolExecutor(len(slots)) as pool:
+        pending = {pool.submit(run_and_evaluate, run): run for run in runs}
+        try:
+            for done in as_completed(pending):
+                run = pending[done]
+                results[done.result()].append(run)
+                if run in results["failed"]:
+                    tqdm.write(f"{run.name} failed, see {run.folder.log}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
+        finally:
+            progress.close()
+    return results

@@ -1,0 +1,170 @@
+"""The files of a run's folder, over several starts and in any state of repair."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from recipe.experiment.matrix import Arm, Matrix
+from recipe.experiment.run import Run, RunFolder, drop_unstarted, read_run, read_runs, statuses
+
+
+def log(folder, start, steps, tail="", record=None):
+    metrics = folder.path / "metrics"
+    metrics.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"step": step, "data": data}) for step, data in steps.items()]
+    (metrics / f"{start:03d}.jsonl").write_text("".join(f"{line}\n" for line in lines) + tail)
+    if record is not None:
+        (metrics / f"{start:03d}.yaml").write_text(yaml.safe_dump(record))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_folder_that_does_not_exist_is_empty(folder):
+    assert (folder.metrics(), folder.records(), folder.last_record()) == ({}, [], None)
+    assert (folder.steps_done(), folder.checkpoint_step(), folder.checkpoint()) == (0, 0, None)
+    assert (folder.evaluations(), folder.log_end()) == ([], "")
+    assert folder.next_metrics_file() == folder.path / "metrics/000.jsonl"
+    assert not folder.is_complete(1)
+
+
+def test_a_later_start_s_steps_win_and_a_cut_last_line_is_left_out(folder):
+    log(folder, 0, {1: {"a": 1.0}, 2: {"a": 2.0}, 3: {"a": 3.0, "b": 1.0}}, '{"step": 4, "da')
+    log(folder, 1, {3: {"a": 30.0}, 4: {"a": 4.0}})
+    assert folder.metrics() == {
+        **{1: {"a": 1.0}, 2: {"a": 2.0}},
+        **{3: {"a": 30.0, "b": 1.0}, 4: {"a": 4.0}},
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("3", "null", '"text"', "[1]", "{}", '{"step": 9}', '{"data": {}}'),
+        *('{"step": 9, "data": 3}', '{"step": "9", "data": {}}', '{"step": null, "data": {}}'),
+        "\x00\x00",
+    ],
+)
+def test_a_line_that_is_no_row_is_left_out(folder, line):
+    log(folder, 0, {1: {"a": 1.0}}, f'{line}\n{{"step": 2, "data": {{"a": 2.0}}}}\n')
+    assert folder.metrics() == {1: {"a": 1.0}, 2: {"a": 2.0}}
+
+
+def test_starts_are_in_the_order_of_their_numbers(folder):
+    for start in (9, 999, 1000):
+        log(folder, start, {1: {"a": start}}, record={"start": start})
+    (folder.path / "metrics/000.old.jsonl").write_text('{"step": 1, "data": {"a": -1}}')
+    assert folder.metrics() == {1: {"a": 1000}}
+    assert folder.last_record() == {"start": 1000}
+    assert folder.next_metrics_file().name == "1001.jsonl"
+
+
+def test_each_start_gets_a_metrics_file_of_its_own(folder):
+    first = folder.next_metrics_file()
+    assert first.name == "000.jsonl"
+    first.parent.mkdir(parents=True)
+    first.touch()
+    assert folder.next_metrics_file().name == "001.jsonl"
+
+
+def test_steps_done_are_those_of_complete_lines(folder):
+    log(folder, 0, {}, '{"step": 8, "data": {}}\n{"step":9,"data":{}}\n{"step": 10, "da')
+    assert folder.steps_done() == 9
+    long = json.dumps({"a": "x" * 200_000})  # the end of the file alone is read
+    log(folder, 0, {}, f'{{"step": 8, "data": {long}}}\n{{"step": 9, "data": {{}}}}\n')
+    assert folder.steps_done() == 9
+
+
+def test_broken_records_stand_as_empty_ones(folder):
+    log(folder, 0, {}, record={"commit": "a"})
+    for start, text in enumerate(("config: [", "", "- a", "3"), start=1):
+        (folder.path / f"metrics/{start:03d}.yaml").write_text(text)
+    assert folder.records() == [{"commit": "a"}, {}, {}, {}, {}]
+    assert folder.last_record() == {}
+
+
+@pytest.mark.parametrize(("text", "step"), [("7", 7), ("7\n", 7), ("", 0), ("\n", 0), ("x", 0)])
+def test_the_last_checkpoint(folder, text, step):
+    folder.path.mkdir()
+    (folder.path / "latest_checkpointed_iteration.txt").write_text(text)
+    assert folder.checkpoint_step() == step
+    assert folder.checkpoint() == (folder.path / "global_step_7" if step else None)
+
+
+def test_a_run_is_complete_with_both_its_last_checkpoint_and_its_metrics(folder):
+    log(folder, 0, {1: {}, 2: {}, 3: {}})
+    marker = folder.path / "latest_checkpointed_iteration.txt"
+    assert not folder.is_complete(3)
+    marker.write_text("2")
+    assert folder.is_complete(2) and not folder.is_complete(3)
+    marker.write_text("4")
+    assert folder.is_complete(3) and not folder.is_complete(4)
+
+
+def test_the_end_of_the_log_is_its_last_line_that_says_something(folder):
+    folder.path.mkdir()
+    folder.log.write_bytes(b"first\nlast \xff" + b"x" * 400 + b"\n \n\n")
+    assert folder.log_end() == "x" * 300
+
+
+# ---- the runs of a comparison --------------------------------------------------------------------
+
+
+def matrix_of(out, names="ab", seeds=(0, 1)):
+    arms = tuple(Arm(name, "r", "p", name.upper()) for name in names)
+    return Matrix(arms, seeds, names[0], "t", out)
+
+
+def record(steps):
+    return {"config": {"trainer": {"total_training_steps": steps}}}
+
+
+def test_a_run_is_read_with_all_that_it_has(tmp_path):
+    folder = RunFolder(tmp_path / "a/seed1")
+    log(folder, 0, {1: {"x": 1.0}}, record=record(2))
+    log(folder, 1, {2: {"x": 2.0}}, record=record(4))
+    folder.log.write_text("the end\n")
+    run = read_run(tmp_path, "a", 1)
+    assert run == Run(
+        *("a", 1, folder, {1: {"x": 1.0}, 2: {"x": 2.0}}, [record(2), record(4)], "the end")
+    )
+    assert (run.name, run.last_step, run.planned(), run.started) == ("a/seed1", 2, 4, True)
+    assert not read_run(tmp_path, "a", 2).started
+
+
+def test_a_record_without_a_trainer_plans_nothing(tmp_path):
+    for config in (None, {}, {"trainer": None}):
+        assert Run("a", 0, RunFolder(tmp_path), records=[{"config": config}]).planned() is None
+
+
+def test_statuses_by_the_config_or_else_by_the_longest_run(tmp_path):
+    for seed, (steps, planned) in enumerate([(3, 3), (2, 3), (3, None), (2, None), (0, 3)]):
+        folder = RunFolder(tmp_path / f"a/seed{seed}")
+        log(folder, 0, {i: {} for i in range(1, steps + 1)}, record=planned and record(planned))
+    matrix = matrix_of(tmp_path, "a", range(6))
+    assert list(statuses(read_runs(matrix)).values()) == [
+        *("finished", "unfinished", "finished", "unfinished", "unfinished", "missing")
+    ]
+
+
+def test_arms_and_seeds_that_have_not_started_are_dropped(tmp_path):
+    matrix = matrix_of(tmp_path, "abc", (0, 1, 2))
+    assert drop_unstarted(matrix, read_runs(matrix))[::2] == (matrix, [])
+    log(RunFolder(tmp_path / "b/seed1"), 0, {1: {}})
+    left, runs, sentences = drop_unstarted(matrix, read_runs(matrix))
+    assert [arm.name for arm in left.arms] == ["a", "b"] and left.seeds == (1,)
+    assert [run.name for run in runs] == ["a/seed1", "b/seed1"]
+    assert sentences == ["1 of 3 arms have no run yet: C.", "No run yet has seed 0, 2."]
+
+
+def test_this_room_needs_neither_verl_nor_torch():
+    modules = ("matrix", "run", "evaluation", "provenance", "statistics")
+    code = f"import sys, {', '.join(f'recipe.experiment.{name}' for name in modules)}\n"
+    code += "print(sorted({'torch', 'verl', 'ray', 'transformers', 'matplotlib'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
