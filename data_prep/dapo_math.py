@@ -2,41 +2,38 @@
 
 Writes train.parquet and test.parquet, and beside each a .json with source, options, counts and
 hash. The published file holds about 100 copies of each problem (1,791,700 rows): they are counted
-and dropped. A problem that stands there with different answers is dropped, since one of them is
-wrong. There is no test split: --test_size problems are held out, chosen by the hash of their text,
-so that another order or another copy of the file holds out the same ones.
+and dropped. A problem that occurs with different answers is dropped, since at most one of them is
+correct. There is no test split: --test_size problems are held out, chosen by the hash of their
+text, so that another order or another copy of the file holds out the same ones.
 
-The wrapper around each problem ("Solve the following … Answer: $Answer …") is taken off and
---instruction put behind it, as all data here asks for \\boxed{}.
+The wrapper around each problem ("Solve the following … Answer: $Answer …") is removed and
+--instruction put after it, as all data here asks for \\boxed{}.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-if not __package__:  # run as a script: find the project, not this folder
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from data_prep import common
+from data_prep import cli, rows, sources
 
 HUB = "BytedTsinghua-SIA/DAPO-Math-17k"
 FILE = "dapo-math-17k.parquet"
 BEFORE = "Solve the following math problem step by step."
 AFTER = 'Remember to put your answer on its own line after "Answer:".'
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours
-COLUMNS = common.schema("question")
-COPY, DISAGREE = "copies", "answers disagree"
+COLUMNS = rows.schema("question")
+COPIES, DISAGREE = "copies", "answers disagree"  # reasons to drop a row
 
 
-def problem(text: str) -> str:
-    """The problem without the published wrapper; a text without one stays as it is."""
+def without_wrapper(text: str) -> str:
+    """Returns the problem of a published prompt; a text without the wrapper stays as it is."""
     text = text.strip()
     if text.startswith(BEFORE) and "\n\n" in text:
         text = text.partition("\n\n")[2]
@@ -44,7 +41,12 @@ def problem(text: str) -> str:
 
 
 def read_table(where: str, table: pa.Table) -> pd.DataFrame:
-    """question, answer of each row, in order; errors name the first bad row."""
+    """Reads question and answer of each row, in order.
+
+    Raises:
+        ValueError: The table is not of the published form; the message names `where` and the
+            first bad row.
+    """
     try:
         messages = table["prompt"].combine_chunks()
         answers = pc.struct_field(table["reward_model"].combine_chunks(), "ground_truth")
@@ -61,63 +63,71 @@ def read_table(where: str, table: pa.Table) -> pd.DataFrame:
         raise ValueError(f"{where} row {row + 1} has not one prompt message: give the original.")
     texts = pc.struct_field(pc.list_element(messages, 0), "content")
     # nearly all rows are copies, so each distinct text is looked at once
-    rows = pd.DataFrame({"text": texts.to_pandas(), "answer": answers.to_pandas()})
-    rows["question"] = rows["text"].map({t: problem(t or "") for t in rows["text"].unique()})
-    rows["answer"] = rows["answer"].fillna("").str.strip()
+    pairs = pd.DataFrame({"text": texts.to_pandas(), "answer": answers.to_pandas()})
+    questions = {text: without_wrapper(text or "") for text in pairs["text"].unique()}
+    pairs["question"] = pairs["text"].map(questions)
+    pairs["answer"] = pairs["answer"].fillna("").str.strip()
     for name, source in (("question", "prompt"), ("answer", "reward_model.ground_truth")):
-        blank = rows.index[rows[name] == ""]
+        blank = pairs.index[pairs[name] == ""]
         if len(blank):
-            raise ValueError(f"{where} row {blank[0] + 1} has a blank {source}: mend it.")
-    return rows[["question", "answer"]]
+            raise ValueError(f"{where} row {blank[0] + 1} has a blank {source}: give the original.")
+    return pairs[["question", "answer"]]
 
 
 def build(
-    rows: pd.DataFrame,
+    pairs: pd.DataFrame,
     test_size: int,
     instruction: str = INSTRUCTION,
     max_samples: int | None = None,
-) -> dict[str, common.Split]:
-    """Both splits in verl's schema; `index` counts distinct problems in the source's order."""
-    distinct = rows.drop_duplicates()
-    twice = distinct["question"].duplicated(keep=False)
-    taken = distinct[~twice].reset_index(drop=True)
-    dropped = {COPY: len(rows) - len(distinct), DISAGREE: int(twice.sum())}
+) -> dict[str, rows.Split]:
+    """Builds both splits; `index` counts distinct problems in the source's order.
+
+    Args:
+        pairs: question and answer of each published row, copies included.
+        test_size: Number of problems that are held out.
+        instruction: Put after each question.
+        max_samples: At most so many training rows; None for all.
+
+    Raises:
+        ValueError: No training problem would be left.
+    """
+    distinct = pairs.drop_duplicates()
+    ambiguous = distinct["question"].duplicated(keep=False)
+    taken = distinct[~ambiguous].reset_index(drop=True)
+    dropped = {COPIES: len(pairs) - len(distinct), DISAGREE: int(ambiguous.sum())}
     if test_size >= len(taken):
         raise ValueError(
             f"--test_size {test_size} leaves no training problem of {len(taken)}: use less."
         )
     digests = taken["question"].map(lambda text: hashlib.sha256(text.encode()).hexdigest())
-    test = set(digests.sort_values().index[:test_size])
-    splits = {"train": [], "test": []}
+    held_out = set(digests.sort_values().index[:test_size])
+    train, test = [], []
     for index, (question, answer) in enumerate(taken.itertuples(index=False)):
-        split = "test" if index in test else "train"
-        row = {
-            "data_source": HUB,
-            "prompt": [{"role": "user", "content": f"{question}\n{instruction}".strip()}],
-            "ability": "math",
-            "reward_model": {"style": "rule", "ground_truth": answer},
-            "extra_info": {"split": split, "index": index, "question": question},
-        }
-        common.check_row(f"problem {index}", row, COLUMNS)
-        splits[split].append(row)
-    beyond = len(splits["train"][max_samples:]) if max_samples is not None else 0
-    kept = splits["train"][:max_samples]
-    train = common.Split(kept, len(rows) - test_size, {**dropped, common.BEYOND: beyond})
-    return {"train": train, "test": common.Split(splits["test"], test_size, {})}
+        split = "test" if index in held_out else "train"
+        extra = {"split": split, "index": index, "question": question}
+        row = rows.make_row(HUB, question, instruction, answer, **extra)
+        rows.check_row(f"problem {index}", row, COLUMNS)
+        (test if index in held_out else train).append(row)
+    dropped[rows.BEYOND] = len(train[max_samples:]) if max_samples is not None else 0
+    return {
+        "train": rows.Split(train[:max_samples], len(pairs) - test_size, dropped),
+        "test": rows.Split(test, test_size, {}),
+    }
 
 
 def find_file(source: str) -> Path:
+    """Finds the published file: `source` itself, or in that folder or its `data`."""
     path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    found = [p for p in (path / FILE, path / "data" / FILE) if p.is_file()]
-    if not found:
+    candidates = (path, path / FILE, path / "data" / FILE)
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
         raise ValueError(f"--source {source} has no {FILE}: give that file or its folder.")
-    return found[0]
+    return file
 
 
-def main() -> None:
-    parser = common.parser_of(
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; `arguments` None means those of this process."""
+    parser = cli.make_parser(
         __doc__,
         source=f"{FILE} or its folder; without it {HUB} is loaded from the Hugging Face hub",
         folder="~/data/dapo_math",
@@ -125,29 +135,21 @@ def main() -> None:
         instruction=INSTRUCTION,
     )
     parser.add_argument("--test_size", type=int, default=500, help="default (ours): %(default)s")
-    args = common.parse(parser)
+    args = cli.parse(parser, arguments)
     folder = Path(args.local_save_dir).expanduser()
     if args.source is None:
-        where, table = HUB, common.hub_split(HUB, None, "train").with_format("arrow")[:]
+        where, table = HUB, sources.load_hub(HUB, None, "train").with_format("arrow")[:]
         origin = {"hub": HUB}
     else:
         path = find_file(args.source)
-        where = str(path)
-        try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a parquet file: give a whole one.") from error
-        origin = {"files": {path.name: common.sha256(path)}}
-    splits = build(read_table(where, table), args.test_size, args.instruction, args.max_samples)
+        where, table, origin = str(path), sources.read_parquet(path), sources.origin([path])
+    pairs = read_table(where, table)
+    splits = build(pairs, args.test_size, args.instruction, args.max_samples)
     options = {name: getattr(args, name) for name in ("instruction", "test_size", "max_samples")}
-    facts = {
-        split: {"dataset": HUB, "split": split, "source": origin, "options": options}
-        for split in splits
-    }
-    common.write_splits(folder, splits, COLUMNS, facts)
-    for split, result in splits.items():
-        common.tell(split, result, folder / f"{split}.parquet")
+    rows.write(folder, splits, COLUMNS, {"options": options}, dict.fromkeys(splits, origin))
+    for name, split in splits.items():
+        cli.report(name, split, folder / f"{name}.parquet")
 
 
 if __name__ == "__main__":
-    common.run(main)
+    sys.exit(cli.run(main))

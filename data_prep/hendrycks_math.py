@@ -2,8 +2,8 @@
 
 Writes train.parquet and test.parquet, and beside each a .json with source, options, counts and
 hash. Every row is checked. A row without `problem`, or whose `solution` has no complete \\boxed{},
-ends the run; the last box is the answer. Dropped, and counted: a problem that stood before in its
-split ("duplicate"), a training problem that is also in the test split, and rows beyond
+ends the run; the last box is the answer. Dropped, and counted: a problem that occurred before in
+its split ("duplicate"), a training problem that is also in the test split, and rows beyond
 --max_samples. The original has 7,500 and 5,000 rows.
 """
 
@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
+from functools import partial
+from typing import Any
 
-if not __package__:  # run as a script: find the project, not this folder
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from data_prep import common
+from data_prep import cli, rows, sources
+from data_prep.dataset import Dataset
 from recipe.judge.reward import extract_answer
 
 HUB = "DigitalLearningGmbH/MATH-lighteval"
 INSTRUCTION = "Think step by step, and put the final answer in \\boxed{}."  # ours
 BARE_BOX = re.compile(r"\\boxed\s*([0-9A-Za-z]+)")
-COLUMNS = common.schema("question", "solution", "level", "type")
+COLUMNS = rows.schema("question", "solution", "level", "type")
 
 
-def to_row(record: common.Record, split: str, index: int, instruction: str) -> dict:
-    problem = common.text_field(record, "problem").strip()
-    solution = common.text_field(record, "solution")
+def to_row(record: sources.Record, split: str, index: int, instruction: str) -> dict[str, Any]:
+    """Makes the row of a record."""
+    problem = sources.text_field(record, "problem").strip()
+    solution = sources.text_field(record, "solution")
     answer = extract_answer(solution, boxed_only=True)
     if not answer:  # a few solutions have \boxed 5, without braces
         bare = BARE_BOX.findall(solution)
@@ -36,20 +36,13 @@ def to_row(record: common.Record, split: str, index: int, instruction: str) -> d
         raise ValueError(
             f"{record[0]} has no complete \\boxed{{}} in its solution: give the original files."
         )
-    about = {name: str(record[1].get(name) or "") for name in ("level", "type")}
-    return {
-        "data_source": HUB,
-        "prompt": [{"role": "user", "content": f"{problem}\n{instruction}".strip()}],
-        "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": answer},
-        "extra_info": {
-            **{"split": split, "index": index, "question": problem, "solution": solution},
-            **about,
-        },
-    }
+    extra = {"split": split, "index": index, "question": problem, "solution": solution}
+    extra |= {name: str(record[1].get(name) or "") for name in ("level", "type")}
+    return rows.make_row(HUB, problem, instruction, answer, **extra)
 
 
-MATH = common.Dataset(HUB, None, "~/data/hendrycks_math", INSTRUCTION, COLUMNS, "problem", to_row)
+MATH = Dataset(HUB, None, "~/data/hendrycks_math", INSTRUCTION, COLUMNS, "problem", to_row)
+main = partial(MATH.prepare, __doc__)
 
 if __name__ == "__main__":
-    common.run(lambda: common.prepare(MATH, __doc__))
+    sys.exit(cli.run(main))

@@ -5,9 +5,9 @@
 
 Each answer of FOLDER/*.parquet is judged as given, in every rewording below that applies to it, and
 against the answers of other problems of its set. Two answers of different problems may be the same
-number, or the same expression; they count as one if `semantic_curriculum.meaning` says so, which
-for numbers does not ask math-verify, and the rest are printed for a person to read. Then made-up
-texts, none of which is right: noise, brackets, arithmetic that never ends, hedges around the right
+number, or the same expression; they count as equal if `judge.equivalence` finds so, which for
+numbers does not ask math-verify, and the rest are printed for a person to read. Then made-up texts,
+none of which is correct: noise, brackets, arithmetic that never ends, hedges around the correct
 answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a bar is
 missed.
 """
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     kind: str
     gold: str
     response: str
-    right: bool
+    correct: bool
 
 
 def spaced(text: str) -> str | None:
@@ -95,11 +95,13 @@ REWORDINGS: dict[str, Callable[[str], str | None]] = {
 RESPONSES = {  # ways to answer
     "in a box": "So the answer is $\\boxed{%s}$.",
     "after ####": "We add 3 and 4.\n#### %s",
-    "after a wrong box": "I get \\boxed{-98765}. No: \\boxed{%s}, which is 1 of 2 cases.",
+    "after an incorrect box": "I get \\boxed{-98765}. No: \\boxed{%s}, which is 1 of 2 cases.",
 }
 
 
-def benchmark_cases(golds: list[str], rng: random.Random, same: Equivalence) -> Iterator[Case]:
+def benchmark_cases(
+    golds: list[str], rng: random.Random, equivalence: Equivalence
+) -> Iterator[Case]:
     forms = [accepted_answers(gold)[0] for gold in golds]
     for gold, form in zip(golds, forms, strict=True):
         for how, response in RESPONSES.items():
@@ -111,7 +113,7 @@ def benchmark_cases(golds: list[str], rng: random.Random, same: Equivalence) -> 
                 yield Case(f"reworded: {how}", gold, rf"\boxed{{{reworded}}}", True)
         for other in rng.sample(forms, min(OTHERS, len(forms))):
             equal = any(
-                normalise(f) == normalise(other) or same.same(read(f), read(other))
+                normalise(f) == normalise(other) or equivalence.equivalent(read(f), read(other))
                 for f in accepted_answers(gold)
             )
             yield Case("another problem's", gold, rf"\boxed{{{other}}}", equal)
@@ -215,54 +217,56 @@ def judge(cases: list[Case], what: str, time_limit: float) -> Iterator[tuple[Cas
 
 
 def on_benchmarks(sets: dict[str, list[str]]) -> bool:
-    rng, same = random.Random(0), Equivalence()
-    right, asked, wrong = Counter(), Counter(), []
+    """Prints how many verdicts are as expected; returns whether that meets the bar."""
+    rng, equivalence = random.Random(0), Equivalence()
+    expected, judged, unexpected = Counter(), Counter(), []
     for name, golds in sets.items():
-        cases = list(benchmark_cases(golds, rng, same))
+        cases = list(benchmark_cases(golds, rng, equivalence))
         for case, verdict, _ in judge(cases, name, 5.0):
-            group = case.kind.partition(":")[0].partition(",")[0]
-            asked[name, group] += 1
-            right[name, group] += verdict["acc"] == case.right
-            if verdict["acc"] != case.right:
-                wrong.append((name, case, verdict))
-    groups = list(dict.fromkeys(group for _, group in asked))
-    print(f"{'set':<16}{'answers':>8}" + "".join(f"{group:>26}" for group in groups))
+            kind = case.kind.partition(":")[0].partition(",")[0]
+            judged[name, kind] += 1
+            expected[name, kind] += verdict["acc"] == case.correct
+            if verdict["acc"] != case.correct:
+                unexpected.append((name, case, verdict))
+    kinds = list(dict.fromkeys(kind for _, kind in judged))
+    print(f"{'set':<16}{'answers':>8}" + "".join(f"{kind:>26}" for kind in kinds))
     for name, golds in sets.items():
-        cells = (f"{right[name, g]} of {asked[name, g]}" for g in groups)
+        cells = (f"{expected[name, kind]} of {judged[name, kind]}" for kind in kinds)
         print(f"{name:<16}{len(golds):>8}" + "".join(f"{cell:>26}" for cell in cells))
     met = True
-    for group in groups:
-        got, of = (sum(c[n, group] for n in sets) for c in (right, asked))
-        met &= got >= BAR * of
-        print(f"{group}: {got} of {of} as they should be, {got / of:.4f} (bar {BAR})")
-    for name, case, verdict in wrong:
-        said = "gave up" if verdict["judge_gave_up"] else "right" if verdict["acc"] else "wrong"
-        print(f"  {name}, {case.kind}: {case.gold!r:.90} and {case.response!r:.110}: {said}")
+    for kind in kinds:
+        good, total = (sum(counts[name, kind] for name in sets) for counts in (expected, judged))
+        met &= good >= BAR * total
+        print(f"{kind}: {good} of {total} as they should be, {good / total:.4f} (bar {BAR})")
+    for name, case, verdict in unexpected:
+        word = "correct" if verdict["acc"] else "incorrect"
+        word = "timed out" if verdict["judge_timed_out"] else word
+        print(f"  {name}, {case.kind}: {case.gold!r:.90} and {case.response!r:.110}: {word}")
     return met
 
 
 def on_hostile_text(count: int, golds: list[str], pwned: Path) -> bool:
     rng = random.Random(0)
     cases = [hostile_case(rng, golds, pwned) for _ in range(count)]
-    kinds, false_right, gave_up, longest = Counter(), [], Counter(), 0.0
+    kinds, false_correct, timed_out, longest = Counter(), [], Counter(), 0.0
     start = time.monotonic()
     for case, verdict, seconds in judge(cases, "hostile", TIME_LIMIT):
         kinds[case.kind] += 1
-        gave_up[case.kind] += verdict["judge_gave_up"]
+        timed_out[case.kind] += verdict["judge_timed_out"]
         longest = max(longest, seconds)
         if verdict["acc"]:
-            false_right.append(case)
+            false_correct.append(case)
     print(
         f"{count} hostile texts in {time.monotonic() - start:.0f} s, the longest {longest:.1f} s "
-        f"(limit {TIME_LIMIT:g} s of CPU time), no crash; called right: {len(false_right)}"
+        f"(limit {TIME_LIMIT:g} s of CPU time), no crash; called correct: {len(false_correct)}"
     )
     for kind, number in kinds.most_common():
-        print(f"  {kind:<12}{number:>6}, no verdict within the limits {gave_up[kind]:>5}")
-    for case in false_right:
-        print(f"  called right: {case.kind}, {case.response!r:.110} for {case.gold!r:.90}")
+        print(f"  {kind:<12}{number:>6}, no verdict within the limits {timed_out[kind]:>5}")
+    for case in false_correct:
+        print(f"  called correct: {case.kind}, {case.response!r:.110} for {case.gold!r:.90}")
     if pwned.exists():
         print(f"an answer was executed: {pwned} exists")
-    return not false_right and longest < WALL_LIMIT and not pwned.exists()
+    return not false_correct and longest < WALL_LIMIT and not pwned.exists()
 
 
 def main() -> int:
@@ -271,21 +275,21 @@ def main() -> int:
     )
     parser.add_argument("--data", default="~/data/benchmarks", help="default: %(default)s")
     parser.add_argument("--hostile", type=int, default=10_000, help="texts; default: %(default)s")
-    known = parser.parse_args()
-    folder = Path(known.data).expanduser()
+    args = parser.parse_args()
+    folder = Path(args.data).expanduser()
     sets = {
         path.stem: [row["ground_truth"] for row in pd.read_parquet(path)["reward_model"]]
         for path in sorted(folder.glob("*.parquet"))
     }
     if not sets:
-        print(f"--data {known.data} has no .parquet file: run python data_prep/benchmarks.py.")
+        print(f"--data {args.data} has no .parquet file: run python data_prep/benchmarks.py.")
         return 1
     logging.getLogger("recipe.judge").setLevel(logging.ERROR)
     golds = [accepted_answers(gold)[0] for golds in sets.values() for gold in golds]
     met = on_benchmarks(sets)
     pwned = folder / "an_answer_was_executed"
-    if known.hostile:
-        met &= on_hostile_text(known.hostile, golds, pwned)
+    if args.hostile:
+        met &= on_hostile_text(args.hostile, golds, pwned)
     print("all bars met" if met else "a bar is missed")
     return 0 if met else 1
 

@@ -68,7 +68,7 @@ def main() -> None:
         print(f"  {phase:<15} {medians}")
     a, b = ([row["timing_s/step"] for row in kind] for kind in (ours, plain))
     ratios = [x / y for x, y in zip(a, b, strict=False)]
-    # the two kinds differ in this time and in the estimators' own (perf/estimator.py)
+    # the two kinds differ in this time and in the estimators' own
     added = statistics.mean(row["timing_s/recipe"] for row in ours)
     print(f"recipe / plain, median of the pairs    {statistics.median(ratios):.3f}")
     print(f"recipe / plain, total time             {sum(a) / sum(b):.3f}")

@@ -15,14 +15,13 @@ import sys
 import time
 
 import torch
-from clip_loss import make
+from recipe.semantic_curriculum.trainer import classify_batch
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import FSDPActorConfig
 
 from recipe.core import actor_loss
 from recipe.semantic_curriculum.config import SentConfig, TokenRule
 from recipe.semantic_curriculum.register import CLASS_FIELD
-from recipe.semantic_curriculum.trainer import classify_batch
 
 BAR = 1.5  # times the time of verl's kl_cov
 ARMS = {
@@ -32,6 +31,20 @@ ARMS = {
     "as_described, by response": {"preset": "as_described", "scope": "response"},
     "high_entropy_mask": {"preset": "high_entropy_mask"},
 }
+
+
+def make(rows: int, tokens: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    old = -torch.rand(rows, tokens, generator=generator) * 3
+    noise = 0.2 * torch.randn(rows, tokens, generator=generator)
+    length_B = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
+    advantages = torch.randn(rows, 1, generator=generator).expand(rows, tokens).contiguous()
+    return dict(
+        old_log_prob=old,
+        log_prob=(old + noise).clamp(max=0).requires_grad_(),
+        advantages=advantages,
+        response_mask=torch.arange(tokens) < length_B,
+    )
 
 
 def nested(padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

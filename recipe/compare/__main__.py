@@ -31,7 +31,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.compare.plan import Plan, check_plan, differing_prompts, make_plan
-from recipe.compare.supervise import Slot, interrupted_by_signals, run_all, run_slots
+from recipe.compare.slots import Slot, run_slots
+from recipe.compare.supervise import interrupted_by_signals, run_all
 from recipe.core import cli
 from recipe.core.settings import check_number
 from recipe.experiment.matrix import read_matrix, write_matrix
@@ -56,7 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def execute(plan: Plan, slots: list[Slot]) -> int:
-    """Runs the plan, and says what came of it; returns the exit code."""
+    """Runs the plan and prints a summary; returns the exit code."""
     write_matrix(plan.matrix)
     start = time.monotonic()
     try:

@@ -184,7 +184,7 @@ def check_plan(plan: Plan) -> None:
     """Checks every arm's config, folder and evaluation, and that the comparison is fair.
 
     Raises:
-        ValueError, AssertionError, RuntimeError, OSError: in one sentence, what is wrong.
+        ValueError, AssertionError, RuntimeError, OSError: in one sentence, what to correct.
         SystemExit: a setting of `evaluate` is no flag of recipe.evaluate.
     """
     from recipe.launch import preflight
@@ -197,12 +197,12 @@ def check_plan(plan: Plan) -> None:
     check_fair([*plan.baselines, *plan.runs], plan.matrix.baseline)
     if plan.matrix.evaluate and plan.runs:
         from recipe.evaluate import __main__ as evaluate
-        from recipe.sampling import responses
+        from recipe.sampling import prompts
 
-        # ends the program on a wrong flag
+        # ends the program where a flag is not allowed
         args = evaluate.parse(evaluation_arguments(plan.runs[0], plan.matrix.evaluate))
         for file in args.benchmarks:
-            responses.read_prompts([file], 0, "evaluate: ")
+            prompts.read_prompts([file], 0, "evaluate: ")
 
 
 def check_fair(runs: Iterable[PlannedRun], baseline: str) -> None:

@@ -17,7 +17,7 @@ PREFIXES = ("verl_weights_", "psm_")
 
 
 def _in_use() -> set[str]:
-    """Names of the segments that some living process maps or has open."""
+    """Returns the names of the segments that some living process maps or has open."""
     used = set()
     for process in psutil.process_iter():
         try:
@@ -30,7 +30,7 @@ def _in_use() -> set[str]:
 
 
 def orphaned_segments() -> list[Path]:
-    """This user's segments of verl and vLLM that no living process uses."""
+    """Returns this user's segments of verl and vLLM that no living process uses."""
     if not SEGMENTS.is_dir():
         return []
     candidates = [
@@ -43,7 +43,7 @@ def orphaned_segments() -> list[Path]:
 
 
 def remove_orphaned_segments() -> list[Path]:
-    """Unlink them and say so."""
+    """Unlinks the orphaned segments, prints how many, and returns them."""
     orphans = orphaned_segments()
     for path in orphans:
         path.unlink(missing_ok=True)

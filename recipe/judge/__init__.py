@@ -1,6 +1,6 @@
 """Is an answer correct, and do two answers mean the same; `pkg://recipe.judge` is the reward
 function that verl loads."""
 
-from recipe.judge.reward import compute_score
+from recipe.judge.reward import accepted_answers, compute_score, extract_answer, normalise
 
-__all__ = ["compute_score"]
+__all__ = ["accepted_answers", "compute_score", "extract_answer", "normalise"]

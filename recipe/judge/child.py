@@ -23,13 +23,14 @@ PERCENT = re.compile(r"([^%]*?)\s*\\?%", re.DOTALL)
 
 
 def math_text(answer: str) -> str:
-    """The answer in the form in which math-verify reads all of it, and 50% as a percentage."""
+    """Returns the answer in the form in which math-verify reads all of it, 50% as a percentage."""
     percent = PERCENT.fullmatch(answer)
     return f"${percent[1]}$%" if percent else f"\\boxed{{{answer}}}"
 
 
 def replies(parse, verify, lines):
-    """Without math-verify's own time limits, which are signals that Python code must handle."""
+    """Yields the reply to each request line. math-verify's own time limits are off: they are
+    signals that Python code must handle."""
     for line in lines:
         request = json.loads(line)
         gold, answer = (
@@ -62,8 +63,8 @@ def main(time_limit: float, wall_limit: float, memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not look like a reply
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    folder = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != folder]
     logging.disable(logging.CRITICAL)
     try:
         from math_verify import parse, verify

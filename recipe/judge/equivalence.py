@@ -1,4 +1,4 @@
-"""When two final answers mean the same, and the groups of meaning among a prompt's answers.
+"""When two final answers mean the same, and the clusters of equivalent answers of a prompt.
 
 SENT (arXiv 2512.04359) groups the rollouts of a question by meaning and does not say how (paper
 extract, sec. 1). *Ours*: equality of the final answers, by math-verify (`recipe.judge`), after
@@ -14,8 +14,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from networkx.utils import UnionFind
+
 from recipe.judge.pool import pool_of, reply_of
-from recipe.judge.reward import MAX_ANSWER, normalise, quick_verdict, says_otherwise
+from recipe.judge.reward import MAX_ANSWER, contradicts, fast_verdict, normalise
 from recipe.judge.value import same_value, value_of
 
 NUMBER = r"[-+]?(?:\d[\d,]*)?\.?\d+(?:\s*/\s*\d+)?|[-+]?\\[dt]?frac\{[^{}]+\}\{[^{}]+\}"
@@ -31,7 +33,7 @@ SPACING = re.compile(r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| )|~")
 BRACKETS = {"{": "set", "(": "tuple", "[": "interval"}
 
 
-class Meaning(NamedTuple):
+class Answer(NamedTuple):
     """An answer taken apart, as far as equality needs it."""
 
     kind: str  # value, words, list, set, tuple, interval
@@ -41,6 +43,7 @@ class Meaning(NamedTuple):
 
 
 def top_level_commas(text: str) -> int:
+    """Returns the number of commas outside all brackets."""
     depth = commas = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -48,70 +51,74 @@ def top_level_commas(text: str) -> int:
     return commas
 
 
-def read(answer: str, units: str = "ignore", thousands: bool = True) -> Meaning:
+def read(answer: str, units: str = "ignore", thousands: bool = True) -> Answer:
     """Takes an answer apart.
 
-    units: "ignore" (5 cm is 5) or "compare" (5 cm is neither 5 m nor 5). thousands: 1,234 is a
-    number; else the list of 1 and 234.
+    Args:
+        answer: as `reward.extract_answer` returns it, not blank.
+        units: "ignore" (5 cm is 5) or "compare" (5 cm is neither 5 m nor 5).
+        thousands: 1,234 is a number; else the list of 1 and 234.
     """
     text = SPACING.sub(" ", answer).strip().strip("$").strip()
     text = text.removesuffix(".").strip()
     number = normalise(text) if thousands else text
     if number != text:
-        return Meaning("value", number)
+        return Answer("value", number)
     variable = ""
     if (equation := VARIABLE.fullmatch(text)) and not top_level_commas(equation[2]):
         variable, text = equation[1], equation[2].strip().strip("$")
     if percent := PERCENT.fullmatch(text):
-        return Meaning("value", f"({percent[1]})/100", variable)
+        return Answer("value", f"({percent[1]})/100", variable)
     if (measured := UNIT.fullmatch(text)) and measured[2] not in ("e", "i", "x", "y", "n"):
         unit = re.sub(r"\\(?:text|mathrm|textrm|operatorname)|[{}\s^]", "", measured[2]).lower()
         unit = {"°": "degrees", "\\circ": "degrees", "degree": "degrees"}.get(unit, unit)
         value = normalise(measured[1])
-        return Meaning("value", value, variable, "" if units == "ignore" else unit)
+        return Answer("value", value, variable, "" if units == "ignore" else unit)
     inner = text.replace("\\{", "{").replace("\\}", "}")
     if top_level_commas(inner):
-        return Meaning("list", re.sub(r",\s*", ", ", text), variable)
+        return Answer("list", re.sub(r",\s*", ", ", text), variable)
     first, last = inner[:1], inner[-1:]
     if first in BRACKETS and last in "})]" and top_level_commas(inner[1:-1]):
         mixed = first + last not in ("{}", "()")
-        return Meaning("interval" if mixed else BRACKETS[first], text, variable)
+        return Answer("interval" if mixed else BRACKETS[first], text, variable)
     if (words := WORDS.fullmatch(text)) and len(words[1]) > 1:
-        return Meaning("words", words[1].casefold())
-    return Meaning("value", text, variable)
+        return Answer("words", words[1].casefold())
+    return Answer("value", text, variable)
 
 
 _value = functools.lru_cache(maxsize=65536)(value_of)  # few answers of a dataset are new
 
 
-def elements(meaning: Meaning) -> list[str] | None:
-    """The parts in their order of a value, a tuple or an interval; None where order is nothing."""
-    if meaning.kind == "value":
-        return [meaning.text]
-    if meaning.kind not in ("tuple", "interval"):
+def parts(answer: Answer) -> list[str] | None:
+    """Returns the value alone, or the parts of a tuple or an interval in their order; None for a
+    kind whose order has no meaning."""
+    if answer.kind == "value":
+        return [answer.text]
+    if answer.kind not in ("tuple", "interval"):
         return None
-    inner, depth, parts = meaning.text[1:-1], 0, [""]
+    inner, depth, texts = answer.text[1:-1], 0, [""]
     for character in inner:
         depth += (character in "([{") - (character in ")]}")
         if character == "," and depth == 0:
-            parts.append("")
+            texts.append("")
         else:
-            parts[-1] += character
-    return parts
+            texts[-1] += character
+    return texts
 
 
-def by_value(one: Meaning, other: Meaning) -> bool | None:
-    """Two answers of one kind by the values of their parts; None if that does not decide."""
-    ours, theirs = elements(one), elements(other)
-    if ours is None or theirs is None:
+def equal_by_value(a: Answer, b: Answer) -> bool | None:
+    """Compares two answers of one kind by the values of their parts; None if that does not
+    decide."""
+    parts_a, parts_b = parts(a), parts(b)
+    if parts_a is None or parts_b is None:
         return None
-    if one.kind != "value" and one.text[0] + one.text[-1] != other.text[0] + other.text[-1]:
+    if a.kind != "value" and a.text[0] + a.text[-1] != b.text[0] + b.text[-1]:
         return False  # [1, 2) and [1, 2]
-    if len(ours) != len(theirs):
+    if len(parts_a) != len(parts_b):
         return False
     verdict = True
-    for mine, yours in zip(ours, theirs, strict=True):
-        values = _value(mine), _value(yours)
+    for part_a, part_b in zip(parts_a, parts_b, strict=True):
+        values = _value(part_a), _value(part_b)
         same = None if None in values else same_value(*values)
         if same is False:
             return False
@@ -121,10 +128,15 @@ def by_value(one: Meaning, other: Meaning) -> bool | None:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Same or not, with limits on each comparison as in `recipe.judge.pool.Pool`.
+    """Decides whether two answers are equivalent, with limits on each comparison.
 
     An answer that has once run into a limit by itself is not compared again: it costs one limit,
-    however many it stands beside.
+    however many others it is compared with.
+
+    Args:
+        units, thousands: as in `read`.
+        time_limit, memory_mb, children: as in `recipe.judge.pool.Pool`.
+        timed_out_answers: `Answer.text` of those that have run into a limit by themselves.
     """
 
     units: str = "ignore"
@@ -132,83 +144,88 @@ class Equivalence:
     time_limit: float = 5.0
     memory_mb: int = 1024
     children: int = 2
-    hopeless: set[str] = field(default_factory=set, compare=False)  # Meaning.text of such answers
+    timed_out_answers: set[str] = field(default_factory=set, compare=False)
 
-    def read(self, answer: str) -> Meaning:
+    def read(self, answer: str) -> Answer:
+        """Takes an answer apart by these rules."""
         return read(answer, self.units, self.thousands)
 
-    def same(self, one: Meaning, other: Meaning) -> bool | None:
-        """None: a limit left no verdict."""
-        if one == other:
+    def equivalent(self, a: Answer, b: Answer) -> bool | None:
+        """Returns whether two answers mean the same, or None where a limit left no verdict."""
+        if a == b:
             return True
-        if {one.kind, other.kind} == {"list", "set"}:  # 1, 2 and {1, 2}
-            pass
-        elif one.kind != other.kind:
+        list_and_set = {a.kind, b.kind} == {"list", "set"}  # 1, 2 and {1, 2}
+        if a.kind != b.kind and not list_and_set:
             return False
-        if one.kind == "words" or one.unit != other.unit:
+        if a.kind == "words" or a.unit != b.unit:
             return False
-        if one.variable and other.variable and one.variable != other.variable:
+        if a.variable and b.variable and a.variable != b.variable:
             return False
-        if max(len(one.text), len(other.text)) > MAX_ANSWER:
+        if max(len(a.text), len(b.text)) > MAX_ANSWER:
             return False
-        verdict = quick_verdict(one.text, other.text)
+        verdict = fast_verdict(a.text, b.text)
         if verdict is None:
-            verdict = by_value(one, other)
+            verdict = equal_by_value(a, b)
         if verdict is not None:
             return verdict
-        if not self.hopeless.isdisjoint((one.text, other.text)):
+        if not self.timed_out_answers.isdisjoint((a.text, b.text)):
             return False
-        if says_otherwise(one.text, other.text) or says_otherwise(other.text, one.text):
+        if contradicts(a.text, b.text) or contradicts(b.text, a.text):
             return False
+        return self._by_math_verify(a.text, b.text)
+
+    def _by_math_verify(self, a: str, b: str) -> bool | None:
+        """Asks with each of the two as the truth: equivalent if math-verify accepts either."""
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
-        for pair in (one.text, other.text), (other.text, one.text):  # it takes one for the truth
-            reply = reply_of(pool, *pair)
+        for gold, answer in (a, b), (b, a):
+            reply = reply_of(pool, gold, answer)
             if reply is None:
-                self.hopeless.update(text for text in pair if reply_of(pool, "0", text) is None)
+                alone = (text for text in (a, b) if reply_of(pool, "0", text) is None)
+                self.timed_out_answers.update(alone)
                 return None
             if reply["equal"]:
                 return True
         return False
 
 
-class Groups(NamedTuple):
-    index: list[int]  # the group of each answer, 0.. in the order of first appearance
-    gave_up: int  # comparisons that a limit ended; those answers count as different
+class Clusters(NamedTuple):
+    labels: list[int]  # the cluster of each answer, 0.. in the order of first appearance
+    timed_out: int  # comparisons that a limit ended; those answers count as different
 
 
-def group(
+def cluster(
     answers: Sequence[str],
     read: Callable[[str], Hashable],
-    same: Callable[[Hashable, Hashable], bool | None],
+    equivalent: Callable[[Hashable, Hashable], bool | None],
     unparsable: str = "one",
-) -> Groups:
-    """Groups of equal meaning: connected by `same`, so the order of the answers does not matter.
+) -> Clusters:
+    """Clusters answers that `equivalent` connects, so that their order does not matter.
 
-    Blank answers, those of responses without one, are one group ("one") or one each ("own").
+    Args:
+        answers: final answers; blank for a response without one.
+        read: takes a non-blank answer apart; equal results are equivalent without a comparison.
+        equivalent: compares two results of `read`; None: a limit left no verdict.
+        unparsable: blank answers are one cluster ("one") or one each ("own").
+
+    Returns:
+        the clusters; none for no answers.
     """
-    meanings = [read(answer) if answer.strip() else None for answer in answers]
-    distinct = list(dict.fromkeys(m for m in meanings if m is not None))
-    parent = {meaning: meaning for meaning in distinct}
-
-    def root(meaning):
-        while parent[meaning] != meaning:
-            meaning = parent[meaning]
-        return meaning
-
-    gave_up = 0
-    for i, one in enumerate(distinct):
-        for other in distinct[:i]:
-            if root(one) == root(other):
+    parsed = [read(answer) if answer.strip() else None for answer in answers]
+    distinct = list(dict.fromkeys(answer for answer in parsed if answer is not None))
+    clusters, timed_out = UnionFind(distinct), 0
+    for i, a in enumerate(distinct):
+        for b in distinct[:i]:
+            if clusters[a] == clusters[b]:
                 continue
-            verdict = same(one, other)
-            gave_up += verdict is None
+            verdict = equivalent(a, b)
+            timed_out += verdict is None
             if verdict:
-                parent[root(one)] = root(other)
-    keys = []
-    for number, meaning in enumerate(meanings):
-        if meaning is not None:
-            keys.append(("meaning", root(meaning)))
-        else:
-            keys.append(("blank", number if unparsable == "own" else 0))
-    numbers: dict = {}
-    return Groups([numbers.setdefault(key, len(numbers)) for key in keys], gave_up)
+                clusters.union(a, b)
+    keys = [
+        ("answer", clusters[answer])
+        if answer is not None
+        else ("blank", position if unparsable == "own" else 0)
+        for position, answer in enumerate(parsed)
+    ]
+    labels: dict = {}
+    return Clusters([labels.setdefault(key, len(labels)) for key in keys], timed_out)

@@ -14,13 +14,15 @@ import sys
 import threading
 from pathlib import Path
 
+from recipe.core.settings import check_number
+
 PROGRAM = Path(__file__).with_name("child.py")
 WALL_FACTOR = 4  # seconds by the clock for a second of CPU time: a busy machine changes no verdict
 START_LIMIT = 120  # seconds for a child to import math-verify
 
 
 class Child:
-    """One process of child.py."""
+    """One process of child.py, with `time_limit` and `memory_mb` as in `Pool`."""
 
     def __init__(self, time_limit: float, memory_mb: int):
         self.wall = WALL_FACTOR * time_limit
@@ -34,17 +36,17 @@ class Child:
             start_new_session=True,  # Ctrl-C is the parent's business
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        hello = self._read(START_LIMIT) or {}
-        if not hello.get("ready"):
+        greeting = self._read(START_LIMIT) or {}
+        if not greeting.get("ready"):
             self.close()
-            why = hello.get("error", f"exit code {self.process.returncode}")
+            why = greeting.get("error", f"exit code {self.process.returncode}")
             raise RuntimeError(
                 f"The judge's child process did not start with memory_mb={memory_mb} ({why}): "
                 f"check that `{sys.executable} -c 'import math_verify'` works."
             )
 
     def ask(self, request: dict) -> dict | None:
-        """None: no reply, since the child ran into a limit or crashed."""
+        """Returns the child's reply, or None where it ran into a limit or crashed."""
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
         except OSError:
@@ -54,7 +56,7 @@ class Child:
     def _read(self, seconds: float) -> dict | None:
         poll = select.poll()  # unlike select.select, for any number of open files
         poll.register(self.process.stdout, select.POLLIN)
-        # a reply is one short write, which a pipe hands over whole
+        # a reply is one short write, which a pipe hands over in one piece
         line = self.process.stdout.read(4096) if poll.poll(seconds * 1000) else b""
         return json.loads(line) if line else None
 
@@ -79,6 +81,7 @@ class Pool:
             self.idle.put(None)
 
     def ask(self, gold: str, answer: str) -> dict | None:
+        """Waits for a free child and returns its reply (see `child.py`), or None without one."""
         child, reply = self.idle.get(), None
         try:
             if child is not None and child.process.poll() is not None:
@@ -94,6 +97,7 @@ class Pool:
         return reply
 
     def close(self) -> None:
+        """Ends the idle children."""
         taken = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -110,24 +114,27 @@ _lock = threading.Lock()
 
 @functools.lru_cache(maxsize=4096)  # the rollouts of a prompt share many answers
 def reply_of(pool: Pool, gold: str, answer: str) -> dict | None:
-    """{"equal": bool, "parsed": bool}, or None where a limit or a crash left no verdict."""
+    """Returns {"equal": bool, "parsed": bool}, or None where a limit or a crash left no verdict."""
     return pool.ask(gold, answer)
 
 
-def pool_of(**limits: float) -> Pool:
-    """This process's pool with these `children`, `time_limit` and `memory_mb`."""
-    for name, low, high in (
-        ("children", 1, 1024),
-        ("time_limit", 0.1, 3600),
-        ("memory_mb", 128, 1 << 20),
+def pool_of(*, children: int, time_limit: float, memory_mb: int) -> Pool:
+    """Returns this process's pool with these limits, started when first needed.
+
+    Raises ValueError for a limit out of its range.
+    """
+    for name, value, low, high in (
+        ("children", children, 1, 1024),
+        ("time_limit", time_limit, 0.1, 3600),
+        ("memory_mb", memory_mb, 128, 1 << 20),
     ):
-        value = limits[name]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high:
-            raise ValueError(
-                f"reward_kwargs.{name}={value!r} is not allowed: use a number from {low} to {high}."
-            )
-    key = int(limits["children"]), float(limits["time_limit"]), int(limits["memory_mb"])
+        check_number(
+            f"reward_kwargs.{name}",
+            value,
+            f"a number from {low} to {high}",
+            lambda number, low=low, high=high: low <= number <= high,
+        )
+    key = int(children), float(time_limit), int(memory_mb)
     with _lock:
         if key not in _pools:
             _pools[key] = Pool(*key)

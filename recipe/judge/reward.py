@@ -1,4 +1,4 @@
-"""The reward function: is the final answer of a response right? 1 or 0, by math-verify.
+"""The reward function: is the final answer of a response correct? 1 or 0, by math-verify.
 
 For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file's path) and
 `name=compute_score`; settings as `+reward.custom_reward_function.reward_kwargs.time_limit=10`.
@@ -9,12 +9,12 @@ For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file'
 3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`).
 With `boxed_only` only 1 counts. Of several answers the last one alone is judged.
 
-**Right** means equal to the ground truth after `normalise`, or equal by math-verify. So 1,234 is
+**Correct** means equal to the ground truth after `normalise`, or equal by math-verify. So 1,234 is
 1234, never a pair; $5.00 is 5; 0.5 is 1/2; `x = 5` is 5; 18 \\text{ dollars} is 18. By
 math-verify's rules 50% is 50, 0.5 and 1/2 alike, and a decimal is compared to six places, though
-not with an integer. What math-verify reads over makes an answer wrong unless the truth says it:
+not with an integer. What math-verify ignores makes an answer incorrect unless the truth says it:
 \\neq 5, 5 \\bmod 3, 5_8 (but 5_{10} is 5), 4 = 5. An answer that cannot be parsed or is longer
-than MAX_ANSWER is wrong.
+than MAX_ANSWER is incorrect.
 A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
 
 **It cannot hang.** Plain numbers are compared at once. All else goes to a child process with
@@ -30,9 +30,11 @@ import json
 import logging
 import re
 from collections import deque
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
-from recipe.judge.pool import pool_of, reply_of
+from recipe.judge.pool import Pool, pool_of, reply_of
 
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
 MAX_ANSWER = 2_000  # characters
@@ -56,8 +58,8 @@ SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
 PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
-# what math-verify reads over, though it changes what is said: not 5, 5 mod 3, 5 to base 8
-READ_OVER = re.compile(
+# what math-verify ignores, though it changes the meaning: not 5, 5 mod 3, 5 to base 8
+IGNORED_BY_MATH_VERIFY = re.compile(
     r"\\(?:neq?|not)(?![A-Za-z])|≠|\\[bp]?mod(?![A-Za-z])|\d\s*_\s*\{?\s*(?!10\b)(\w+)"
 )
 
@@ -67,7 +69,7 @@ if importlib.util.find_spec("math_verify") is None:
 
 
 def _last_box(text: str) -> str:
-    """Content of the complete, non-blank box that opens last; one pass, so always linear."""
+    """Returns the content of the complete, non-blank box that opens last, in one linear pass."""
     opened, last, content = [], -1, ""
     for token in BRACES.finditer(text):
         if token[0] == "}" and opened:
@@ -80,7 +82,7 @@ def _last_box(text: str) -> str:
 
 
 def extract_answer(response: str, boxed_only: bool = False) -> str:
-    """The answer of a response as the module docstring defines it; "" if there is none."""
+    """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
     answer = _last_box(text).strip()
     if answer or boxed_only:
@@ -94,7 +96,8 @@ def extract_answer(response: str, boxed_only: bool = False) -> str:
 
 
 def normalise(answer: str) -> str:
-    """A plain number in one spelling, `-?digits[.digits]` without needless zeros; else the text.
+    """Returns a plain number in one spelling, `-?digits[.digits]` without needless zeros; else the
+    text.
 
     Plain: sign, digits with or without thousands separators (1,234 1{,}234 1\\,234 1 234),
     decimals, and around it currency signs, `$` of LaTeX, emphasis (`**18**`), one full stop.
@@ -105,34 +108,41 @@ def normalise(answer: str) -> str:
     number = PLAIN.fullmatch(CURRENCY.sub("", text).strip())
     if not number or not (number[2] or number[3]):
         return text
-    sign, whole, decimals = number.groups()
-    whole = re.sub(r"[^0-9]", "", whole).lstrip("0") or "0"
+    sign, integer, decimals = number.groups()
+    integer = re.sub(r"[^0-9]", "", integer).lstrip("0") or "0"
     decimals = (decimals or "").rstrip("0")
-    value = f"{whole}.{decimals}" if decimals else whole
+    value = f"{integer}.{decimals}" if decimals else integer
     return f"-{value}" if sign == "-" and value != "0" else value
 
 
-def quick_verdict(gold: str, answer: str) -> bool | None:
-    """For normalised texts, what math-verify would say and needs no math-verify; else None."""
+def fast_verdict(gold: str, answer: str) -> bool | None:
+    """Returns what math-verify would say of two normalised texts, where that needs no math-verify;
+    else None."""
     if gold == answer:
         return True
     for text in (gold, answer):
         if not CANONICAL.fullmatch(text) or len(text.lstrip("-")) > MAX_PLAIN:
             return None
-    whole = "." not in gold + answer
-    return False if whole or abs(Decimal(gold) - Decimal(answer)) > MARGIN else None
+    integers = "." not in gold + answer
+    return False if integers or abs(Decimal(gold) - Decimal(answer)) > MARGIN else None
 
 
-def says_otherwise(gold: str, answer: str) -> bool:
-    """Does the answer say something that math-verify reads over and the truth does not say: a
-    negation, a modulus, a base other than ten, two numbers that are not equal as equal?"""
-    said, meant = ({m[1] or m[0] for m in READ_OVER.finditer(t)} for t in (answer, gold))
+def contradicts(gold: str, answer: str) -> bool:
+    """Tells whether the answer says something that math-verify ignores and the truth does not say:
+    a negation, a modulus, a base other than ten, two different numbers as equal."""
+    in_answer, in_gold = (
+        {match[1] or match[0] for match in IGNORED_BY_MATH_VERIFY.finditer(text)}
+        for text in (answer, gold)
+    )
     sides = {normalise(side) for side in answer.split("=")} if "=" in answer else ()
-    return not said <= meant or sum(bool(CANONICAL.fullmatch(side)) for side in sides) > 1
+    return not in_answer <= in_gold or sum(bool(CANONICAL.fullmatch(s)) for s in sides) > 1
 
 
 def accepted_answers(ground_truth: str) -> list[str]:
-    """The answers of which each is right: those of a JSON list of texts, else the text itself."""
+    """Returns the answers of which each is correct: those of a JSON list of texts, else the text.
+
+    Raises ValueError for a text that begins like a list and is none.
+    """
     if not ground_truth.lstrip().startswith('["'):
         return [ground_truth]
     try:
@@ -147,10 +157,37 @@ def accepted_answers(ground_truth: str) -> list[str]:
     )
 
 
+class Verdict(NamedTuple):
+    correct: bool
+    parsed: bool  # math-verify made an expression of the answer, or did not need to
+    timed_out: bool  # the child ran into a limit or crashed, and no accepted answer is equal
+
+
+def verdict(answer: str, golds: Sequence[str], pool: Pool) -> Verdict:
+    """Judges a normalised answer by the normalised accepted answers, of which one is enough.
+
+    math-verify is asked only where `contradicts` and `fast_verdict` do not decide, and no further
+    once an accepted answer is equal. A blank answer and one over MAX_ANSWER characters are
+    incorrect and count as not parsed.
+    """
+    if not answer or len(answer) > MAX_ANSWER:
+        return Verdict(correct=False, parsed=False, timed_out=False)
+    decided = [False if contradicts(gold, answer) else fast_verdict(gold, answer) for gold in golds]
+    if True in decided:
+        return Verdict(correct=True, parsed=True, timed_out=False)
+    replies = []
+    for gold in (gold for gold, decision in zip(golds, decided, strict=True) if decision is None):
+        replies.append(reply_of(pool, gold, answer))
+        if replies[-1] is not None and replies[-1]["equal"]:
+            return Verdict(correct=True, parsed=True, timed_out=False)
+    parsed = False in decided or any(reply and reply["parsed"] for reply in replies)
+    return Verdict(correct=False, parsed=parsed, timed_out=None in replies)
+
+
 def compute_score(
     data_source: str,
     solution_str: str,
-    ground_truth: str,
+    ground_truth: str | float,
     extra_info: dict | None = None,
     *,
     boxed_only: bool = False,
@@ -160,14 +197,28 @@ def compute_score(
     reward_router_address: str | None = None,
     reward_model_tokenizer: object = None,
 ) -> dict:
-    """verl's reward function; the same for every `data_source`.
+    """Judges one response: verl's reward function, the same for every `data_source`.
 
-    time_limit, memory_mb, children: see `judge_pool.Pool`. The last two arguments are what verl
-    adds beside a reward model; they, `data_source` and `extra_info` do not change the verdict.
+    Args:
+        data_source: names the row's dataset in an error; it does not change the verdict.
+        solution_str: the response.
+        ground_truth: the final answer, or a JSON list of accepted ones.
+        extra_info: ignored.
+        boxed_only: only an answer in a box counts.
+        time_limit: seconds of CPU time for a comparison, see `pool.Pool`.
+        memory_mb: address space of a child process, see `pool.Pool`.
+        children: child processes, see `pool.Pool`.
+        reward_router_address, reward_model_tokenizer: what verl adds beside a reward model;
+            ignored.
 
-    Returns score 1.0 or 0.0; acc, the same as a bool; pred, the normalised answer that was judged
-    ("" if there is none or it cannot be parsed), which verl votes over in maj@N; judge_gave_up:
-    the child ran into a limit or crashed, so `acc` is False for want of a verdict.
+    Returns:
+        score, 1.0 or 0.0; acc, the same as a bool; pred, the normalised answer that was judged
+        ("" if there is none or it cannot be parsed), which verl votes over in maj@N;
+        judge_timed_out: the child ran into a limit or crashed, so `acc` is False for want of a
+        verdict.
+
+    Raises:
+        ValueError: for a setting out of its range, or a ground truth that is blank or no text.
     """
     pool = pool_of(children=children, time_limit=time_limit, memory_mb=memory_mb)
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, str | int | float):
@@ -182,27 +233,12 @@ def compute_score(
         )
     answer = normalise(extract_answer(solution_str, boxed_only))
     answer = answer.encode("utf-8", "replace").decode()  # verl writes pred to a file
-    equal, parsed, gave_up = False, True, False
-    if not answer or len(answer) > MAX_ANSWER:
-        parsed = False
-    else:
-        verdicts = [
-            False if says_otherwise(gold, answer) else quick_verdict(gold, answer) for gold in golds
-        ]
-        equal = True in verdicts
-        replies = []
-        for gold, verdict in zip(golds, verdicts, strict=True):
-            if verdict is None and not equal:
-                replies.append(reply_of(pool, gold, answer))
-                equal = replies[-1] is not None and replies[-1]["equal"]
-        if replies:
-            parsed = False in verdicts or any(reply and reply["parsed"] for reply in replies)
-            gave_up = not equal and None in replies
-        if gave_up:
-            logger.warning("no verdict within the limits on the answer %.80r", answer)
+    result = verdict(answer, golds, pool)
+    if result.timed_out:
+        logger.warning("no verdict within the limits on the answer %.80r", answer)
     return {
-        "score": float(equal),
-        "acc": equal,
-        "pred": answer if equal or parsed else "",
-        "judge_gave_up": gave_up,
+        "score": float(result.correct),
+        "acc": result.correct,
+        "pred": answer if result.parsed else "",
+        "judge_timed_out": result.timed_out,
     }

@@ -27,6 +27,7 @@ class NoValue(Exception):
 
 
 def letter(name: str) -> Decimal:
+    """Returns the number between 1 and 2 that stands for a letter, the same in every process."""
     digits = int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:17], "big")
     return Decimal(f"0.{digits:041d}") + 1
 
@@ -38,12 +39,12 @@ class _Reader:
         self.tokens, place = [], 0
         text = text.strip()
         while place < len(text):
-            found = TOKEN.match(text, place)
-            if not found:
+            match = TOKEN.match(text, place)
+            if not match:
                 raise NoValue
-            kind = found.lastindex
-            self.tokens.append((("number", "command", "letter", "sign")[kind - 1], found[kind]))
-            place = found.end()
+            kind = match.lastindex
+            self.tokens.append((("number", "command", "letter", "sign")[kind - 1], match[kind]))
+            place = match.end()
         self.at, self.depth = 0, 0
         self.context = Context(prec=50, traps=[InvalidOperation, DivisionByZero, Overflow])
 
@@ -153,7 +154,7 @@ class _Reader:
 
 
 def value_of(text: str) -> Decimal | None:
-    """None if the text has no value by these rules."""
+    """Returns the value of a text to 50 digits, or None if it has none by these rules."""
     if len(text) > LONGEST:
         return None
     try:
@@ -164,13 +165,14 @@ def value_of(text: str) -> Decimal | None:
     return value if reader.at == len(reader.tokens) else None
 
 
-def same_value(one: Decimal, other: Decimal) -> bool | None:
-    """Equal to 40 digits, or apart by more than any rounding of decimals; between them None."""
-    if one == other:
+def same_value(a: Decimal, b: Decimal) -> bool | None:
+    """Returns True for values equal to 40 digits, False for values apart by more than any rounding
+    of decimals, and None between the two."""
+    if a == b:
         return True
-    if one.is_infinite() or other.is_infinite():
+    if a.is_infinite() or b.is_infinite():
         return False
-    difference, scale = abs(one - other), max(abs(one), abs(other))
+    difference, scale = abs(a - b), max(abs(a), abs(b))
     if difference <= Decimal("1e-40") * scale:
         return True
     return False if difference > Decimal("1e-3") * (1 + scale) else None

@@ -25,9 +25,9 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
     recipe = recipe_named(name)
     register_with_hydra()
-    inside = recipe.folder.parent == FOLDER
-    folder, config_name = (FOLDER, f"{name}/{name}") if inside else (recipe.folder, name)
-    with hydra.initialize_config_dir(str(folder), version_base=None):
-        config = hydra.compose(config_name, overrides=list(overrides))
+    places = ("pkg://verl.trainer.config", f"file://{FOLDER}")
+    quoted = ",".join("'" + place.replace("'", "\\'") + "'" for place in places)
+    with hydra.initialize_config_dir(str(recipe.folder), version_base=None):
+        config = hydra.compose(name, overrides=[f"hydra.searchpath=[{quoted}]", *overrides])
     OmegaConf.resolve(config)
     return config

@@ -1,4 +1,4 @@
-"""Responses of a model to many prompts, in this process or spread over a Ray cluster.
+"""Responses of a model to many prompts, in this process or by replicas in a Ray cluster.
 
 By vLLM, or by transformers alone, which starts at once and is faster for a tiny model on a CPU.
 """
@@ -6,15 +6,20 @@ By vLLM, or by transformers alone, which starts at once and is faster for a tiny
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recipe.cpu import platform
+from recipe import machine
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class Job(NamedTuple):
-    """A chunk of prompts: its number, and of each prompt its token ids and its seed."""
+class Chunk(NamedTuple):
+    """Prompts that are sampled together: a number that names them, and of each prompt its token
+    ids and its seed."""
 
     number: int
     prompts: list[list[int]]
@@ -22,8 +27,8 @@ class Job(NamedTuple):
 
 
 class Responses(NamedTuple):
-    """For each prompt of a job its G responses, and of each its log-likelihood in nats, its number
-    of tokens, and whether the limit cut it off."""
+    """For each prompt of a chunk its G responses, and of each its log-likelihood in nats, its
+    number of tokens, and whether the limit cut it off."""
 
     texts: list[list[str]]
     log_likelihoods: list[list[float]] | None = None  # only where asked for
@@ -33,7 +38,7 @@ class Responses(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides the responses: all of it is kept beside them."""
+    """What decides the responses; all of it is stored beside them."""
 
     model: str
     samples: int = 8
@@ -47,161 +52,245 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What does not: replicas of the model, each on `tensor_parallel` GPUs."""
+    """What does not decide them: replicas of the model, each on `tensor_parallel` device slots."""
 
-    replicas: int = 1
+    replicas: int | None = None  # None: as many as fit
     tensor_parallel: int = 1
-    gpu_memory_utilization: float = 0.9
-    dtype: str = "auto"
-    engine: str = "vllm"  # or transformers
+    gpu_memory_utilization: float = field(
+        default_factory=lambda: machine.engine_defaults().gpu_memory_utilization
+    )
+    dtype: str = field(default_factory=lambda: machine.engine_defaults().dtype)
+    enforce_eager: bool = field(default_factory=lambda: machine.engine_defaults().enforce_eager)
+    engine: str = "vllm"  # a key of ENGINES
     likelihoods: bool = True  # of the responses; they more than double vLLM's time on a CPU
 
 
-class Engine:
+class VLLMEngine:
     """One vLLM engine."""
 
     def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
-        platform.install()  # vLLM's settings on a machine without a GPU; nothing elsewhere
+        machine.prepare()
         from vllm import LLM
 
-        cpu: dict[str, Any] = {"enforce_eager": True} if platform.active() else {}
         self.sampling, self.likelihoods = sampling, hardware.likelihoods
         self.llm = LLM(
             os.path.expanduser(sampling.model),
             tensor_parallel_size=hardware.tensor_parallel,
-            dtype="float32" if platform.active() and hardware.dtype == "auto" else hardware.dtype,
+            dtype=hardware.dtype,
             max_model_len=longest_prompt + sampling.max_response_length,
-            gpu_memory_utilization=0.5 if platform.active() else hardware.gpu_memory_utilization,
-            **cpu,
+            gpu_memory_utilization=hardware.gpu_memory_utilization,
+            enforce_eager=hardware.enforce_eager,
         )
 
-    def sample(self, job: Job) -> tuple[int, Responses]:
+    def sample(self, chunk: Chunk) -> tuple[int, Responses]:
+        """Returns the chunk's number and its responses, each prompt's drawn with its own seed."""
         from vllm import SamplingParams
 
-        of = self.sampling
+        settings = self.sampling
         parameters = [
             SamplingParams(
-                n=of.samples,
-                temperature=of.temperature,
-                top_p=of.top_p,
-                top_k=of.top_k,
-                max_tokens=of.max_response_length,
+                n=settings.samples,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
+                max_tokens=settings.max_response_length,
                 logprobs=0 if self.likelihoods else None,
                 seed=seed,
             )
-            for seed in job.seeds
+            for seed in chunk.seeds
         ]
-        prompts = [{"prompt_token_ids": ids} for ids in job.prompts]
+        prompts = [{"prompt_token_ids": ids} for ids in chunk.prompts]
         outputs = [out.outputs for out in self.llm.generate(prompts, parameters, use_tqdm=False)]
-        return job.number, Responses(
-            [[one.text for one in group] for group in outputs],
-            [[float(one.cumulative_logprob) for one in group] for group in outputs]
+        return chunk.number, Responses(
+            [[response.text for response in group] for group in outputs],
+            [[float(response.cumulative_logprob) for response in group] for group in outputs]
             if self.likelihoods
             else None,
-            [[len(one.token_ids) for one in group] for group in outputs],
-            [[one.finish_reason == "length" for one in group] for group in outputs],
+            [[len(response.token_ids) for response in group] for group in outputs],
+            [[response.finish_reason == "length" for response in group] for group in outputs],
         )
 
 
 class TransformersEngine:
-    """`generate` of a Hugging Face model, in float32 on a CPU, on one GPU else. A chunk's responses
-    are drawn with one seed, its first prompt's."""
+    """`generate` of a Hugging Face model on this process's accelerator, or on the CPU. A chunk's
+    responses are drawn with one seed, its first prompt's. It gives no log-likelihoods."""
 
-    BATCH = 512  # sequences at once
+    BATCH = 512  # sequences at a time
 
     def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        name = os.path.expanduser(sampling.model)
-        on_gpu = torch.cuda.is_available()
-        dtype = "float32" if not on_gpu and hardware.dtype == "auto" else hardware.dtype
+        model = os.path.expanduser(sampling.model)
         self.sampling = sampling
-        self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval()
-        self.model.to("cuda" if on_gpu else "cpu")
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=hardware.dtype).eval()
+        self.model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
-    def sample(self, job: Job) -> tuple[int, Responses]:
+    def sample(self, chunk: Chunk) -> tuple[int, Responses]:
+        """Returns the chunk's number and its responses."""
         import torch
 
-        of = self.sampling
-        torch.manual_seed(job.seeds[0])
+        torch.manual_seed(chunk.seeds[0])
+        responses = Responses([], None, [], [])
+        size = max(1, self.BATCH // self.sampling.samples)
+        for start in range(0, len(chunk.prompts), size):
+            batch = self._sample_batch(chunk.prompts[start : start + size])
+            for all_values, values in zip(responses, batch, strict=True):
+                if values is not None:
+                    all_values.extend(values)
+        return chunk.number, responses
+
+    def _generate(self, prompts: list[list[int]]) -> Tensor:
+        """Returns (B, T) tokens of the responses, padded on the right; B: prompts times samples."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        settings = self.sampling
+        draw: dict[str, Any] = {"do_sample": False}
+        if settings.temperature > 0:
+            draw = {
+                "do_sample": True,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+                "top_k": max(settings.top_k, 0),
+                "num_return_sequences": settings.samples,
+            }
+        pad = self.tokenizer.pad_token_id or 0
+        left = {"batch_first": True, "padding_side": "left"}
+        ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], padding_value=pad, **left)
+        mask = pad_sequence([torch.ones(len(p), dtype=torch.long) for p in prompts], **left)
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=settings.max_response_length,
+                pad_token_id=pad,
+                **draw,
+            )
+        return out[:, ids.shape[1] :].cpu()
+
+    def _sample_batch(self, prompts: list[list[int]]) -> Responses:
+        import torch
+
         ends = self.model.generation_config.eos_token_id
         ends = torch.tensor([ends] if isinstance(ends, int) else ends or [])
-        draw = {"do_sample": False}
-        if of.temperature > 0:
-            draw = {
-                **{"do_sample": True, "temperature": of.temperature, "top_p": of.top_p},
-                **{"top_k": max(of.top_k, 0), "num_return_sequences": of.samples},
-            }
-        found = Responses([], None, [], [])
-        size = max(1, self.BATCH // of.samples)
-        for start in range(0, len(job.prompts), size):
-            prompts = job.prompts[start : start + size]
-            width = max(map(len, prompts))
-            pad = self.tokenizer.pad_token_id or 0
-            ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-            with torch.inference_mode():
-                out = self.model.generate(
-                    input_ids=ids.to(self.model.device),
-                    attention_mask=mask.to(self.model.device),
-                    max_new_tokens=of.max_response_length,
-                    pad_token_id=pad,
-                    **draw,
-                )
-            new = out[:, width:].cpu()
-            ended = torch.isin(new, ends)
-            before = ended.cumsum(1) - ended.long()  # ends before each token
-            tokens = (before == 0).sum(1).view(len(prompts), -1)
-            cut = (~ended.any(1)).view(len(prompts), -1)
-            own = [row[:n] for row, n in zip(new.tolist(), tokens.flatten().tolist(), strict=True)]
-            texts = self.tokenizer.batch_decode(own, skip_special_tokens=True)
-            each = tokens.shape[1]
-            found.texts.extend(texts[i : i + each] for i in range(0, len(texts), each))
-            found.tokens.extend(tokens.tolist())
-            found.truncated.extend(cut.tolist())
-        return job.number, found
+        tokens_BT = self._generate(prompts)
+        ended_BT = torch.isin(tokens_BT, ends)
+        ends_before_BT = ended_BT.cumsum(1) - ended_BT.long()
+        lengths_B = (ends_before_BT == 0).sum(1)  # the end token counts
+        texts = self.tokenizer.batch_decode(
+            [row[:n] for row, n in zip(tokens_BT.tolist(), lengths_B.tolist(), strict=True)],
+            skip_special_tokens=True,
+        )
+        samples = len(texts) // len(prompts)
+        return Responses(
+            [texts[i : i + samples] for i in range(0, len(texts), samples)],
+            None,
+            lengths_B.view(len(prompts), -1).tolist(),
+            (~ended_BT.any(1)).view(len(prompts), -1).tolist(),
+        )
 
 
-ENGINES = {"vllm": Engine, "transformers": TransformersEngine}
+ENGINES = {"vllm": VLLMEngine, "transformers": TransformersEngine}
 
 
 def sample_all(
-    jobs: Iterable[Job], sampling: Sampling, hardware: Hardware, longest_prompt: int
+    chunks: Iterable[Chunk], sampling: Sampling, hardware: Hardware, longest_prompt: int
 ) -> Iterator[tuple[int, Responses]]:
-    """(job number, responses) as they are done; with several replicas in any order."""
-    if hardware.replicas == 1:
-        engine = ENGINES[hardware.engine](sampling, hardware, longest_prompt)
-        yield from map(engine.sample, jobs)
+    """Yields (number of a chunk, responses) as they are done; with several replicas in any order.
+
+    Args:
+        chunks: their numbers differ.
+        sampling: what decides the responses.
+        hardware: one replica is this process, several are Ray actors.
+        longest_prompt: tokens.
+
+    Raises:
+        ValueError: if the machine, or the cluster of RAY_ADDRESS, lacks the devices.
+    """
+    replicas = hardware.replicas or default_replicas(hardware.tensor_parallel)
+    engine, settings = ENGINES[hardware.engine], (sampling, hardware, longest_prompt)
+    if replicas == 1:
+        yield from map(engine(*settings).sample, chunks)
         return
     import ray
-    from ray.util import ActorPool
 
-    ray.init(ignore_reinit_error=True, include_dashboard=False)
-    gpus = 0 if platform.active() else hardware.tensor_parallel
-    replica = ray.remote(num_gpus=gpus, num_cpus=1)(ENGINES[hardware.engine])
-    settings = sampling, hardware, longest_prompt
-    replicas = [replica.remote(*settings) for _ in range(hardware.replicas)]
+    connect(replicas, hardware.tensor_parallel)
     try:
-        pool = ActorPool(replicas)
-        yield from pool.map_unordered(lambda actor, job: actor.sample.remote(job), jobs)
+        # the devices alone decide where a replica is placed
+        actor_class = ray.remote(num_gpus=hardware.tensor_parallel, num_cpus=0)(engine)
+        actors = [actor_class.remote(*settings) for _ in range(replicas)]
+        try:
+            yield from spread(chunks, actors)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
     finally:
-        for actor in replicas:
-            ray.kill(actor)
         ray.shutdown()
 
 
+def spread(chunks: Iterable[Chunk], actors: list[Any]) -> Iterator[tuple[int, Responses]]:
+    """Yields what the actors' `sample` returns for each chunk, as it is done.
+
+    An actor gets its first chunk when it has its devices and its model, so that one that still
+    waits for devices holds nothing up.
+    """
+    import ray
+
+    waiting = deque(chunks)
+    missing = len(waiting)
+    pending = {actor.__ray_ready__.remote(): actor for actor in actors}
+    while missing:
+        (done, *_), _ = ray.wait(list(pending))
+        actor, result = pending.pop(done), ray.get(done)
+        if waiting:
+            pending[actor.sample.remote(waiting.popleft())] = actor
+        if result is not True:  # what __ray_ready__ returns
+            missing -= 1
+            yield result
+
+
+def connect(replicas: int, tensor_parallel: int) -> None:
+    """Joins the Ray cluster of RAY_ADDRESS, or starts one on this machine with the slots needed.
+
+    Raises ValueError if it cannot hold the replicas.
+    """
+    in_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if in_cluster:
+        place, fit = "the Ray cluster of RAY_ADDRESS", cluster_places(tensor_parallel)
+    else:
+        place, fit = "this machine", machine.device_slots() // tensor_parallel
+    if fit < replicas:
+        raise ValueError(
+            f"--replicas {replicas} with --tensor-parallel {tensor_parallel} needs "
+            f"{replicas * tensor_parallel} GPUs, those of a replica on one node, and {place} has "
+            f"room for {fit} replicas: use fewer, or a smaller --tensor-parallel."
+        )
+    machine.prepare()
+    import ray
+
+    slots = {} if in_cluster else {"num_gpus": replicas * tensor_parallel}
+    ray.init(include_dashboard=False, **slots)
+
+
+def cluster_places(tensor_parallel: int) -> int:
+    """Returns how many replicas the GPUs of the Ray cluster of RAY_ADDRESS hold, each of them on
+    one node."""
+    machine.prepare()
+    import ray
+
+    ray.init()
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        ray.shutdown()
+    return sum(int(resources.get("GPU", 0)) // tensor_parallel for resources in nodes)
+
+
 def default_replicas(tensor_parallel: int) -> int:
-    """As many as the GPUs of this machine, or of the Ray cluster of RAY_ADDRESS, can hold; at
+    """Returns how many replicas fit: in the Ray cluster of RAY_ADDRESS, or on this machine; at
     least 1."""
-    if platform.active():
-        return 1
     if os.environ.get("RAY_ADDRESS"):
-        import ray
-
-        ray.init(ignore_reinit_error=True)
-        return max(1, int(ray.cluster_resources().get("GPU", 0)) // tensor_parallel)
-    import torch
-
-    return max(1, torch.cuda.device_count() // tensor_parallel)
+        return max(1, cluster_places(tensor_parallel))
+    return machine.default_engines(tensor_parallel)

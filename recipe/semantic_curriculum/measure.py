@@ -1,11 +1,12 @@
 """Measure the semantic entropy of a dataset: python -m recipe.semantic_curriculum.measure
 
 Samples G responses to each prompt from a model with vLLM (or takes those of --rollouts, a folder of
-verl's rollout dumps), groups them by the meaning of their final answers, and writes one row a
-prompt: G, semantic entropy, pass rate, number of groups, majority answer and whether it is right.
+verl's rollout dumps), clusters them by the equivalence of their final answers, and writes one row
+per prompt: G, semantic entropy, pass rate, number of clusters, majority answer and whether it is
+correct.
 
-The responses are kept in <out>.responses, chunk by chunk: the same command goes on where it was
-stopped, and groups again by other rules without sampling.
+The responses are cached in <out>.responses, chunk by chunk: the same command resumes where it was
+stopped, and clusters again by other rules without sampling.
 """
 
 from __future__ import annotations
@@ -13,132 +14,117 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from recipe.judge.equivalence import Equivalence, group
-from recipe.judge.reward import compute_score, extract_answer
-from recipe.sampling.engine import Hardware, Responses, Sampling, default_replicas
+from recipe.core import cli
+from recipe.judge.equivalence import Equivalence
+from recipe.judge.responses import Grading, Judged, judge_prompts
+from recipe.sampling import flags
+from recipe.sampling.engine import Hardware, Sampling
+from recipe.sampling.prompts import read_prompts, resolve_model, tokenized
 from recipe.sampling.responses import (
-    Kept,
-    Wanted,
-    read_prompts,
-    sampled,
-    settings_of,
-    tokenized,
-    write,
+    ResponseCache,
+    SamplingJob,
+    cache_settings,
+    sample_cached,
+    write_table,
 )
 from recipe.semantic_curriculum.scores import COLUMNS
 from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
 
 
 @dataclasses.dataclass(frozen=True)
-class Grouping:
-    """What decides the groups and their weights."""
+class Weighting:
+    """What semantic entropy is made of, beside the clusters.
 
-    units: str = "ignore"
-    thousands: bool = True
-    unparsable: str = "one"
+    Args:
+        weights: p_k is the share of the responses ("counts") or of their likelihood ("likelihood").
+        base: of the logarithm.
+    """
+
     weights: str = "counts"
     base: float = np.e
-    time_limit: float = 5.0
 
 
-class Judged(NamedTuple):
-    """The responses of one prompt."""
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What a command line asks for."""
 
-    answers: list[str]  # of each response; "" where it has none
-    right: list[bool]  # of each response
-    groups: list[int]  # of meaning, of each response
-    majority: str  # answer of the largest group, in its most frequent spelling
-    majority_right: bool
-    gave_up: int  # comparisons and verdicts that a limit ended
-
-
-def judge_prompt(
-    texts: Sequence[str],
-    ground_truth: str,
-    equivalence: Equivalence,
-    unparsable: str = "one",
-    boxed_only: bool = False,
-) -> Judged:
-    """Each answer is judged once, however often it was given."""
-    answers = [extract_answer(text, boxed_only) for text in texts]
-    first = {}
-    for answer, text in zip(answers, texts, strict=True):
-        first.setdefault(answer, text)
-    options = {
-        "time_limit": equivalence.time_limit,
-        "children": equivalence.children,
-        "boxed_only": boxed_only,
-    }
-    verdicts = {a: compute_score("", t, ground_truth, **options) for a, t in first.items()}
-    hopeless = [equivalence.read(a).text for a, v in verdicts.items() if v["judge_gave_up"]]
-    equivalence.hopeless.update(hopeless)
-    grouped = group(answers, equivalence.read, equivalence.same, unparsable)
-    # of equally large groups the one that came first; a group of blank answers is no majority
-    sizes = Counter(g for g, a in zip(grouped.index, answers, strict=True) if a.strip())
-    majority, majority_right = "", False
-    if sizes:
-        largest = sizes.most_common(1)[0][0]
-        members = [a for g, a in zip(grouped.index, answers, strict=True) if g == largest]
-        majority = Counter(members).most_common(1)[0][0]
-        majority_right = any(verdicts[a]["acc"] for a in members)
-    return Judged(
-        answers,
-        [verdicts[answer]["acc"] for answer in answers],
-        list(grouped.index),
-        majority,
-        majority_right,
-        grouped.gave_up + sum(v["judge_gave_up"] for v in verdicts.values()),
-    )
+    data: tuple[Path, ...]
+    out: Path
+    sampling: Sampling
+    hardware: Hardware
+    grading: Grading
+    weighting: Weighting
+    rollouts: Path | None = None  # folder of verl's dumps, in place of sampling
+    max_prompts: int = 0  # 0: all
+    chunk: int = 256  # prompts
+    again: bool = False
 
 
-def score_prompt(
-    texts: list[str],
-    log_likelihoods: list[float],
-    ground_truth: str,
-    how: Grouping,
-    equivalence: Equivalence,
+def scores_of(
+    judged: Judged, log_likelihoods: Sequence[float] | None, weighting: Weighting
 ) -> dict:
-    """The columns of one prompt that come from its responses."""
-    judged = judge_prompt(texts, ground_truth, equivalence, how.unparsable)
+    """Returns the columns of one prompt that come from its responses.
+
+    Args:
+        judged: its G responses.
+        log_likelihoods: (G,) in nats, for weights "likelihood".
+        weighting: what p_k and the unit are.
+    """
+    weights = log_likelihoods if weighting.weights == "likelihood" else None
     return {
-        "responses": len(texts),
-        "semantic_entropy": semantic_entropy(
-            judged.groups, log_likelihoods if how.weights == "likelihood" else None, how.base
-        ),
-        "pass_rate": float(np.mean(judged.right)),
-        "groups": len(set(judged.groups)),
+        "responses": len(judged.answers),
+        "semantic_entropy": semantic_entropy(judged.clusters, weights, weighting.base),
+        "pass_rate": float(np.mean(judged.correct)),
+        "clusters": len(set(judged.clusters)),
         "majority_answer": judged.majority[:200].encode("utf-8", "replace").decode(),
-        "majority_right": judged.majority_right,
-        "without_answer": sum(not a.strip() for a in judged.answers),
-        "gave_up": judged.gave_up,
+        "majority_correct": judged.majority_correct,
+        "without_answer": sum(not answer.strip() for answer in judged.answers),
+        "timed_out": judged.timed_out,
     }
 
 
-def score_prompts(
-    responses: Responses, ground_truths: list[str], how: Grouping, workers: int
-) -> list[dict]:
-    """`score_prompt` of many, on `workers` cores."""
-    equivalence = Equivalence(how.units, how.thousands, how.time_limit, children=workers)
-    one = partial(score_prompt, how=how, equivalence=equivalence)
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, *responses[:2], ground_truths))
+def score_chunk(
+    chunk: pd.DataFrame,
+    prompts: pd.DataFrame,
+    grading: Grading,
+    equivalence: Equivalence,
+    weighting: Weighting,
+) -> pd.DataFrame:
+    """Returns the rows of COLUMNS of a chunk of responses (prompt_id, responses, log_likelihoods
+    where they are the weights) to some of `prompts`."""
+    rows = prompts.set_index("prompt_id").loc[chunk["prompt_id"]]
+    texts = [list(responses) for responses in chunk["responses"]]
+    judged = judge_prompts(texts, rows["ground_truth"], grading, equivalence)
+    likelihoods = chunk.get("log_likelihoods", [None] * len(chunk))
+    scores = [scores_of(*pair, weighting) for pair in zip(judged, likelihoods, strict=True)]
+    table = pd.DataFrame(scores)
+    table["prompt_id"], table["index"] = chunk["prompt_id"].to_numpy(), rows["index"].to_numpy()
+    return table[list(COLUMNS)]
 
 
-def dumped(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFrame:
-    """Responses out of verl's rollout dumps (trainer.rollout_data_dir), all steps together."""
+def dumped(prompts: pd.DataFrame, folder: Path, model: str) -> pd.DataFrame:
+    """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), all steps together.
+
+    Args:
+        prompts: of `read_prompts`.
+        folder: of the dumps.
+        model: its tokenizer turns the prompts into the texts by which the dumps name them.
+
+    Returns:
+        a row per prompt that has responses: prompt_id, responses.
+
+    Raises:
+        FileNotFoundError, ValueError: for a folder without dumps, with a broken one, or with none
+            of these prompts.
+    """
     from transformers import AutoTokenizer
 
     files = sorted(folder.expanduser().glob("*.jsonl"))
@@ -146,20 +132,20 @@ def dumped(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFr
         raise FileNotFoundError(
             f"--rollouts {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
         )
-    model = os.path.expanduser(sampling.model)
-    decode = partial(AutoTokenizer.from_pretrained(model).decode, skip_special_tokens=True)
-    of_text = {
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model) or model)
+    decode = partial(tokenizer.decode, skip_special_tokens=True)
+    id_of_text = {
         decode(tokens): name
-        for tokens, name in zip(tokenized(prompts, sampling), prompts["prompt_id"], strict=True)
+        for tokens, name in zip(tokenized(prompts, model), prompts["prompt_id"], strict=True)
     }
     texts: dict[str, list[str]] = {}
-    strangers = 0
+    others = 0
     for file in files:
         with file.open() as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     row = json.loads(line)
-                    name = of_text.get(row["input"])
+                    name = id_of_text.get(row["input"])
                     output = row["output"]
                 except (ValueError, KeyError, TypeError):
                     raise ValueError(
@@ -167,44 +153,36 @@ def dumped(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFr
                         "remove it."
                     ) from None
                 if name is None:
-                    strangers += 1
+                    others += 1
                 else:
                     texts.setdefault(name, []).append(output)
     if not texts:
         raise ValueError(
-            f"--rollouts {folder} holds no response to a prompt of --data ({strangers} to others): "
+            f"--rollouts {folder} holds no response to a prompt of --data ({others} to others): "
             "give the data and the tokenizer (--model) of that run."
         )
     print(f"{sum(map(len, texts.values()))} responses to {len(texts)} of {len(prompts)} prompts; "
-          f"{strangers} to others")  # fmt: skip
-    likelihoods = [[0.0] * len(group) for group in texts.values()]
-    table = {"prompt_id": list(texts), "responses": list(texts.values())}
-    return pd.DataFrame({**table, "log_likelihoods": likelihoods})
+          f"{others} to others")  # fmt: skip
+    return pd.DataFrame({"prompt_id": list(texts), "responses": list(texts.values())})
 
 
-def measure(
-    prompts: pd.DataFrame, chunks: Iterator[pd.DataFrame], how: Grouping, workers: int
+def score_all(
+    prompts: pd.DataFrame, chunks: Iterable[pd.DataFrame], grading: Grading, weighting: Weighting
 ) -> pd.DataFrame:
-    """The table of COLUMNS, in the order of the prompts."""
-    truth = prompts.set_index("prompt_id")
-    rows = []
+    """Returns the table of COLUMNS of all chunks, in the order of the prompts."""
+    equivalence = grading.equivalence()
+    tables = []
     with tqdm(total=len(prompts), unit="prompt") as bar:
         for chunk in chunks:
-            ids = chunk["prompt_id"].tolist()
-            texts = [list(group) for group in chunk["responses"]]
-            likelihoods = [list(group) for group in chunk["log_likelihoods"]]
-            truths = truth.loc[ids, "ground_truth"].tolist()
-            found = score_prompts(Responses(texts, likelihoods), truths, how, workers)
-            index = truth.loc[ids, "index"].tolist()
-            rows += [
-                {"prompt_id": name, "index": i, **row}
-                for name, i, row in zip(ids, index, found, strict=True)
-            ]
-            bar.update(len(ids))
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("index", ignore_index=True)
+            tables.append(score_chunk(chunk, prompts, grading, equivalence, weighting))
+            bar.update(len(chunk))
+    if not tables:
+        raise ValueError("no prompt of --data is short enough: raise --max-prompt-length.")
+    return pd.concat(tables).sort_values("index", ignore_index=True)
 
 
 def summary(table: pd.DataFrame) -> str:
+    """Returns a histogram of the semantic entropies and the main figures, for the terminal."""
     entropy = table["semantic_entropy"]
     counts, edges = np.histogram(entropy, bins=8)
     bars = "\n".join(
@@ -214,14 +192,17 @@ def summary(table: pd.DataFrame) -> str:
     return (
         f"semantic entropy of {len(table)} prompts, mean {entropy.mean():.3f}:\n{bars}\n"
         f"SE = 0: {np.mean(entropy == 0):.1%}; pass rate {table['pass_rate'].mean():.3f}; majority "
-        f"right {table['majority_right'].mean():.3f}; correlation of SE and pass rate "
-        f"{entropy.corr(table['pass_rate']):.2f}; comparisons given up {table['gave_up'].sum()}"
+        f"correct {table['majority_correct'].mean():.3f}; correlation of SE and pass rate "
+        f"{entropy.corr(table['pass_rate']):.2f}; comparisons timed out {table['timed_out'].sum()}"
     )
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's flags."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m recipe.semantic_curriculum.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = partial(parser.add_argument, metavar="X")
     add("--model", required=True, help="checkpoint folder, or a name on the hub")
@@ -229,14 +210,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", required=True, type=Path, help="parquet file to write")
     add("--max-prompts", type=int, default=0, help="the first so many rows only")
     add("--rollouts", type=Path, help="folder of verl's rollout dumps, in place of sampling")
-    for field in dataclasses.fields(Sampling)[1:]:
-        name = "--" + field.name.replace("_", "-")
-        add(name, type=type(field.default), default=field.default, help="default: %(default)s")
-    add("--replicas", type=int, help="engines; default: as many as fit on the GPUs, on a CPU 1")
-    add("--tensor-parallel", type=int, default=1, help="GPUs an engine; default: %(default)s")
-    add("--gpu-memory-utilization", type=float, default=0.9, help="default: %(default)s")
-    add("--dtype", default="auto", help="default: %(default)s")
-    add("--chunk", type=int, default=256, help="prompts between two savings; default: %(default)s")
+    flags.add_sampling(parser)
+    flags.add_hardware(parser, chunk=256, what="prompts")
     parser.add_argument(
         "--units", choices=["ignore", "compare"], default="ignore", help="is 5 cm 5, or not"
     )
@@ -247,7 +222,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--unparsable",
         choices=["one", "own"],
         default="one",
-        help="responses without an answer are one group, or one each; default: %(default)s",
+        help="responses without an answer are one cluster, or one each; default: %(default)s",
     )
     parser.add_argument(
         "--weights",
@@ -256,72 +231,73 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="p_k: share of the responses, or of their likelihood; default: %(default)s",
     )
     add("--base", type=float, default=np.e, help="of the logarithm; default: e, so nats")
-    add("--time-limit", type=float, default=5.0, help="seconds of CPU a comparison")
-    add("--workers", type=int, default=os.cpu_count(), help="cores; default: %(default)s")
-    parser.add_argument("--again", action="store_true", help="forget the responses that are kept")
-    known = parser.parse_args(arguments)
-    for name in ("samples", "chunk", "workers", "tensor_parallel", "replicas"):
-        value = getattr(known, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value} is not allowed: use 1 or more")
-    for name, low, high in (
-        ("max_prompts", 0, np.inf),
-        ("temperature", 0, 100),
-        ("max_prompt_length", 1, np.inf),
-        ("max_response_length", 1, np.inf),
-        ("base", 1.000001, np.inf),
-        ("time_limit", 0.1, 3600),
-    ):
-        if not low <= getattr(known, name) <= high:
-            option = name.replace("_", "-")
-            parser.error(f"--{option} {getattr(known, name)} is not between {low} and {high}")
-    if known.rollouts and known.weights == "likelihood":
+    add("--time-limit", type=float, default=5.0, help="seconds of CPU per comparison")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> Measurement:
+    """Reads the command line; ends the process with a sentence on a flag that is not allowed."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    flags.check(
+        parser,
+        args,
+        max_prompts=(0, np.inf),
+        base=(1.000001, np.inf),
+        time_limit=(0.1, 3600),
+    )
+    if args.rollouts and args.weights == "likelihood":
         parser.error("--weights likelihood is not possible with --rollouts, which hold none")
-    return known
+    return Measurement(
+        data=tuple(args.data),
+        out=args.out.expanduser(),
+        sampling=flags.sampling_of(args, args.model),
+        hardware=flags.hardware_of(args),
+        grading=Grading(
+            units=args.units,
+            thousands=not args.no_thousands,
+            unparsable=args.unparsable,
+            time_limit=args.time_limit,
+            workers=args.workers,
+        ),
+        weighting=Weighting(weights=args.weights, base=args.base),
+        rollouts=args.rollouts,
+        max_prompts=args.max_prompts,
+        chunk=args.chunk,
+        again=args.again,
+    )
+
+
+def measure(measurement: Measurement) -> pd.DataFrame:
+    """Samples or reads responses, scores them, writes the table and prints its summary."""
+    prompts = read_prompts(measurement.data, measurement.max_prompts)
+    sampling, out = measurement.sampling, measurement.out
+    if measurement.rollouts:
+        chunks = iter([dumped(prompts, measurement.rollouts, sampling.model)])
+    else:
+        cache = ResponseCache(
+            out.with_name(f"{out.name}.responses"),
+            cache_settings(prompts, sampling, measurement.chunk),
+            measurement.again,
+        )
+        jobs = [SamplingJob(prompts, cache)]
+        sampled = sample_cached(jobs, sampling, measurement.hardware, measurement.chunk)
+        chunks = (chunk for _, chunk in sampled)
+    table = score_all(prompts, chunks, measurement.grading, measurement.weighting)
+    write_table(table, out)
+    print(summary(table))
+    print(f"{len(table)} prompts -> {out}")
+    return table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    known = parse(arguments)
-    of = vars(known)
-    sampling = Sampling(**{f.name: of[f.name] for f in dataclasses.fields(Sampling)})
-    how = Grouping(
-        units=known.units,
-        thousands=not known.no_thousands,
-        unparsable=known.unparsable,
-        weights=known.weights,
-        base=known.base,
-        time_limit=known.time_limit,
-    )
-    out = known.out.expanduser()
-    try:
-        prompts = read_prompts(known.data, known.max_prompts)
-        if known.rollouts:
-            chunks = iter([dumped(prompts, known.rollouts, sampling)])
-        else:
-            hardware = Hardware(
-                replicas=known.replicas or default_replicas(known.tensor_parallel),
-                tensor_parallel=known.tensor_parallel,
-                gpu_memory_utilization=known.gpu_memory_utilization,
-                dtype=known.dtype,
-            )
-            kept = Kept(
-                out.with_name(f"{out.name}.responses"),
-                settings_of(prompts, sampling, known.chunk),
-                known.again,
-            )
-            wanted = [Wanted(prompts, kept)]
-            chunks = (table for _, table in sampled(wanted, sampling, hardware, known.chunk))
-        table = measure(prompts, chunks, how, known.workers)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    write(table, out)
-    print(summary(table))
-    print(f"{len(table)} prompts -> {out}")
-    return 0
+    """Runs the command; returns its exit code."""
+
+    def command(words: list[str] | None) -> None:
+        measure(parse(words))
+
+    return cli.run(command, arguments)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # vLLM's libraries would print a page about leaks of their own
+    flags.leave(main())

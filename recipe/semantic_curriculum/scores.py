@@ -1,13 +1,10 @@
-"""The table of a dataset's semantic entropies: one row a prompt, as `measure` writes and the
+"""The table of a dataset's semantic entropies: one row per prompt, as `measure` writes it and the
 curriculum reads it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,24 +13,29 @@ COLUMNS = {
     "prompt_id": "hash of the prompt's messages",
     "index": "row of the prompt in the data",
     "responses": "G",
-    "semantic_entropy": "-sum p_k log p_k over the groups of meaning",
-    "pass_rate": "share of right responses",
-    "groups": "K",
-    "majority_answer": "of the largest group, in its most frequent spelling",
-    "majority_right": "whether that answer is right",
-    "without_answer": "responses in which no answer was found",
-    "gave_up": "comparisons and verdicts that a limit ended",
+    "semantic_entropy": "-sum p_k log p_k over the clusters of equivalent answers",
+    "pass_rate": "share of correct responses",
+    "clusters": "K",
+    "majority_answer": "of the largest cluster, in its most frequent spelling",
+    "majority_correct": "whether that answer is correct",
+    "without_answer": "responses without an answer",
+    "timed_out": "comparisons and verdicts that a limit ended",
 }
-
-
-def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Names a prompt by what it says, so that rows may be filtered or reordered."""
-    plain = [{"role": m["role"], "content": m["content"]} for m in messages]
-    return hashlib.sha256(json.dumps(plain, ensure_ascii=True).encode()).hexdigest()[:20]
+NEEDED = ("prompt_id", "semantic_entropy", "pass_rate")  # by the curriculum
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """The table, by prompt_id. Raises ValueError or FileNotFoundError in one sentence."""
+    """Reads the table.
+
+    Args:
+        path: a parquet file with at least the columns NEEDED.
+
+    Returns:
+        the table with prompt_id as its index, each prompt once.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence, for another file.
+    """
     file = Path(path).expanduser()
     command = "`python -m recipe.semantic_curriculum.measure`"
     if not file.is_file():
@@ -47,7 +49,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
             f"data.curriculum.scores={path} is not a parquet file ({error}): write it with "
             f"{command}."
         ) from None
-    missing = [name for name in ("prompt_id", "semantic_entropy", "pass_rate") if name not in table]
+    missing = [name for name in NEEDED if name not in table]
     if missing:
         raise ValueError(
             f"data.curriculum.scores={path} lacks the column {missing[0]}: write it with {command}."
@@ -56,19 +58,31 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame, ids: Sequence[str], path: str | Path) -> pd.DataFrame:
-    """The table's rows of these prompts, in their order. Raises ValueError if one has none."""
-    found = table.reindex(ids)
-    missing = int(found["semantic_entropy"].isna().sum())
+    """Selects the rows of prompts.
+
+    Args:
+        table: of `read_scores`.
+        ids: (N,) prompt_id of each prompt.
+        path: of the table, for the error.
+
+    Returns:
+        N rows in the order of `ids`.
+
+    Raises:
+        ValueError: if a prompt has no row.
+    """
+    rows = table.reindex(ids)
+    missing = int(rows["semantic_entropy"].isna().sum())
     if missing:
         raise ValueError(
             f"data.curriculum.scores={path} has no score for {missing} of the {len(ids)} training "
             "prompts: measure it on the same data.train_files."
         )
-    return found
+    return rows
 
 
 def score_of(rows: pd.DataFrame, order: str) -> np.ndarray:
-    """(N,) what `data.curriculum.order` sorts by; low comes first.
+    """Returns (N,) what `data.curriculum.order` sorts by; low comes first.
 
     semantic_entropy and shuffled: SE. reversed: -SE. pass_rate: its negative, so that easy prompts
     come first as with SE.

@@ -1,10 +1,10 @@
 """Semantic entropy of a prompt's rollouts (SENT, arXiv 2512.04359, method figure, panel a).
 
-    SE(q) = - sum_k p_k log p_k        over the K groups of meaning among the G rollouts of q
+    SE(q) = - sum_k p_k log p_k     over the K clusters of equivalent answers among q's G rollouts
 
 The paper prints this, no more. *Ours*: p_k = n_k / G and the natural log; with `log_likelihoods`
-p_k is the groups' share of the rollouts' likelihood, as in Kuhn et al. (arXiv 2302.09664).
-SE is 0 if all rollouts agree, right or wrong, and at most log G.
+p_k is the cluster's share of the rollouts' likelihood, as in Kuhn et al. (arXiv 2302.09664).
+SE is 0 if all rollouts agree, correct or incorrect, and at most log G.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ import numpy as np
 
 
 def semantic_entropy(
-    groups: Sequence[int], log_likelihoods: Sequence[float] | None = None, base: float = math.e
+    clusters: Sequence[int], log_likelihoods: Sequence[float] | None = None, base: float = math.e
 ) -> float:
-    """SE of one prompt.
+    """Computes the semantic entropy of one prompt.
 
     Args:
-        groups: the group of each rollout, any whole numbers.
-        log_likelihoods: of each rollout, for likelihood weights; None: every rollout counts as one.
+        clusters: (G,) the cluster of each rollout, any integers.
+        log_likelihoods: (G,) of each rollout in nats, for likelihood weights; None: every rollout
+            has the same weight.
         base: of the logarithm; nats by default.
 
-    Raises ValueError for no rollouts.
+    Returns:
+        SE, from 0 to log G.
+
+    Raises:
+        ValueError: for no rollouts.
     """
-    if not len(groups):
+    if not len(clusters):
         raise ValueError("semantic entropy needs at least one rollout of a prompt.")
-    index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
     if log_likelihoods is None:
         weights = np.ones(len(index))
     else:

@@ -1,6 +1,7 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -18,8 +20,11 @@ from recipe import machine
 from recipe.compare import __main__ as compare
 from recipe.compare import plan, supervise
 from recipe.compare.plan import PlannedRun
+from recipe.compare.slots import run_slots
 from recipe.compare.supervise import Processes
+from recipe.experiment.evaluation import COLUMNS
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
+from recipe.experiment.provenance import fingerprint
 from recipe.experiment.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +194,37 @@ def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
     assert process.wait() == 0 and len(starts(run)) == 1
 
 
+def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
+    pytest.importorskip("math_verify")
+    from recipe.evaluate import __main__ as evaluate
+
+    run = run_of(tmp_path, steps=2)
+    assert supervise.run_once(run, {}, Processes()) == "finished"
+    model = run.folder.checkpoint() / "actor/huggingface"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    settings = {"benchmarks": ["x/b.parquet"], "samples": 3, "boxed_only": True, "again": False}
+    words = plan.evaluation_arguments(run, settings)
+    assert words[2:] == ["--out", str(run.folder.evaluation), "--samples", "3", "--boxed-only"]
+
+    def is_evaluated(**change):
+        return supervise.is_evaluated(run, settings | change)
+
+    assert not is_evaluated()
+    run.folder.evaluation.mkdir()
+    recorded = evaluate.settings(evaluate.parse(words)) | {"model": fingerprint(model)}
+    (run.folder.evaluation / "b.json").write_text(json.dumps({"settings": recorded}))
+    assert not is_evaluated()
+    table = run.folder.evaluation / "b.parquet"
+    pd.DataFrame(columns=[name for name in COLUMNS if name != "cluster"]).to_parquet(table)
+    assert not is_evaluated()  # an older version's
+    pd.DataFrame(columns=list(COLUMNS)).to_parquet(table)
+    assert is_evaluated() and not is_evaluated(samples=4) and not is_evaluated(boxed_only=False)
+    assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
+    (model / "model.safetensors").write_bytes(b"trained")
+    assert not is_evaluated()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_stops_its_runs(tmp_path, number):
     run, later = run_of(tmp_path, steps=400, pause=0.05), run_of(tmp_path, seed=1)
@@ -244,7 +280,7 @@ def test_side_by_side_each_has_its_own_gpus(tmp_path):
     results = supervise.run_all(matrix, runs, slots)
     assert len(results["finished"]) == 4
     used = [starts(run) for run in runs]
-    assert sorted({place for one in used for place in one}) == ["0,1", "2,3"]
+    assert sorted({slot for slots_of_run in used for slot in slots_of_run}) == ["0,1", "2,3"]
 
 
 def on_devices(run, devices, nodes=1):
@@ -258,16 +294,16 @@ def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch, device):
     monkeypatch.setattr(machine, "device_slots", lambda: 1)
     small = run_of(tmp_path, recorded=record(trainer__device=device))
     large = on_devices(run_of(tmp_path, seed=1, recorded=record(trainer__device=device)), 2)
-    assert supervise.run_slots([small], None, None) == [{}]
+    assert run_slots([small], None, None) == [{}]
     with pytest.raises(ValueError, match="--jobs=2 needs one Ray cluster"):
-        supervise.run_slots([small], 2, None)
-    assert supervise.run_slots([large], 1, "4,5") == [{"CUDA_VISIBLE_DEVICES": "4,5"}]
+        run_slots([small], 2, None)
+    assert run_slots([large], 1, "4,5") == [{"CUDA_VISIBLE_DEVICES": "4,5"}]
     with pytest.raises(ValueError, match="needs 2 GPUs of this machine and 1 may be used"):
-        supervise.run_slots([large], None, "3")
+        run_slots([large], None, "3")
     with pytest.raises(ValueError, match="needs 2 GPUs of this machine and 1 may be used"):
-        supervise.run_slots([small, large], None, None)  # the largest run decides
+        run_slots([small, large], None, None)  # the largest run decides
     monkeypatch.setattr(machine, "device_slots", lambda: 2)
-    assert supervise.run_slots([small, large], None, None) == [{}]
+    assert run_slots([small, large], None, None) == [{}]
 
 
 @pytest.mark.parametrize(("available", "jobs", "slots"), [(8, None, 4), (9, 2, 2), (1, None, 0)])
@@ -279,10 +315,10 @@ def test_in_a_cluster_as_many_as_fit(tmp_path, monkeypatch, available, jobs, slo
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(available)})
     run = on_devices(run_of(tmp_path), devices=1, nodes=2)
     if slots:
-        assert supervise.run_slots([run], jobs, None) == [{}] * slots
+        assert run_slots([run], jobs, None) == [{}] * slots
         return
     with pytest.raises(ValueError, match="RAY_ADDRESS has 1"):
-        supervise.run_slots([run], jobs, None)
+        run_slots([run], jobs, None)
 
 
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(tmp_path, monkeypatch):
@@ -294,7 +330,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match="RAY_ADDRESS=somewhere:6379 cannot be joined"):
-        supervise.run_slots([run_of(tmp_path)], None, None)
+        run_slots([run_of(tmp_path)], None, None)
 
 
 # ---- the whole, up to the start ------------------------------------------------------------------
@@ -337,7 +373,7 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"overrides": ["data.seed=5", "trainer.total_training_steps=null"]}, "has no end"),
         ({"overrides": ["no_such_key=1"]}, "no_such_key"),
@@ -352,25 +388,27 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
         ),
     ],
 )
-def test_a_wrong_run_is_told_before_any_starts(small_matrix, tmp_path, capsys, change, said):
+def test_a_run_with_a_mistake_is_reported_before_any_starts(
+    small_matrix, tmp_path, capsys, change, sentence
+):
     assert compare.main(small_matrix(**change)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: " in error and said in error
+    assert "error: " in error and sentence in error
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"recipe": "asymgpro"}, "a: recipe asymgpro does not exist: did you mean asymgrpo"),
         ({"script": "run.sh"}, "a: recipe asymgrpo has no script run.sh; no recipe has it"),
         ({"script": "run_qwen3_14b.sh"}, "run_qwen3_14b.sh; semantic_curriculum has it"),
     ],
 )
-def test_a_recipe_or_script_that_does_not_exist_is_told(small_matrix, capsys, change, said):
+def test_a_recipe_or_script_that_does_not_exist_is_told(small_matrix, capsys, change, sentence):
     arms = {"a": {"recipe": "asymgrpo", "preset": "grpo", **change}}
     assert compare.main(small_matrix(arms=arms)) == 2
-    assert said in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_script_may_lie_anywhere(small_matrix, tmp_path, capsys):

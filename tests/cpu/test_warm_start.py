@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_prep import arithmetic, common
-from recipe.cpu import cached_folder, task, warm_start
+from data_prep import arithmetic, rows
+from recipe.cpu import cached_folder, solving, task, warm_start
+from recipe.cpu import model as small_model
 from recipe.cpu.sampling import Samples, sample
 
 TINY = replace(
@@ -30,7 +31,7 @@ TINY = replace(
 def write_data(folder: Path, train_size: int = 48) -> Path:
     train, test = task.problems(0, train_size, 12)
     splits = {"train": arithmetic.build(train, "train"), "test": arithmetic.build(test, "test")}
-    common.write_splits(folder, splits, arithmetic.COLUMNS, {"train": {}, "test": {}})
+    rows.write(folder, splits, arithmetic.COLUMNS, {})
     return folder
 
 
@@ -49,12 +50,12 @@ def built(data, tmp_path_factory):
 
 @pytest.fixture
 def tokenizer():
-    return warm_start.make_tokenizer()
+    return small_model.make_tokenizer()
 
 
 @pytest.fixture
 def model(tokenizer):
-    return warm_start.make_model(TINY, tokenizer).eval()
+    return small_model.make_model(TINY, tokenizer, TINY.seed).eval()
 
 
 def test_every_character_is_one_token_and_comes_back(tokenizer):
@@ -67,7 +68,7 @@ def test_every_character_is_one_token_and_comes_back(tokenizer):
 
 
 def test_the_end_token_is_not_shown_as_text(tokenizer):
-    ids = tokenizer.encode("9+7=16" + warm_start.END)
+    ids = tokenizer.encode("9+7=16" + small_model.END)
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == "9+7=16"
 
@@ -80,7 +81,7 @@ def test_the_saved_folder_loads_by_the_auto_classes(built):
     assert model.config.vocab_size == len(tokenizer) == model.get_input_embeddings().num_embeddings
     assert model.dtype == torch.float32
     assert report["parameters"] == model.num_parameters()
-    assert tokenizer.encode(task.ALPHABET) == warm_start.make_tokenizer().encode(task.ALPHABET)
+    assert tokenizer.encode(task.ALPHABET) == small_model.make_tokenizer().encode(task.ALPHABET)
     ids = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert len(set(ids)) == 3
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
@@ -100,7 +101,7 @@ def test_verls_message_builder_takes_the_tokenizer(built):
 
 def test_the_default_model_has_about_a_million_parameters(tokenizer):
     settings = warm_start.Settings()
-    model = warm_start.make_model(settings, tokenizer)
+    model = small_model.make_model(settings, tokenizer, settings.seed)
     assert 0.9e6 < model.num_parameters() < 1.2e6
     assert settings.hidden_size // settings.heads in (32, 64)  # sizes that vLLM has on CPUs
     assert settings.heads % 2 == 0  # can be split over two ranks
@@ -124,7 +125,7 @@ def test_only_the_solution_and_its_end_are_trained(tokenizer):
 
 def test_sampling_with_the_cache_has_the_entropies_of_one_plain_pass(model, tokenizer):
     problems = [task.draw(level, random.Random(level)) for level in task.LEVELS]
-    prompts = [warm_start.prompt_ids(tokenizer, problem) for problem in problems]
+    prompts = [small_model.prompt_ids(tokenizer, problem) for problem in problems]
     end = tokenizer.eos_token_id
     out = sample(model, prompts, 6, end, torch.Generator().manual_seed(0))
     assert out.tokens_BT.shape == out.entropies_BT.shape == out.mask_BT.shape
@@ -140,16 +141,16 @@ def test_sampling_with_the_cache_has_the_entropies_of_one_plain_pass(model, toke
 
 
 def test_measure_on_a_model_that_knows_the_answers(monkeypatch, tokenizer, model):
-    """Level 1 always right, level 2 every other sample, level 3 never: rate 0.5."""
+    """Level 1 is always solved, level 2 in every other sample, level 3 never: rate 0.5."""
     problems = [task.Problem(level, (level, 4)) for level in (1, 2, 3)]
 
     def fake(model, prompts, max_tokens, end, generator):
-        answers = ["5", "5", "6", "0", "1", "1"]  # right: 5, 6, 7
+        answers = ["5", "5", "6", "0", "1", "1"]  # correct: 5, 6, 7
         tokens = torch.tensor([[*tokenizer.encode(answer), end] for answer in answers])
         return Samples(tokens, torch.full(tokens.shape, 0.25), torch.ones_like(tokens).bool())
 
-    monkeypatch.setattr(warm_start, "sample", fake)
-    report = warm_start.measure(model, tokenizer, problems, samples=2, seed=0)
+    monkeypatch.setattr(solving, "sample", fake)
+    report = solving.measure(model, tokenizer, problems, samples=2, seed=0)
     assert report["pass_rate"] == 0.5
     assert report["pass_rate_by_level"] == {"1": 1.0, "2": 0.5, "3": 0.0}
     assert report["never_solved"] == report["always_solved"] == pytest.approx(1 / 3)
@@ -170,8 +171,8 @@ def test_training_stops_at_the_target_and_holds_problems_back(monkeypatch, token
     settings = replace(TINY, steps=10, target=0.35)
     # looked at after steps 2 and 3, reached at 3
     assert warm_start.train(model, tokenizer, problems, settings) == 3
-    rest, held = warm_start.hold_out(problems, TINY.check_problems)
-    assert asked[0] == held == problems[:6]
+    rest, held_out = warm_start.hold_out(problems, TINY.check_problems)
+    assert asked[0] == held_out == problems[:6]
     assert rest == problems[6:]
 
 
@@ -245,9 +246,7 @@ def test_a_wrong_setting_ends_in_one_sentence(
     data, tmp_path, capsys, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        warm_start.main(["--out", "model", "--data", str(data), *arguments])
-    assert end.value.code == 2
+    assert warm_start.main(["--out", "model", "--data", str(data), *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import pytest
 
-from data_prep import common
+from data_prep import cli
 
 
 class Done(NamedTuple):
@@ -19,8 +19,7 @@ def run_main(monkeypatch, capsys):
     def run_main(script, main, *args):
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, args)])
         try:
-            common.run(main)
-            code = 0
+            code = cli.run(main)
         except SystemExit as exit:
             code = exit.code
         return Done(code, *capsys.readouterr())

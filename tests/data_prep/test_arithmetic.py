@@ -65,7 +65,7 @@ def test_a_worked_solution_uses_each_term_once_and_never_goes_below_zero(level, 
 
 @unhurried
 @given(levels, seeds)
-def test_the_judge_takes_a_worked_solution_for_right_and_another_answer_for_wrong(level, seed):
+def test_the_judge_takes_a_worked_solution_as_correct_and_another_answer_as_incorrect(level, seed):
     rng = random.Random(seed)
     problem = task.draw(level, rng)
     text = task.solution(problem.terms, rng)
@@ -91,8 +91,8 @@ def test_solutions_come_in_every_order():
 def test_a_term_that_would_go_below_zero_waits():
     # of 3-5+9 only 9 or 3 can come first, and 3 must be followed by 9
     rng = random.Random(0)
-    found = {task.solution((3, -5, 9), rng) for _ in range(200)}
-    assert found == {"3+9=12-5=7", "9+3=12-5=7", "9-5=4+3=7"}
+    solutions = {task.solution((3, -5, 9), rng) for _ in range(200)}
+    assert solutions == {"3+9=12-5=7", "9+3=12-5=7", "9-5=4+3=7"}
 
 
 @pytest.mark.parametrize("prompt", ["", "7", "-7+2", "7+-2", "7*2", "7+2=", "7 + 2"])

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import benchmarks
-from data_prep.benchmarks import BENCHMARKS, build, ground_truth, spellings
+from data_prep.benchmarks import build, ground_truth
+from data_prep.eval_sets import BENCHMARKS, Benchmark, published_answers, spellings
 from recipe.judge.reward import accepted_answers, compute_score
 
 SCRIPT = Path(benchmarks.__file__)
@@ -206,7 +207,7 @@ SHAPES = {
 
 
 def one(name: str, fields: dict, **options) -> dict:
-    (row,) = build(name, [("x:1", fields)], **options)[0].rows
+    (row,) = build(name, [("x:1", fields)], **options).rows
     return row
 
 
@@ -235,7 +236,7 @@ def run(run_main, tmp_path):
 def refused(done, out: Path, *sentences: str) -> None:
     assert done.returncode == 2, done
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("benchmarks.py: ") and line.endswith("."), line
+    assert line.startswith("error: ") and line.endswith("."), line
     for sentence in sentences:
         assert sentence in line, line
     assert not out.exists()
@@ -332,7 +333,7 @@ def test_spellings(text, forms):
 
 
 @pytest.mark.parametrize(
-    ("answer", "many", "right", "wrong"),
+    ("answer", "many", "correct", "incorrect"),
     [
         (["1.5", "2.5"], False, ["1.5", "2.5", "\\frac{5}{2}"], ["1.5, 2.5"]),
         (["1", "120"], True, ["1, 120", "120, 1"], ["1", "1120"]),
@@ -345,13 +346,13 @@ def test_spellings(text, forms):
         (["1 \\pm \\sqrt{19}"], False, ["1-\\sqrt{19}, 1+\\sqrt{19}"], ["1+\\sqrt{19}"]),
     ],
 )
-def test_the_judge_accepts_each_form_and_no_other(answer, many, right, wrong):
+def test_the_judge_accepts_each_form_and_no_other(answer, many, correct, incorrect):
     fields = {**OLYMPIAD, "final_answer": answer, "is_multiple_answer": many}
     truth = ground_truth("olympiadbench", ("x:1", fields))
     verdicts = {
-        text: compute_score("", f"\\boxed{{{text}}}", truth)["acc"] for text in right + wrong
+        text: compute_score("", f"\\boxed{{{text}}}", truth)["acc"] for text in correct + incorrect
     }
-    assert verdicts == dict.fromkeys(right, True) | dict.fromkeys(wrong, False)
+    assert verdicts == dict.fromkeys(correct, True) | dict.fromkeys(incorrect, False)
 
 
 # no braces or backslashes: an incomplete brace is refused, as tested below
@@ -427,8 +428,8 @@ def test_which_amc_it_is(run, tmp_path, count, note):
         ("minerva_math", 271, "WARNING: 271 problems, not 272"),
     ],
 )
-def test_a_wrong_count_is_said(name, count, note):
-    _, notes = build(name, [(f"x:{row['id']}", row) for row in aime(count)])
+def test_an_unpublished_count_is_noted(name, count, note):
+    notes = build(name, [(f"x:{row['id']}", row) for row in aime(count)]).notes
     assert note in notes[0]
 
 
@@ -436,7 +437,7 @@ def test_aime_problems_of_other_years_are_left_out():
     rows = aime(3)
     for row, year in zip(rows, (2022, 2023, 2024), strict=True):
         row["url"] = f"{URL}/{year}_AIME_I_Problems/Problem_1"
-    split, _ = build("aime24", [("x", row) for row in rows])
+    split = build("aime24", [("x", row) for row in rows])
     assert [row["extra_info"]["id"] for row in split.rows] == ["2"]
     assert split.dropped == {"copies": 0, "of another year": 2}
 
@@ -481,16 +482,16 @@ def test_olympiadbench_takes_text_only_open_ended_english_maths():
         {"question": "求 $n$ 的值", "final_answer": ["1"]},
         {**OLYMPIAD, "subject": "Physics"},
     ]
-    split, _ = build("olympiadbench", [(f"x:{i}", row) for i, row in enumerate(rows)])
+    split = build("olympiadbench", [(f"x:{i}", row) for i, row in enumerate(rows)])
     assert [row["extra_info"]["question"] for row in split.rows] == ["taken"]
     assert split.dropped == {
         **{"copies": 0, "with images": 3, "theorem proofs": 2, "Chinese": 2, "physics": 1}
     }
 
 
-def test_a_tolerance_is_said():
+def test_a_tolerance_is_noted():
     row = {**OLYMPIAD, "final_answer": ["4.2"], "unit": "%", "error": "1e-1"}
-    _, notes = build("olympiadbench", [("x", row)])
+    notes = build("olympiadbench", [("x", row)]).notes
     assert "answers with a tolerance (`error`), which the judge ignores: 1" in notes
 
 
@@ -539,16 +540,16 @@ def test_the_folder_of_an_evaluation_repository(run, tmp_path):
 def test_names_of_the_sources(tmp_path, files, name):
     for file in files:
         jsonl(tmp_path / file, [])
-    found = {
+    files_by_set = {
         n: [str(p.relative_to(tmp_path)) for p in paths]
-        for n, paths in benchmarks.sources(str(tmp_path), None).items()
+        for n, paths in benchmarks.locate(str(tmp_path), None).items()
     }
     wanted = [f for f in files if not f.endswith("/train.jsonl") and "MM" not in f]
-    assert found == {name: [f for f in wanted if "socratic" not in f]}
+    assert files_by_set == {name: [f for f in wanted if "socratic" not in f]}
 
 
 def test_a_file_whose_set_is_named(run, tmp_path):
-    source = jsonl(tmp_path / "mine.jsonl", aime(30))
+    source = jsonl(tmp_path / "some.jsonl", aime(30))
     assert run("--source", source, "--sets", "aime25").returncode == 0
     assert (tmp_path / "out" / "aime25.parquet").is_file()
 
@@ -566,6 +567,30 @@ def test_the_hub_is_the_default(run, tmp_path, monkeypatch):
     assert asked == [("HuggingFaceH4/aime_2024", None), ("math-ai/aime25", None)]
     report = json.loads((tmp_path / "out" / "aime25.json").read_text())
     assert report["source"] == {"hub": "math-ai/aime25", "config": None, "split": "test"}
+
+
+def test_an_entry_in_the_table_is_all_that_a_set_needs(run, tmp_path, monkeypatch):
+    """Its name, files, filter, answers and count all come from the entry."""
+    entry = Benchmark(
+        hub="someone/riddles",
+        config=None,
+        split="test",
+        counts={2: "the first release"},
+        names=("riddles",),
+        answers=lambda record: [answer.upper() for answer in published_answers(record)],
+        exclude=lambda record: "too easy" if record[1]["easy"] else None,
+    )
+    monkeypatch.setitem(BENCHMARKS, "riddles", entry)
+    rows = [{"question": f"Who is {i}?", "answer": "i", "easy": i == 2} for i in range(3)]
+    jsonl(tmp_path / "data" / "riddles.jsonl", rows)
+    done = run("--source", tmp_path / "data", "--sets", "riddles")
+    assert done.returncode == 0, done.stderr
+    assert "riddles: 3 rows read, 2 taken, 1 dropped (1 too easy)" in done.stdout
+    assert "2 problems: the first release" in done.stdout
+    taken = pq.read_table(tmp_path / "out" / "riddles.parquet").to_pylist()
+    assert [row["reward_model"]["ground_truth"] for row in taken] == ["I", "I"]
+    record = json.loads((tmp_path / "out" / "riddles.json").read_text())
+    assert (record["dataset"], record["split"]) == ("riddles", "test")
 
 
 def test_without_network_it_says_what_to_do(run, tmp_path, monkeypatch):
@@ -638,7 +663,7 @@ def test_one_problem_with_two_answers(run, tmp_path):
         ("aime24.json", "{", "aime24.json:1 is not JSON"),
         ("aime24.parquet", "{", "aime24.parquet is not a parquet file"),
         ("aime24.jsonl", "", "aime24 has no row that can be taken of 0 read"),
-        ("mine.jsonl", "", "has no jsonl or parquet or json file named after gsm8k (as gsm8k)"),
+        ("some.jsonl", "", "has no jsonl or parquet or json file named after gsm8k (as gsm8k)"),
     ],
 )
 def test_a_bad_file_is_one_sentence_and_writes_nothing(run, tmp_path, file, content, sentence):
@@ -649,15 +674,15 @@ def test_a_bad_file_is_one_sentence_and_writes_nothing(run, tmp_path, file, cont
 
 def test_bad_options(run, tmp_path):
     out = tmp_path / "out"
-    source = jsonl(tmp_path / "mine.jsonl", aime(30))
+    source = jsonl(tmp_path / "some.jsonl", aime(30))
     refused(run("--source", tmp_path / "none"), out, "does not exist")
-    refused(run("--source", source), out, "mine.jsonl is one file", "which with --sets")
+    refused(run("--source", source), out, "some.jsonl is one file", "which with --sets")
     refused(run("--source", source, "--sets", "aime24", "aime25"), out, "makes one set")
     refused(run("--source", source, "--max_samples", "0"), out, "--max_samples 0 is not allowed")
     refused(run("--source", tmp_path, "--sets", "amc23"), out, "amc23 (as amc23 or amc2023 or")
-    other = tmp_path / "mine.csv"
+    other = tmp_path / "some.csv"
     other.write_text("")
-    refused(run("--source", other), out, "mine.csv must be one of .jsonl, .parquet, .json")
+    refused(run("--source", other), out, "some.csv must be one of .jsonl, .parquet, .json")
     jsonl(tmp_path / "a" / "aime24.jsonl", aime(30))
     jsonl(tmp_path / "b" / "aime_2024" / "test.jsonl", aime(30))
     refused(run("--source", tmp_path), out, "a/aime24.jsonl and b/aime_2024/test.jsonl for aime24")

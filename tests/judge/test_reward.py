@@ -1,4 +1,4 @@
-"""The judge: what it calls right, that it cannot hang, and that it leaves no process behind."""
+"""The judge: what it calls correct, that it cannot hang, and that it leaves no process behind."""
 
 import asyncio
 import importlib.util
@@ -22,7 +22,7 @@ from math_verify import parse, verify
 from recipe.judge import child as judge_child
 from recipe.judge import pool as judge_pool
 from recipe.judge import reward as judge
-from recipe.judge.reward import compute_score, extract_answer, normalise, quick_verdict
+from recipe.judge.reward import compute_score, extract_answer, fast_verdict, normalise
 
 HANGS = r"\boxed{9^{9^{9^{9}}}}"  # one big-integer power in C: no Python signal handler ever runs
 GROWS = r"\left(1+\sqrt{2}\right)^{1000000}"  # about 400 MB of address space a second
@@ -30,19 +30,19 @@ FILE = Path(judge.__file__)
 ROOT = FILE.parents[2]
 
 
-def right(response, gold, **kwargs):
+def correct(response, gold, **kwargs):
     return compute_score("any", response, gold, **kwargs)["acc"]
 
 
 def children(pid=None):
-    found = []
+    processes = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
             if any("judge/child.py" in part for part in process.cmdline()):
-                found.append(process)
+                processes.append(process)
         except psutil.NoSuchProcess:
             pass
-    return found
+    return processes
 
 
 def wait_until(holds, seconds):
@@ -111,9 +111,9 @@ def test_the_whole_response_is_read_up_to_a_million_characters():
 
 
 def test_boxed_only_wants_a_box():
-    assert right("#### 5", "5")
-    assert not right("#### 5", "5", boxed_only=True)
-    assert right(r"\boxed{5}", "5", boxed_only=True)
+    assert correct("#### 5", "5")
+    assert not correct("#### 5", "5", boxed_only=True)
+    assert correct(r"\boxed{5}", "5", boxed_only=True)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_normalise(answer, plain):
     assert normalise(answer) == plain
 
 
-# ------------------------------------------------------------------ right and wrong
+# ------------------------------------------------------------------ correct and incorrect
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_normalise(answer, plain):
         (r"\text{Monday}", r"\boxed{Monday}", True),
         (r"\text{Monday}", r"\boxed{\text{Tuesday}}", False),
         ("5", r"\boxed{2\sqrt{}", False),
-        # what math-verify reads over
+        # what math-verify ignores
         ("5", r"\boxed{\neq 5}", False),
         ("5", r"\boxed{\text{≠} 5}", False),
         (r"\neq 5", r"\boxed{\ne 5}", False),
@@ -217,7 +217,7 @@ def test_verdicts(gold, response, verdict):
     result = compute_score("any", response, gold)
     assert result["acc"] is verdict
     assert result["score"] == float(verdict)
-    assert not result["judge_gave_up"]
+    assert not result["judge_timed_out"]
 
 
 @pytest.mark.parametrize(
@@ -233,16 +233,16 @@ def test_verdicts(gold, response, verdict):
 )
 def test_a_list_of_accepted_answers_accepts_each(response, verdict):
     score = compute_score("any", response, json.dumps(["4.5e33", r"4.5 \times 10^{33}"]))
-    assert (score["acc"], score["judge_gave_up"]) == (verdict, False)
+    assert (score["acc"], score["judge_timed_out"]) == (verdict, False)
 
 
 def test_one_accepted_answer_without_a_verdict_does_not_hide_the_others(monkeypatch):
     replies = {"a": None, "b": {"equal": True, "parsed": True}}
     monkeypatch.setattr(judge, "reply_of", lambda pool, gold, answer: replies[gold])
     score = compute_score("any", r"\boxed{c}", '["a", "b"]')
-    assert (score["acc"], score["judge_gave_up"]) == (True, False)
+    assert (score["acc"], score["judge_timed_out"]) == (True, False)
     score = compute_score("any", r"\boxed{c}", '["a", "a"]')
-    assert (score["acc"], score["judge_gave_up"], score["pred"]) == (False, True, "")
+    assert (score["acc"], score["judge_timed_out"], score["pred"]) == (False, True, "")
 
 
 @pytest.mark.parametrize("gold", ['["a"', '["a", 1]', '["a", "b"] or c'])
@@ -254,7 +254,7 @@ def test_what_only_begins_like_a_list_of_answers_is_refused(gold):
 def test_what_cannot_be_parsed_or_is_too_long_has_no_pred():
     long = "1+" * judge.MAX_ANSWER + "1"
     result = compute_score("any", f"\\boxed{{{long}}}", "5")
-    assert result == {"score": 0.0, "acc": False, "pred": "", "judge_gave_up": False}
+    assert result == {"score": 0.0, "acc": False, "pred": "", "judge_timed_out": False}
     assert not children()  # no process was needed
     assert compute_score("any", r"\boxed{(((()}", "5")["pred"] == ""
     assert compute_score("any", r"\boxed{x^2}", "5")["pred"] == "x^2"
@@ -302,7 +302,7 @@ def pairs(draw):
 @given(pairs())
 def test_the_fast_path_never_disagrees_with_math_verify(pair):
     gold, answer = pair
-    verdict = quick_verdict(normalise(gold), normalise(answer))
+    verdict = fast_verdict(normalise(gold), normalise(answer))
     if verdict is not None:
         texts = (judge_child.math_text(normalise(text)) for text in pair)
         assert verdict == in_process(*texts)
@@ -324,18 +324,18 @@ def test_the_fast_path_never_disagrees_with_math_verify(pair):
         max_leaves=3,
     )
 )
-def test_an_identical_answer_is_right_for_math_verify_too(answer):
+def test_an_identical_answer_is_correct_for_math_verify_too(answer):
     text = judge_child.math_text(normalise(answer))
     assert in_process(text, text)
 
 
 def test_close_numbers_are_left_to_math_verify():
-    assert quick_verdict("0.5", "0.5000001") is None
-    assert right(r"\boxed{0.5000001}", "0.5")  # math-verify compares six places
-    assert quick_verdict("1", "1.0000001") is None
-    assert not right(r"\boxed{1.0000001}", "1")  # but not with an integer
-    assert quick_verdict("1", "1.00001") is False
-    assert quick_verdict("1" * 16, "2") is None
+    assert fast_verdict("0.5", "0.5000001") is None
+    assert correct(r"\boxed{0.5000001}", "0.5")  # math-verify compares six places
+    assert fast_verdict("1", "1.0000001") is None
+    assert not correct(r"\boxed{1.0000001}", "1")  # but not with an integer
+    assert fast_verdict("1", "1.00001") is False
+    assert fast_verdict("1" * 16, "2") is None
 
 
 # ------------------------------------------------------------------ any text at all
@@ -358,12 +358,12 @@ def test_no_text_raises(response, gold):
         "score": float,
         "acc": bool,
         "pred": str,
-        "judge_gave_up": bool,
+        "judge_timed_out": bool,
     }
     json.dumps(result, ensure_ascii=False).encode()  # as verl writes it
 
 
-def test_hostile_text_is_never_right(tmp_path, capsys):
+def test_hostile_text_is_never_correct(tmp_path, capsys):
     """A hundred and fifty of the ten thousand of `perf/judge.py`."""
     spec = importlib.util.spec_from_file_location("hostile", ROOT / "perf/judge.py")
     spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
@@ -379,15 +379,15 @@ def test_half_a_character_does_not_reach_a_file():
 # ------------------------------------------------------------------ it cannot hang
 
 
-def test_a_hanging_answer_is_wrong_in_a_thread_and_the_next_one_is_judged():
+def test_a_hanging_answer_is_incorrect_in_a_thread_and_the_next_one_is_judged():
     with ThreadPoolExecutor(1) as threads:
         start = time.monotonic()
         result = threads.submit(compute_score, "any", HANGS, "5", time_limit=1.0).result(60)
         seconds = time.monotonic() - start
-        assert result == {"score": 0.0, "acc": False, "pred": "", "judge_gave_up": True}
+        assert result == {"score": 0.0, "acc": False, "pred": "", "judge_timed_out": True}
         assert 1 <= seconds < 20  # one of CPU time, and starting the child
         assert not children()
-        assert threads.submit(right, r"\boxed{1+x}", "x+1", time_limit=1.0).result(60)
+        assert threads.submit(correct, r"\boxed{1+x}", "x+1", time_limit=1.0).result(60)
 
 
 @pytest.mark.parametrize(
@@ -444,18 +444,18 @@ def test_memory_is_bounded():
 
 
 def test_a_child_that_was_killed_while_idle_costs_no_verdict():
-    assert right(r"\boxed{1+x}", "x+1")
+    assert correct(r"\boxed{1+x}", "x+1")
     for child in children():
         child.kill()
         child.wait()
-    assert right(r"\boxed{2+x}", "x+2")
+    assert correct(r"\boxed{2+x}", "x+2")
 
 
 def test_many_threads_share_two_children_and_get_their_own_replies():
     work = [(i, f"x+{i}", f"\\boxed{{{i + i % 2} + x}}") for i in range(100)]
     most = 0
     with ThreadPoolExecutor(16) as threads:
-        verdicts = [threads.submit(right, response, gold) for _, gold, response in work]
+        verdicts = [threads.submit(correct, response, gold) for _, gold, response in work]
         while not all(verdict.done() for verdict in verdicts):
             most = max(most, len(children()))
             time.sleep(0.02)
@@ -464,13 +464,13 @@ def test_many_threads_share_two_children_and_get_their_own_replies():
 
 
 def test_a_forked_process_uses_children_of_its_own():
-    assert right(r"\boxed{1+x}", "x+1")
+    assert correct(r"\boxed{1+x}", "x+1")
     pid = os.fork()
     if pid == 0:
-        good = not judge_pool._pools and right(r"\boxed{3+x}", "x+3")
+        good = not judge_pool._pools and correct(r"\boxed{3+x}", "x+3")
         judge_pool.close()
         os._exit(0 if good else 1)
-    assert right(r"\boxed{4+x}", "x+4")
+    assert correct(r"\boxed{4+x}", "x+4")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
@@ -514,11 +514,11 @@ def test_the_child_imports_math_verify_alone():
     assert not imported & {"torch", "ray", "verl", "numpy", "recipe", "datasets"}
 
 
-def test_without_math_verify_it_says_so_instead_of_calling_all_wrong(tmp_path, monkeypatch):
+def test_without_math_verify_it_says_so_instead_of_calling_all_incorrect(tmp_path, monkeypatch):
     (tmp_path / "math_verify.py").write_text("raise ImportError('it is broken')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"did not start .*it is broken.*import math_verify"):
-        right(r"\boxed{1+x}", "x+1", children=3)
+        correct(r"\boxed{1+x}", "x+1", children=3)
 
 
 # ------------------------------------------------------------------ settings and rows
@@ -600,7 +600,7 @@ def test_verls_validation_metrics_take_what_it_returns():
     infos = {key: [result[key] for result in results] for key in results[0]}
     metrics = process_validation_metrics(["math"] * 4, ["uid"] * 4, infos)["math"]
     assert metrics["acc"]["mean@4"] == metrics["score"]["mean@4"] == 0.5
-    assert metrics["judge_gave_up"]["mean@4"] == 0
+    assert metrics["judge_timed_out"]["mean@4"] == 0
     assert 0.5 < metrics["acc"]["maj@4/mean"] <= 1  # votes over `pred`
     assert "pred" not in metrics
 
@@ -631,7 +631,13 @@ def test_in_a_ray_actor_as_verl_calls_it():
         responses = [r"\boxed{0.5}", HANGS, r"\boxed{\frac{1}{2}}", r"\boxed{3}", "50%"]
         pid, results = ray.get(worker.judge.remote(responses, "1/2"), timeout=120)
         assert [result["acc"] for result in results] == [True, False, True, False, True]
-        assert [result["judge_gave_up"] for result in results] == [False, True, False, False, False]
+        assert [result["judge_timed_out"] for result in results] == [
+            False,
+            True,
+            False,
+            False,
+            False,
+        ]
         left = children(pid)
         assert left
         ray.kill(worker)

@@ -22,7 +22,7 @@ from recipe.launch import __main__ as launch
 from recipe.launch import preflight
 from recipe.launch.compose import compose
 from recipe.semantic_curriculum.config import PRESETS
-from recipe.semantic_curriculum.scores import prompt_id
+from recipe.sampling.prompts import prompt_id
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))

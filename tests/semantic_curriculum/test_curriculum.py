@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from recipe.sampling.prompts import prompt_id
+from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import scores
 from recipe.semantic_curriculum.config import CurriculumConfig
 from recipe.semantic_curriculum.curriculum import make_plan, plan_of, stages_by_quantile
@@ -226,7 +228,7 @@ def prompt(text: str) -> list[dict]:
 
 
 def test_scores_are_found_by_what_the_prompt_says(tmp_path):
-    ids = [scores.prompt_id(prompt(text)) for text in "abc"]
+    ids = [prompt_id(prompt(text)) for text in "abc"]
     file = tmp_path / "scores.parquet"
     pd.DataFrame(
         {"prompt_id": ids, "semantic_entropy": [0.0, 1, 2], "pass_rate": [1.0, 0, 0]}
@@ -235,7 +237,7 @@ def test_scores_are_found_by_what_the_prompt_says(tmp_path):
     rows = scores.rows_of(table, [ids[2], ids[0], ids[2]], file)
     assert rows["semantic_entropy"].tolist() == [2, 0, 2]
     with pytest.raises(ValueError, match="no score for 1 of the 2 training prompts"):
-        scores.rows_of(table, [ids[0], scores.prompt_id(prompt("d"))], file)
+        scores.rows_of(table, [ids[0], prompt_id(prompt("d"))], file)
 
 
 @pytest.mark.parametrize(

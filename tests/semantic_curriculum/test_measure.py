@@ -1,4 +1,4 @@
-"""The semantic-entropy command on given responses: grouping, resuming, refusing, bad answers.
+"""The semantic-entropy command on given responses: clusters, resuming, refusing, bad answers.
 
 What needs a model to sample is in tests/e2e.
 """
@@ -11,27 +11,31 @@ import pytest
 
 pytest.importorskip("math_verify")
 
+from recipe.judge.responses import Grading, judge_prompts
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
+from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import measure
-from recipe.semantic_curriculum.measure import Grouping, score_prompts
-from recipe.semantic_curriculum.scores import COLUMNS, prompt_id
+from recipe.semantic_curriculum.measure import Weighting
+from recipe.semantic_curriculum.scores import COLUMNS, read_scores
 
 
-def one(texts, truth="4", how=None, likelihoods=None):
-    responses = Responses([texts], [likelihoods or [0.0] * len(texts)])
-    return score_prompts(responses, [truth], how or Grouping(), 2)[0]
+def scored(texts, truth="4", weighting=None, likelihoods=None, **grading):
+    """The row of one prompt."""
+    rules = Grading(**grading)
+    judged = judge_prompts([texts], [truth], rules, rules.equivalence())[0]
+    return measure.scores_of(judged, likelihoods, weighting or Weighting())
 
 
 def test_a_prompt_worked_out():
     """Three 4s in three spellings, two 8s, one 1/2, two without an answer: K = 4 of G = 8."""
     texts = [r"so \boxed{x=4}", "#### 4", "it is 4.0", "#### 8", r"\boxed{8}", r"\boxed{\frac12}"]
-    row = one([*texts, "I do not know", ""])
+    row = scored([*texts, "I do not know", ""])
     p = [3 / 8, 2 / 8, 1 / 8, 2 / 8]
     assert row["semantic_entropy"] == pytest.approx(-sum(x * math.log(x) for x in p))
-    assert row["groups"] == 4
+    assert row["clusters"] == 4
     assert row["pass_rate"] == 3 / 8
-    assert row["majority_right"] is True
+    assert row["majority_correct"] is True
     assert row["majority_answer"] in ("x=4", "4", "4.0")
     assert row["without_answer"] == 2
     assert row["responses"] == 8
@@ -39,38 +43,40 @@ def test_a_prompt_worked_out():
 
 def test_options_change_what_they_say():
     texts = ["#### 4", "#### 4", "nothing", "none at all"]
-    assert one(texts)["groups"] == 2
-    assert one(texts, how=Grouping(unparsable="own"))["groups"] == 3
-    assert one(texts, how=Grouping(base=2.0))["semantic_entropy"] == pytest.approx(1.0)
+    assert scored(texts)["clusters"] == 2
+    assert scored(texts, unparsable="own")["clusters"] == 3
+    assert scored(texts, weighting=Weighting(base=2.0))["semantic_entropy"] == pytest.approx(1.0)
     metres = [r"\boxed{4\text{ m}}", r"\boxed{4\text{ cm}}"]
-    assert one(metres)["groups"] == 1
-    assert one(metres, how=Grouping(units="compare"))["groups"] == 2
+    assert scored(metres)["clusters"] == 1
+    assert scored(metres, units="compare")["clusters"] == 2
     thousand = [r"\boxed{1,234}", r"\boxed{1234}"]
-    assert one(thousand)["groups"] == 1
-    assert one(thousand, how=Grouping(thousands=False))["groups"] == 2
-    weighted = Grouping(weights="likelihood")
-    row = one(["#### 4", "#### 5"], how=weighted, likelihoods=[math.log(0.3), math.log(0.1)])
+    assert scored(thousand)["clusters"] == 1
+    assert scored(thousand, thousands=False)["clusters"] == 2
+    weighted = Weighting(weights="likelihood")
+    row = scored(
+        ["#### 4", "#### 5"], weighting=weighted, likelihoods=[math.log(0.3), math.log(0.1)]
+    )
     assert row["semantic_entropy"] == pytest.approx(
         -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     )
 
 
 def test_no_answer_at_all_is_no_majority():
-    row = one(["nothing", "none"])
+    row = scored(["nothing", "none"])
     assert row["semantic_entropy"] == 0
     assert row["majority_answer"] == ""
-    assert row["majority_right"] is False
+    assert row["majority_correct"] is False
 
 
 def test_pathological_answers_cost_their_limit_and_are_counted():
     """A tower of powers, a megabyte of brackets, and others beside them: no hang, no crash."""
     bad = [r"\boxed{9**9**9**9**9}", r"\boxed{9^{9^{9^{9^{9}}}}}", r"\boxed{" + "(" * 1_000_000]
     bad += ["\\boxed{" + "\\frac{1}{" * 200 + "2" + "}" * 200 + "}", "\ud800 \\boxed{\x00\ud800}"]
-    row = one([*bad, "#### 4", r"\boxed{4}", r"\boxed{2+2}"], how=Grouping(time_limit=0.5))
+    row = scored([*bad, "#### 4", r"\boxed{4}", r"\boxed{2+2}"], time_limit=0.5)
     assert row["pass_rate"] == 3 / 8
-    assert row["majority_right"] is True
-    assert 1 <= row["gave_up"] <= 3  # each is counted once, however many it stands beside
-    assert one(["#### 4"])["pass_rate"] == 1  # the pool still answers
+    assert row["majority_correct"] is True
+    assert 1 <= row["timed_out"] <= 3  # each is counted once, however many it stands beside
+    assert scored(["#### 4"])["pass_rate"] == 1  # the pool still answers
 
 
 # ---- the command, with responses that are there already ---------------------------------------
@@ -93,27 +99,27 @@ def data(tmp_path):
 
 
 class FakeSampler:
-    """Stands for vLLM: response j to question i is right for j < i. Fails when it is told to."""
+    """Stands for vLLM: response j to question i is correct for j < i. Fails when it is told to."""
 
     def __init__(self, fail_after=99):
         self.left, self.sampled = fail_after, []
 
-    def __call__(self, jobs, sampling, hardware, longest_prompt):
-        for job in jobs:
+    def __call__(self, chunks, sampling, hardware, longest_prompt):
+        for chunk in chunks:
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1
-            self.sampled.append(job.number)
+            self.sampled.append(chunk.number)
             texts = [
-                [f"#### {ids[0]}"] * ids[0] + ["#### 99"] * (4 - ids[0]) for ids in job.prompts
+                [f"#### {ids[0]}"] * ids[0] + ["#### 99"] * (4 - ids[0]) for ids in chunk.prompts
             ]
-            yield job.number, Responses(texts, [[0.0] * 4 for _ in job.prompts])
+            yield chunk.number, Responses(texts, [[0.0] * 4 for _ in chunk.prompts])
 
 
 @pytest.fixture
 def command(monkeypatch, data, tmp_path):
     monkeypatch.setattr(
-        responses, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
+        responses, "tokenized", lambda prompts, model: [[i] for i in range(len(prompts))]
     )
     out = tmp_path / "scores.parquet"
 
@@ -132,10 +138,10 @@ def test_the_table_has_its_columns_in_the_order_of_the_data(command, capsys):
     assert list(table.columns) == list(COLUMNS)
     assert table["index"].tolist() == [0, 1, 2, 3, 4]
     assert table["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert table["groups"].tolist() == [1, 2, 2, 2, 1]
+    assert table["clusters"].tolist() == [1, 2, 2, 2, 1]
     assert table["prompt_id"][3] == prompt_id([{"role": "user", "content": "question 3"}])
-    said = capsys.readouterr().out
-    assert "5 prompts" in said and "SE = 0: 40.0%" in said
+    printed = capsys.readouterr().out
+    assert "5 prompts" in printed and "SE = 0: 40.0%" in printed
 
 
 def test_stopped_and_started_again_it_samples_only_the_rest(command):
@@ -148,7 +154,7 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
     table = pd.read_parquet(command.out)
     assert table["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     again = FakeSampler()
-    assert command("--base", "2", sampler=again) == 0  # grouped anew without sampling
+    assert command("--base", "2", sampler=again) == 0  # clustered anew without sampling
     assert again.sampled == []
     assert pd.read_parquet(command.out)["semantic_entropy"][2] == pytest.approx(1.0)
 
@@ -169,10 +175,23 @@ def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
     assert command("--max-prompt-length", "3") == 0
     assert "2 of 5 prompts are longer" in capsys.readouterr().out
     assert pd.read_parquet(command.out)["index"].tolist() == [0, 1, 2]
+    assert command("--max-prompt-length", "1", "--again") == 0
+    monkeypatch.setattr(responses, "tokenized", lambda p, _: [[0, 0] for _ in range(len(p))])
+    assert command("--max-prompt-length", "1", "--again") == 2
+    assert "raise --max-prompt-length" in capsys.readouterr().err
+
+
+def test_a_table_of_before_the_columns_were_renamed_is_still_read(command, tmp_path):
+    assert command() == 0
+    new = pd.read_parquet(command.out)
+    names = {"clusters": "groups", "majority_correct": "majority_right", "timed_out": "gave_up"}
+    new.rename(columns=names).to_parquet(tmp_path / "old.parquet")
+    columns = ["semantic_entropy", "pass_rate"]
+    assert read_scores(tmp_path / "old.parquet")[columns].equals(read_scores(command.out)[columns])
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "does not exist"),
         (b"text", "is not parquet"),
@@ -180,7 +199,7 @@ def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
         (pd.DataFrame({"prompt": [], "reward_model": []}), "has no rows"),
     ],
 )
-def test_bad_data_is_refused_in_one_sentence(content, said, command, data, capsys):
+def test_bad_data_is_refused_in_one_sentence(content, message, command, data, capsys):
     data.unlink()
     if isinstance(content, bytes):
         data.write_bytes(content)
@@ -188,13 +207,13 @@ def test_bad_data_is_refused_in_one_sentence(content, said, command, data, capsy
         content.to_parquet(data)
     assert command() == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --data") and said in error
+    assert error.startswith("error: --data") and message in error
     assert error.count("\n") == 1
     assert not command.out.exists()
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "flags",
     [
         ("--samples", "0"),
         ("--base", "1"),
@@ -204,11 +223,11 @@ def test_bad_data_is_refused_in_one_sentence(content, said, command, data, capsy
         ("--weights", "likelihood", "--rollouts", "somewhere"),
     ],
 )
-def test_wrong_options_are_refused(wrong, command, capsys):
+def test_bad_flags_are_refused(flags, command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        command(*wrong)
+        command(*flags)
     assert stopped.value.code == 2
-    assert wrong[0] in capsys.readouterr().err
+    assert flags[0] in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_named(data, tmp_path, capsys):
@@ -226,7 +245,7 @@ def dumps(monkeypatch, tmp_path):
     import transformers
 
     monkeypatch.setattr(
-        measure, "tokenized", lambda prompts, sampling: [[i] for i in range(len(prompts))]
+        measure, "tokenized", lambda prompts, model: [[i] for i in range(len(prompts))]
     )
 
     class FakeTokenizer:

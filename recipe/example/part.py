@@ -1,0 +1,29 @@
+"""The coefficient of the entropy: state that the trainer moves once a step."""
+
+from recipe.core.part import Part
+
+
+class EntropyTargetPart(Part):
+    name = "entropy_target"
+    reads_step_in_loss = True
+
+    def __init__(self, settings):
+        self.settings, self.coef = settings, 0.0
+
+    @classmethod
+    def from_config(cls, config):
+        settings = config.actor_rollout_ref.actor.policy_loss
+        return cls(settings) if settings.loss_mode == "entropy_target" else None
+
+    def before_update(self, step):
+        """coef <- max(0, coef + rate (target - H)): more entropy only while it is below."""
+        gap = self.settings.target_entropy - step.metrics["actor/entropy"]
+        self.coef = max(0.0, self.coef + self.settings.target_rate * gap)
+        step.tell_loss(entropy_target_coef=self.coef)
+        step.metrics["example/coef"] = self.coef
+
+    def state_dict(self):
+        return {"coef": self.coef}
+
+    def load_state_dict(self, state):
+        self.coef = state["coef"]

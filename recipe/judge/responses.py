@@ -1,0 +1,108 @@
+"""All responses to a prompt, judged together: which are correct, and the clusters of their answers.
+
+What evaluation (majority@n) and semantic entropy share.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from recipe.judge.equivalence import Equivalence, cluster
+from recipe.judge.reward import compute_score, extract_answer
+
+
+@dataclass(frozen=True)
+class Grading:
+    """How responses are judged and their answers clustered.
+
+    Args:
+        boxed_only: only an answer in a box counts.
+        units, thousands: as in `equivalence.read`.
+        unparsable: responses without an answer are one cluster ("one") or one each ("own").
+        time_limit: seconds of CPU time for a verdict or a comparison.
+        workers: prompts judged at a time, each with a child process of its own.
+    """
+
+    boxed_only: bool = False
+    units: str = "ignore"
+    thousands: bool = True
+    unparsable: str = "one"
+    time_limit: float = 5.0
+    workers: int = 2
+
+    def equivalence(self) -> Equivalence:
+        """Returns the comparison of two answers by these rules."""
+        return Equivalence(self.units, self.thousands, self.time_limit, children=self.workers)
+
+
+class Judged(NamedTuple):
+    """The G responses to one prompt."""
+
+    answers: list[str]  # of each response; "" where it has none
+    correct: list[bool]  # of each response
+    clusters: list[int]  # of equivalent answers; the cluster of each response
+    majority: str  # answer of the largest cluster, in its most frequent spelling
+    majority_correct: bool
+    timed_out: int  # comparisons and verdicts that a limit ended
+
+
+def judge_prompt(
+    texts: Sequence[str], ground_truth: str, grading: Grading, equivalence: Equivalence
+) -> Judged:
+    """Judges the responses to one prompt, each distinct answer once.
+
+    Of equally large clusters the one that came first is the majority; a cluster of blank answers is
+    none, so that without any answer `majority` is "" and `majority_correct` False.
+
+    Args:
+        texts: the responses.
+        ground_truth: as in `recipe.judge.compute_score`.
+        grading: the rules.
+        equivalence: `grading.equivalence()`, shared by all prompts: it remembers the answers that
+            have timed out.
+    """
+    answers = [extract_answer(text, grading.boxed_only) for text in texts]
+    examples: dict[str, str] = {}
+    for answer, text in zip(answers, texts, strict=True):
+        examples.setdefault(answer, text)
+    score = partial(
+        compute_score,
+        boxed_only=grading.boxed_only,
+        time_limit=equivalence.time_limit,
+        memory_mb=equivalence.memory_mb,
+        children=equivalence.children,
+    )
+    verdicts = {answer: score("", text, ground_truth) for answer, text in examples.items()}
+    timed_out = [answer for answer, verdict in verdicts.items() if verdict["judge_timed_out"]]
+    equivalence.timed_out_answers.update(equivalence.read(answer).text for answer in timed_out)
+    clusters = cluster(answers, equivalence.read, equivalence.equivalent, grading.unparsable)
+    members: dict[int, list[str]] = {}
+    for label, answer in zip(clusters.labels, answers, strict=True):
+        if answer.strip():
+            members.setdefault(label, []).append(answer)
+    largest = max(members.values(), key=len, default=[])
+    return Judged(
+        answers,
+        [verdicts[answer]["acc"] for answer in answers],
+        clusters.labels,
+        Counter(largest).most_common(1)[0][0] if largest else "",
+        any(verdicts[answer]["acc"] for answer in largest),
+        clusters.timed_out + len(timed_out),
+    )
+
+
+def judge_prompts(
+    texts: Iterable[Sequence[str]],
+    ground_truths: Iterable[str],
+    grading: Grading,
+    equivalence: Equivalence,
+) -> list[Judged]:
+    """Judges the responses to many prompts as `judge_prompt` does, `grading.workers` at a time."""
+    judge = partial(judge_prompt, grading=grading, equivalence=equivalence)
+    with ThreadPoolExecutor(grading.workers) as pool:
+        return list(pool.map(judge, texts, ground_truths))

@@ -1,0 +1,113 @@
+"""The engines' defaults and placement: replicas in Ray, on virtual slots. vLLM is in tests/e2e."""
+
+import os
+
+import pytest
+import torch
+
+from recipe import machine
+from recipe.cpu.model import ModelShape, make_model, make_tokenizer
+from recipe.sampling import engine
+from recipe.sampling.engine import Chunk, Hardware, Sampling, sample_all
+
+PROMPTS = [[1, 3, 7, 9], [2, 5], [4, 4, 8, 6, 7], [9], [3, 8, 3]]
+CHUNKS = [Chunk(n, PROMPTS[n:] + PROMPTS[:n], [n, 0, 0, 0, 0]) for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def sampling(tmp_path_factory):
+    """Of a model of random weights, saved as a checkpoint."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = make_tokenizer()
+    shape = ModelShape(layers=1, hidden_size=64, heads=2, mlp_size=64)
+    make_model(shape, tokenizer, seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Sampling(str(folder), samples=3, max_response_length=12)
+
+
+def test_hardware_is_the_machines_unless_said_otherwise(monkeypatch):
+    defaults = machine.EngineDefaults("float64", True, 0.25)
+    monkeypatch.setattr(machine, "engine_defaults", lambda: defaults)
+    hardware = Hardware()
+    assert hardware.dtype == "float64" and hardware.enforce_eager
+    assert hardware.gpu_memory_utilization == 0.25
+    assert Hardware(dtype="auto").dtype == "auto"
+
+
+def test_a_response_ends_at_its_end_token_or_is_cut_off(sampling):
+    hardware = Hardware(replicas=1, engine="transformers")
+    ((number, responses),) = sample_all(CHUNKS[1:2], sampling, hardware, 5)
+    assert number == 1 and responses.log_likelihoods is None
+    for values in (responses.texts, responses.tokens, responses.truncated):
+        assert [len(row) for row in values] == [3] * 5
+    lengths, cut = torch.tensor(responses.tokens), torch.tensor(responses.truncated)
+    assert (lengths[cut] == 12).all() and (lengths >= 1).all() and (lengths <= 12).all()
+    assert cut.any() and not cut.all()
+
+
+def test_prompts_of_other_lengths_beside_it_do_not_change_a_greedy_response(sampling):
+    greedy = Sampling(sampling.model, samples=1, temperature=0.0, max_response_length=12)
+    hardware = Hardware(replicas=1, engine="transformers")
+    alone = [Chunk(n, [prompt], [0]) for n, prompt in enumerate(PROMPTS)]
+    together = [Chunk(0, PROMPTS, [0] * 5)]
+    ((_, batch),) = sample_all(together, greedy, hardware, 5)
+    for n, responses in sample_all(alone, greedy, hardware, 5):
+        assert responses.texts[0] == batch.texts[n]
+        assert responses.tokens[0] == batch.tokens[n]
+
+
+@pytest.mark.parametrize("in_cluster", [False, True])
+def test_more_replicas_than_fit_are_refused_in_one_sentence(monkeypatch, sampling, in_cluster):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if in_cluster:
+        monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    monkeypatch.setattr(engine, "cluster_places", lambda tensor_parallel: 4 // tensor_parallel)
+    monkeypatch.setattr(machine, "device_slots", lambda: 4)
+    place = "the Ray cluster of RAY_ADDRESS" if in_cluster else "this machine"
+    hardware = Hardware(replicas=3, tensor_parallel=2, engine="transformers")
+    with pytest.raises(ValueError, match=f"needs 6 GPUs.*and {place} has room for 2 replicas"):
+        next(sample_all(CHUNKS, sampling, hardware, 5))
+
+
+def test_as_many_replicas_as_fit_by_default(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(machine, "default_engines", lambda devices: 8 // devices)
+    monkeypatch.setattr(engine, "cluster_places", lambda devices: 2 // devices)
+    assert [engine.default_replicas(n) for n in (1, 4)] == [8, 2]
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    assert [engine.default_replicas(n) for n in (1, 4)] == [2, 1]
+
+
+@pytest.mark.ray
+def test_two_replicas_on_slots_sample_what_one_does(monkeypatch, sampling):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(machine, "device_slots", lambda: 2)
+    torch.set_num_threads(1)  # as Ray sets it in an actor
+    alone, together = (
+        dict(sample_all(CHUNKS, sampling, Hardware(replicas, engine="transformers"), 5))
+        for replicas in (1, 2)
+    )
+    assert sorted(together) == list(range(6))
+    assert alone == together
+
+
+@pytest.mark.ray
+def test_a_replica_that_waits_for_its_devices_holds_nothing_up(monkeypatch):
+    """Of two replicas one has to wait for a slot that another job holds."""
+    import ray
+
+    class Replica:
+        def sample(self, chunk):
+            return chunk.number, os.getpid()
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray.init(num_gpus=2, num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        actor_class = ray.remote(num_gpus=1, num_cpus=0)(Replica)
+        other_job = actor_class.remote()
+        ray.get(other_job.__ray_ready__.remote())
+        results = dict(engine.spread(CHUNKS, [actor_class.remote() for _ in range(2)]))
+        assert sorted(results) == list(range(6))
+        assert len(set(results.values())) == 1
+    finally:
+        ray.shutdown()

@@ -1,0 +1,78 @@
+"""docs/paper_index.md against the presets, run scripts and study that it speaks about."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/paper_index.md"
+# A recipe without a section here documents its presets in its own README alone, so that a new one
+# touches no file but its own.
+RECIPES = re.findall(r"^## `(\w+)`$", PAGE.read_text(), flags=re.MULTILINE)
+
+
+def section(recipe: str) -> str:
+    """Returns the text below the heading of `recipe`."""
+    parts = re.split(r"^## `(\w+)`\n", PAGE.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[recipe]
+
+
+def rows(recipe: str) -> dict[str, list[str]]:
+    """Returns the cells of each row of the section's tables by the name in the first one."""
+    found = re.findall(r"^\| `([^`]+)` \|(.*)\|$", section(recipe), flags=re.MULTILINE)
+    names = [name for name, _ in found]
+    assert len(names) == len(set(names)), f"a name stands twice in the section {recipe}"
+    return {name: [cell.strip() for cell in rest.split(" | ")] for name, rest in found}
+
+
+def test_the_three_papers_have_a_section():
+    assert sorted(RECIPES) == ["asymgrpo", "clip_entropy", "semantic_curriculum"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_preset_has_a_row_and_every_row_a_preset(recipe):
+    pytest.importorskip("verl")  # config.py of two papers extends its policy-loss settings
+    presets = importlib.import_module(f"recipe.{recipe}.config").PRESETS
+    named = {name for name in rows(recipe) if not name.endswith(".sh")}
+    assert named == set(presets)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_run_script_has_a_row_and_every_row_a_script(recipe):
+    scripts = {str(path.relative_to(ROOT)) for path in ROOT.glob(f"recipe/{recipe}/run_*.sh")}
+    assert {name for name in rows(recipe) if name.endswith(".sh")} == scripts
+    for name in scripts:
+        state = "run on CPUs" if "/run_cpu" in name else "GPU config checked, not run"
+        assert rows(recipe)[name][-1] == state
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_preset_of_the_study_links_to_it_and_another_says_that_it_was_not_run(recipe):
+    arms = yaml.safe_load((ROOT / "studies/study_cpu.yaml").read_text())["arms"]
+    in_study = {arm["preset"] for arm in arms.values() if arm["recipe"] == recipe}
+    for name, cells in rows(recipe).items():
+        if name.endswith(".sh"):
+            continue
+        _source, result, _no_effect = cells
+        if name in in_study:
+            assert "(study_cpu.md)" in result, name
+        else:
+            assert "_cpu.md)" in result or result.startswith("not run"), name
+        for arm in re.findall(r"\(study_cpu\.md\), `(\w+)`", result):
+            # an arm of another recipe runs this preset inside one of its own
+            assert arms[arm]["recipe"] != recipe or arms[arm]["preset"] == name
+
+
+@pytest.mark.parametrize("page", ["docs/paper_index.md", "docs/limits.md", "CONTRIBUTING.md"])
+def test_what_a_page_links_to_and_names_exists(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text)
+    assert all(((ROOT / page).parent / link).exists() for link in links), links
+    paths = re.findall(
+        r"`((?:recipe|data_prep|studies|perf|docs|tests|requirements)/[^`<> *{}]*)`", text
+    )
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
