@@ -50,6 +50,7 @@ class Recipe:
         parts: Trainer parts (`core.part.Part`), in the order in which they run.
         checks: A function of the resolved config that raises ValueError for what cannot work.
         summary: A function of the resolved config that returns {line of the summary: text}.
+        panels: What `recipe.plot` draws where a run has logged it: (title, metric, y label).
         evaluation: The sampling of the paper's own evaluation: {preset of `recipe.evaluate`:
             {flag: value}}.
     """
@@ -67,6 +68,7 @@ class Recipe:
     parts: tuple[str, ...] = ()
     checks: str | None = None
     summary: str | None = None
+    panels: tuple[tuple[str, str, str], ...] = ()
     evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
