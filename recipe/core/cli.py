@@ -25,5 +25,10 @@ def run(
     try:
         return command(arguments) or 0
     except errors as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(error)
+
+
+def fail(error: Exception) -> int:
+    """Prints the error as one sentence on stderr; returns the exit code 2."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

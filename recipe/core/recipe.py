@@ -143,8 +143,8 @@ def default_settings() -> dict[str, Any]:
     for record in recipes():
         nodes += [(path, hydra_node(record.load(ref))) for path, ref in record.settings.items()]
         if record.policy_loss is not None:
-            node = hydra_node(record.load(record.policy_loss))
-            nodes.append((POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET, **node}))
+            settings = hydra_node(record.load(record.policy_loss))
+            nodes.append((POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET, **settings}))
     for path, node in nodes:
         place = root
         for key in path.split("."):

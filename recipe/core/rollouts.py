@@ -72,7 +72,7 @@ class CorrectnessRule(NamedTuple):
             ValueError: If a result has no such key, or one that is neither correct nor incorrect.
         """
         # verl pads a short batch with copies that carry the source row's fields: nothing is missing
-        values = [(row.get("reward_extra_info") or {}).get(self.field) for row in fields]
+        values: list[Any] = [(row.get("reward_extra_info") or {}).get(self.field) for row in fields]
         missing = sum(value is None for value in values)
         if missing:
             raise ValueError(

@@ -130,8 +130,8 @@ class Step:
         self.fetch(name)
         return name in self._fields
 
-    def nested(self, name: str) -> Tensor:
-        """Returns a field as a nested tensor of B rows."""
+    def nested(self, name: str) -> Any:
+        """Returns a field as a nested tensor of B rows, jagged."""
         self.fetch(name)
         return self._fields[name]
 

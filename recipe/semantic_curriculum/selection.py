@@ -71,7 +71,8 @@ def classify_batch(
     names = ("entropy_N", "log_prob_N", "advantages_N", "mask_N")
     lengths = length_B.tolist()
     rows = [x.split(lengths) for x in (entropy_N, log_prob_N, advantages_N, mask_N)]
-    classes, covariances = [None] * len(lengths), [None] * len(lengths)
+    classes: dict[int, Tensor] = {}  # by row
+    covariances: dict[int, Tensor] = {}
     for number in range(int(mini_batch_B.max()) + 1):
         row_R = order_B[mini_batch_B[order_B] == number].tolist()
         length_R = length_B[row_R]
@@ -90,7 +91,11 @@ def classify_batch(
         parts = zip(class_M.split(length_R.tolist()), cov_M.split(length_R.tolist()), strict=True)
         for row, (class_T, cov_T) in zip(row_R, parts, strict=True):
             classes[row], covariances[row] = class_T, cov_T
-    return torch.cat(classes), torch.cat(covariances)
+    rows_of_batch = range(len(lengths))
+    return (
+        torch.cat([classes[row] for row in rows_of_batch]),
+        torch.cat([covariances[row] for row in rows_of_batch]),
+    )
 
 
 def class_means(

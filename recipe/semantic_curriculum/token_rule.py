@@ -124,6 +124,7 @@ def classify(
     # L = the tokens of lowest entropy
     low_N = mask_N
     if low_fraction < 1:
+        assert entropy_N is not None
         lengths = [len(mask_N)] if length_R is None else length_R.tolist()
         rows = zip(entropy_N.float().split(lengths), mask_N.split(lengths), strict=True)
         low_N = torch.cat([smallest(*row, low_fraction) for row in rows])

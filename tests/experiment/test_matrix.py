@@ -52,7 +52,8 @@ def test_the_studies_matrices_can_be_read(file):
     matrix = read_matrix(file)
     assert len(matrix.arms) > 1 and len(matrix.seeds) >= 2
     assert len({arm.label for arm in matrix.arms}) == len(matrix.arms)
-    assert any(arm.may_differ for arm in matrix.arms)
+    # a curriculum changes the order of the data, which the others share
+    assert any(arm.may_differ for arm in matrix.arms) == (file.stem == "study_cpu")
 
 
 def test_there_are_studies():
