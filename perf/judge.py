@@ -36,7 +36,6 @@ BAR = 0.995
 OTHERS = 3  # other problems' answers per problem
 TIME_LIMIT = 1.0  # seconds of CPU time, for hostile text
 WALL_LIMIT = 4 * TIME_LIMIT + 20  # and to start the child again, on a busy machine
-INTEGER = re.compile(r"-?\d+")
 FRACTION = re.compile(r"\\frac\{(\d+)\}\{(\d+)\}")
 
 

@@ -205,7 +205,7 @@ def cluster(
         answers: final answers; blank where a response has none.
         read: takes a non-blank answer apart; equal results are equivalent without a comparison.
         equivalent: compares two results of `read`; None: a limit left no verdict.
-        unparsable: those of responses without an answer are one cluster ("one") or one each ("own").
+        unparsable: responses without an answer are one cluster ("one") or one each ("own").
 
     Returns:
         the clusters; none for no answers.
