@@ -36,7 +36,6 @@ BAR = 0.995
 OTHERS = 3  # other problems' answers per problem
 TIME_LIMIT = 1.0  # seconds of CPU time, for hostile text
 WALL_LIMIT = 4 * TIME_LIMIT + 20  # and to start the child again, on a busy machine
-WHOLE = re.compile(r"-?\d+")
 FRACTION = re.compile(r"\\frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -79,7 +78,7 @@ REWORDINGS: dict[str, Callable[[str], str | None]] = {
     "$$": lambda t: f"$${t}$$",
     "thousands": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}"),
     "thousands in LaTeX": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}".replace(",", "{,}")),
-    "decimals of a whole number": only_if(r"-?\d+", lambda t: f"{t}.00"),
+    "decimals of an integer": only_if(r"-?\d+", lambda t: f"{t}.00"),
     "one more zero": only_if(r"-?\d*\.\d+", lambda t: f"{t}0"),
     "a unit": only_if(r"-?\d+(\.\d+)?", lambda t: rf"{t} \text{{ cm}}"),
     "a sentence's end": only_if(r"-?[\w\\{}]+", lambda t: f"{t}."),

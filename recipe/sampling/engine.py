@@ -142,7 +142,7 @@ class TransformersEngine:
         return chunk.number, responses
 
     def _generate(self, prompts: list[list[int]]) -> Tensor:
-        """Returns (B, T) tokens of the responses, padded on the right; B: prompts times samples."""
+        """Returns (B, T) tokens of the responses, padded at the end; B: prompts times samples."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 

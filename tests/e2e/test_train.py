@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from recipe.cpu import leftovers, platform
+from recipe.cpu import platform, segments
 from recipe.experiment.provenance import config_identity, differences
 
 ROOT = Path(__file__).parent.parent.parent
@@ -228,7 +228,7 @@ def test_the_same_command_resumes_after_the_last_checkpoint(resumed):
 
 
 def test_no_segment_of_the_killed_run_is_left(resumed):
-    assert leftovers.orphaned_segments() == []
+    assert segments.orphaned_segments() == []
 
 
 def equal(a, b) -> bool:
