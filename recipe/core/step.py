@@ -151,9 +151,9 @@ class Step:
 
     def write(self, **fields_N: Tensor) -> None:
         """Writes fields of the response tokens, (N,) each, so that the workers see them."""
-        offsets = self.nested("response_mask").offsets()
-        nested = {
-            name: torch.nested.nested_tensor_from_jagged(values_N, offsets)
+        offsets, longest = self.nested("response_mask").offsets(), int(self.length_B.max())
+        nested = {  # without max_seqlen torch would pad a row to N columns
+            name: torch.nested.nested_tensor_from_jagged(values_N, offsets, max_seqlen=longest)
             for name, values_N in fields_N.items()
         }
         batch = transfer_queue.write(self.batch, **nested)

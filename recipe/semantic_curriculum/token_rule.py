@@ -21,11 +21,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from recipe.core import masks
-
 CLASSES = ("unselected", "rest", "high_cov", "low_cov")
 UNSELECTED, REST, HIGH_COV, LOW_COV = range(4)
-MAX_LOG_RATIO, MAX_K3 = 20.0, 10.0  # verl's clamps of k3
 
 
 def count_of_fraction(count: Tensor, fraction: float) -> Tensor:
@@ -159,49 +156,6 @@ def value_per_token(class_N: Tensor, value_C: Sequence[float]) -> Tensor:
         float32, in the shape of `class_N`.
     """
     return torch.tensor(value_C, device=class_N.device)[class_N.long()]
-
-
-def anchored_kl(
-    log_prob_BT: Tensor, anchor_BT: Tensor, beta_BT: Tensor, estimator: str
-) -> tuple[Tensor, Tensor]:
-    """beta KL(pi_theta || anchor) of each token, and the KL itself without gradient.
-
-    The estimators are verl's `kl_penalty`, with its clamps, of d = anchor - log p:
-        abs |d|      k1 -d      k2 d^2 / 2      k3 exp(d) - d - 1
-    """
-    return _AnchoredKL.apply(log_prob_BT, anchor_BT, beta_BT, estimator)
-
-
-class _AnchoredKL(torch.autograd.Function):
-    """A gradient by hand, since autograd would go over the tokens twice as often, and keep six
-    (B, T) tensors where this keeps one."""
-
-    @staticmethod
-    def forward(ctx, log_prob, anchor, beta, estimator):
-        d = anchor - log_prob
-        if estimator == "k3":
-            d = d.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-            ratio = d.exp()
-            kl = (ratio - d).sub_(1)
-            # where the estimate is clamped it has no gradient; so it has where d was
-            inside = masks.number(masks.at_most(kl, MAX_K3), kl.dtype)
-            slope = ratio.neg_().add_(1).mul_(inside)
-            kl = kl.clamp_(-MAX_K3, MAX_K3)
-        elif estimator == "abs":
-            kl, slope = d.abs(), -d.sign()
-        elif estimator == "k2":
-            kl, slope = 0.5 * d * d, -d
-        else:
-            kl, slope = -d, torch.ones_like(d)
-        ctx.save_for_backward(slope.mul_(beta))
-        ctx.mark_non_differentiable(kl)
-        return beta * kl, kl
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient, _):
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None, None, None
 
 
 @torch.no_grad()
