@@ -1,4 +1,4 @@
-"""Write the tables of results in the documents from the committed values of each run.
+"""Write the documents' tables and picture of results from the committed values of each run.
 
     python studies/tables.py
     python studies/tables.py --baseline reinforce         # prints the table, writes nothing
@@ -21,11 +21,14 @@ import pandas as pd
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix, read_matrix
+from recipe.report.charts import final_charts, styles_of
+from recipe.report.figures import draw
 from recipe.report.results import Metric, Result, results
 from recipe.report.tables import fill, markdown, table_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUES = ROOT / "docs/study_cpu.csv"  # data/results_by_run.csv of the report
+PICTURE = ROOT / "docs/study_cpu.png"
 DOCUMENTS = (ROOT / "docs/study_cpu.md", ROOT / "docs/semantic_curriculum_cpu.md")
 
 
@@ -68,6 +71,10 @@ def command(arguments: list[str] | None) -> None:
     if args.baseline:
         print(table(baseline=args.baseline), end="")
         return
+    matrix, metrics, rows = study()
+    styles = [styles_of(matrix)[arm.name] for arm in matrix.arms]
+    with atomic_write(PICTURE) as temporary:
+        draw(final_charts(matrix.arms, metrics, rows), styles, temporary)
     for file in DOCUMENTS:
         text = document(file)
         with atomic_write(file) as temporary:

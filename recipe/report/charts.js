@@ -16,9 +16,9 @@ function add(parent, name, attributes = {}, text) {
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= raw * 0.999);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
-  return found;
+  const positions = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) positions.push(i * step);
+  return positions;
 }
 function label(value) {
   if (value === 0) return "0";
@@ -135,12 +135,12 @@ function drawScatter(figure, chart) {
   const f = frame(figure, 280, range(points.map(p => p.x)), range(points.map(p => p.y)), null, "final entropy");
   const marks = [];
   for (const arm of new Set(points.map(p => p.arm))) {
-    const own = points.filter(p => p.arm === arm);
-    const mean = key => own.reduce((sum, p) => sum + p[key], 0) / own.length;
+    const runs = points.filter(p => p.arm === arm);
+    const mean = key => runs.reduce((sum, p) => sum + p[key], 0) / runs.length;
     const g = add(f.svg, "g", {"data-arm": arm});
     // dashed: a hollow mark
     const style = `stroke:${colour(arm)};stroke-width:2;fill:${drawn.arms[arm].dash ? "var(--box)" : colour(arm)}`;
-    for (const p of own) add(add(g, "circle", {cx: f.x(p.x), cy: f.y(p.y), r: 2.5, style, opacity: .6}), "title", {}, `${drawn.arms[arm].label}, seed ${p.seed}: ${label(p.y)} at ${label(p.x)}`);
+    for (const p of runs) add(add(g, "circle", {cx: f.x(p.x), cy: f.y(p.y), r: 2.5, style, opacity: .6}), "title", {}, `${drawn.arms[arm].label}, seed ${p.seed}: ${label(p.y)} at ${label(p.x)}`);
     add(add(g, "circle", {cx: f.x(mean("x")), cy: f.y(mean("y")), r: 5, style}), "title", {}, `${drawn.arms[arm].label}: ${label(mean("y"))} at ${label(mean("x"))}`);
     marks.push([arm, g, f.x(mean("x")), f.y(mean("y"))]);
   }
