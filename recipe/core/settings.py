@@ -182,6 +182,17 @@ def hydra_node(cls: type) -> dict[str, Any]:
     return node
 
 
+def nodes_of(node: str, cls: type) -> dict[str, type]:
+    """Returns the config nodes that a settings dataclass fills, each with the dataclass whose
+    settings it holds: its own node, unless it only nests others, and those of what it nests."""
+    nodes = {node: cls} if settings_of(cls) else {}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default_factory):
+            nested: type = field.default_factory  # type: ignore[assignment]
+            nodes |= nodes_of(f"{node}.{field.name}", nested)
+    return nodes
+
+
 def markdown_table(cls: type) -> str:
     """Returns the settings of a dataclass as a Markdown table: key, default, allowed, source."""
     rows = ["| key | default | allowed | source |", "| --- | --- | --- | --- |"]
