@@ -29,7 +29,7 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 import recipe.asymgrpo.register  # noqa: F401  registers the estimator
 from recipe.asymgrpo.advantages import entropy_shaped_advantage
-from recipe.clip_entropy.register import exact_contributions
+from recipe.clip_entropy.regions import exact_contributions
 from recipe.core import diagnostics
 from recipe.semantic_curriculum.config import TokenRule
 from recipe.semantic_curriculum.selection import class_means, classify_batch, mini_batch_of_rows
@@ -134,11 +134,11 @@ def pieces(prompts: int, rollouts: int, tokens: int, mini_batches: int) -> tuple
             "exact contributions of the regions",
             "exact_contribution_freq",
             lambda: exact_contributions(
-                log_prob_BT=log_prob_N,
-                entropy_BT=entropy_N,
-                advantages_BT=advantages_N,
-                baseline_BT=baseline_N,
-                mask_BT=mask_N,
+                log_prob_N=log_prob_N,
+                entropy_N=entropy_N,
+                advantages_N=advantages_N,
+                baseline_N=baseline_N,
+                mask_N=mask_N,
             ),
         ),
         Piece(

@@ -143,7 +143,7 @@ HEDGES = [  # around a number n, none of them saying n
     r"\frac{{n}}{0}", r"{n}0", r"0.{n}", r"{n}.{n}", r"{n}+{m}", r"{n} \bmod {n}", r"\frac{1}{{n}}",
     r"{n} \text{ and } {m}", r"{n};{m}", r"{m} = {n}", r"{n} \to {m}", r"{n}e5", r"{n}/{m}",
     r"{n}} and then \boxed{{m}", r"{n}\%\%\%{m}", r"x={n}, x={m}", r"{n}_{{m}}", r"{n} < x < {m}",
-    r"\infty", r"\text{nan}", r"\emptyset", r"\text{True}", r"None", r"\text{the right answer}",
+    r"\infty", r"\text{nan}", r"\emptyset", r"\text{True}", r"None", r"\text{the correct answer}",
     r"{n} = {m}", r"1={n}={m}", r"{n} \ne {n}", r"f({n})", r"{n} \cup {m}",
 ]  # fmt: skip
 BRACKETS = [

@@ -18,7 +18,7 @@ def run(
 
     Args:
         command: Takes the words of the command line (None: those of this process); returns its
-            exit code, None for 0. It raises for what a user can mend.
+            exit code, None for 0. It raises for what a user can correct.
         arguments: Handed to `command`.
         errors: The exceptions that are printed as `error: <one line>`, with exit code 2.
     """

@@ -90,7 +90,7 @@ def recipes() -> tuple[Recipe, ...]:
     Raises:
         ValueError: If two recipes have one name, or an entry point names no record.
     """
-    found = [
+    records = [
         importlib.import_module(f"recipe.{file.stem}").RECIPE
         for file in sorted(FOLDER.glob("*/*.yaml"))
         if file.stem == file.parent.name and (file.parent / "__init__.py").is_file()
@@ -102,14 +102,14 @@ def recipes() -> tuple[Recipe, ...]:
                 f"The entry point {GROUP}: {point.name} = {point.value} is a "
                 f"{type(record).__name__}: let it name a recipe.core.recipe.Recipe."
             )
-        if record not in found:  # an environment may list one installation twice
-            found.append(record)
-    names = [record.name for record in found]
+        if record not in records:  # an environment may list one installation twice
+            records.append(record)
+    names = [record.name for record in records]
     for name in names:
         if names.count(name) > 1:
-            packages = ", ".join(record.package for record in found if record.name == name)
+            packages = ", ".join(record.package for record in records if record.name == name)
             raise ValueError(f"Two recipes are called {name!r} ({packages}): rename one.")
-    return tuple(found)
+    return tuple(records)
 
 
 def recipe_named(name: str) -> Recipe:

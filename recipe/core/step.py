@@ -61,6 +61,7 @@ class Step:
         self.number, self.metrics, self.config, self.ranks = number, metrics, config, ranks
         self._correctness, self._forward = correctness, forward
         self._fields: dict[str, Tensor] = {}
+        self._mask_N: Tensor | None = None
         self.batch = batch
 
     def moved_on(self, batch: KVBatchMeta) -> None:
@@ -68,6 +69,7 @@ class Step:
         of the old ones: verl's rollout correction, for one, writes a new mask."""
         self.batch = batch
         self._fields.clear()
+        self._mask_N = None
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
@@ -142,7 +144,9 @@ class Step:
     @property
     def mask_N(self) -> Tensor:
         """(N,) bool: response tokens that count."""
-        return self.values("response_mask").bool()
+        if self._mask_N is None:
+            self._mask_N = self.values("response_mask").bool()
+        return self._mask_N
 
     @property
     def length_B(self) -> Tensor:

@@ -203,7 +203,7 @@ def cluster(
 
     Args:
         answers: final answers; blank where a response has none.
-        read: takes a non-blank answer apart; equal results are equivalent without a comparison.
+        read: takes an answer apart; equal results are equivalent without a comparison.
         equivalent: compares two results of `read`; None: a limit left no verdict.
         unparsable: responses without an answer are one cluster ("one") or one each ("own").
 

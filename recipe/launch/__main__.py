@@ -98,7 +98,7 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
     parser = argparse.ArgumentParser(
         prog="python -m recipe.launch", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("recipe", help=f"one of: {', '.join(one.name for one in recipes())}")
+    parser.add_argument("recipe", help=f"one of: {', '.join(recipe.name for recipe in recipes())}")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, key=value")
     parser.add_argument("--dry-run", action="store_true", help="check the config and stop")
     parser.add_argument("--print-config", action="store_true", help="print the whole config")

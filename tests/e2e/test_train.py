@@ -183,14 +183,14 @@ def resumed(tmp_path_factory, small, scores) -> Run:
 def test_a_run_goes_to_its_last_step_and_logs_the_paper_s_diagnostics(resumed):
     last = resumed.steps_of(1)[6]
     for name in (
-        "diagnostics/groups/all_right",
-        "diagnostics/groups/all_wrong",
+        "diagnostics/groups/all_correct",
+        "diagnostics/groups/all_incorrect",
         "actor/entropy",
         "actor/pg_clipfrac",
         "critic/rewards/mean",
     ):
         assert 0 <= last[name] < 10, name
-    assert "diagnostics/log_prob_gain/right" in resumed.steps_of(0)[1] or (
+    assert "diagnostics/log_prob_gain/correct" in resumed.steps_of(0)[1] or (
         resumed.steps_of(0)[1]["critic/rewards/mean"] == 0
     )
     assert (resumed.folder / "run/curve.png").stat().st_size > 10_000
