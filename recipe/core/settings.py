@@ -195,6 +195,15 @@ def markdown_table(cls: type) -> str:
     return "\n".join(rows) + "\n"
 
 
+def settings_nodes(cls: type, node: str) -> dict[str, type]:
+    """Returns the settings dataclasses of a config node and of those nested in it, by node."""
+    nodes = {node: cls} if settings_of(cls) else {}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default_factory):
+            nodes |= settings_nodes(field.default_factory, f"{node}.{field.name}")
+    return nodes
+
+
 def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises ValueError unless `value` is one of `choices`; `what` names the setting and value."""
     choices = tuple(choices)
