@@ -123,9 +123,12 @@ function drawIntervals(figure, chart) {
     const y = f.top + i * gap + 25, style = `stroke:${colour(r.arm)};fill:${colour(r.arm)}`;
     const g = add(f.svg, "g", {"data-arm": r.arm});
     const sign = v => (v < 0 ? "" : "+") + v.toFixed(3);
-    add(g, "text", {x: 0, y: y - 12, style: "fill:var(--ink)"}, drawn.arms[r.arm].label);
-    add(g, "text", {x: f.width, y: y - 12, "text-anchor": "end", style: "fill:var(--quiet)"},
+    const name = add(g, "text", {x: 0, y: y - 12, style: "fill:var(--ink)"}, drawn.arms[r.arm].label);
+    const value = add(g, "text", {x: f.width, y: y - 12, "text-anchor": "end", style: "fill:var(--quiet)"},
       `${sign(r.mean)} [${sign(r.low)}, ${sign(r.high)}]`);
+    const room = f.width - value.getComputedTextLength() - 10;
+    for (let n = name.textContent.length; n > 1 && name.getComputedTextLength() > room; n--)
+      name.textContent = drawn.arms[r.arm].label.slice(0, n - 1) + "…";
     add(g, "line", {x1: f.x(r.low), x2: f.x(r.high), y1: y, y2: y, style, "stroke-width": 2.2, "stroke-dasharray": drawn.arms[r.arm].dash});
     add(g, "circle", {cx: f.x(r.mean), cy: y, r: 4, style});
   });
@@ -148,7 +151,7 @@ function drawScatter(figure, chart) {
   const taken = marks.map(([, , x, y]) => [x - 6, x + 6, y - 6, y + 6]);
   for (const [arm, g, x, y] of marks) {
     const text = add(g, "text", {}, drawn.arms[arm].label), w = text.getComputedTextLength();
-    const spot = [[x + 9, y], [x - 9 - w, y], [x - w / 2, y + 13], [x - w / 2, y - 13]].find(([a, b]) => a > 0 && a + w < f.width
+    const spot = [[x + 9, y], [x - 9 - w, y], [x - w / 2, y + 13], [x - w / 2, y - 13]].find(([a, b]) => a > f.left && a + w < f.width
       && taken.every(([l, r, t, u]) => a + w < l || a > r || b + 5 < t || b - 5 > u));
     if (!spot) { text.remove(); continue; }
     text.setAttribute("x", spot[0]); text.setAttribute("y", spot[1] + 4);

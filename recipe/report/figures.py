@@ -52,6 +52,7 @@ def draw(
             axis.axhline(0, color=colours[0], linewidth=0.8)
         if chart.get("log"):
             axis.set_xscale("log", base=2)
+            axis.set_xticks(chart["x"], [str(k) for k in chart["x"]])
         for i, row in enumerate(chart.get("rows", ())):
             look = looks[row["arm"]]
             axis.plot([row["low"], row["high"]], [-i, -i], **look)
@@ -60,7 +61,9 @@ def draw(
             axis.axvline(0, color=colours[0], linewidth=0.8)
             axis.locator_params(axis="x", nbins=6)
             axis.set_yticks([-i for i in range(len(chart["rows"]))])
-            axis.set_yticklabels([labels[row["arm"]] for row in chart["rows"]], fontsize="small")
+            short = [styles[row["arm"]]["label"] for row in chart["rows"]]
+            short = [" " + (s if len(s) <= 18 else s[:17] + "…").replace("$", r"\$") for s in short]
+            axis.set_yticklabels(short, fontsize="small")
         for point in chart.get("points", ()):
             colour = looks[point["arm"]]["color"]
             hollow = "none" if looks[point["arm"]]["linestyle"] != "-" else colour

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix
-from recipe.report.results import Metric, Result, band, curve
+from recipe.report.results import TRAINING, Metric, Result, band, curve
 
 if TYPE_CHECKING:
     from recipe.report.page import Page
@@ -116,7 +116,9 @@ def markdown(
         shown += [(group, name) for name in names if name.startswith("avg@") or name in wanted]
     by_key = {(r.arm, r.group, r.metric): r for r in results}
     baseline, *_ = matrix.baseline_first()
-    heads = [cell for _, metric in shown for cell in (metric, f"to {baseline.label}")]
+    several = len({group for group in tables if group != TRAINING}) > 1
+    shown_names = [f"{g}: {m}" if several and g != TRAINING else m for g, m in shown]
+    heads = [cell for metric in shown_names for cell in (metric, f"to {baseline.label}")]
     lines = [["method", "seeds", *heads], ["---"] * (len(heads) + 2)]
     for arm in matrix.baseline_first():
         rows = [by_key.get((arm.name, group, metric)) for group, metric in shown]
@@ -135,7 +137,7 @@ def markdown(
 
 def _cell(text: str) -> str:
     """A cell ends at a | and at the end of the line."""
-    return " ".join(text.split()).replace("|", r"\|")
+    return " ".join(text.split()).replace("<", "&lt;").replace("|", r"\|")
 
 
 def fill(text: str, name: str, arms: Iterable[str], table: Callable[[Sequence[str]], str]) -> str:
