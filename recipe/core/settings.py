@@ -188,7 +188,7 @@ def nodes_of(node: str, cls: type) -> dict[str, type]:
     nodes = {node: cls} if settings_of(cls) else {}
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.default_factory):
-            nested: type = field.default_factory  # type: ignore[assignment]
+            nested: type = field.default_factory
             nodes |= nodes_of(f"{node}.{field.name}", nested)
     return nodes
 

@@ -107,33 +107,37 @@ class TokenRule:
     """Which tokens are held to an anchor, and how strongly. A setting that is null is the preset's,
     which takes its place when the rule is made."""
 
-    preset: str = setting("grpo", "ours: no token rule unless a recipe says so", choices=PRESETS)
-    low_fraction: float = setting(None, "released code: 0.8; size of L", above=0, at_most=1)
-    side: str = setting(None, "low: L; high: its complement in its place", choices=("low", "high"))
+    preset: str = setting("grpo", "ours: no token rule; the recipe's yaml: sent", choices=PRESETS)
+    low_fraction: float = setting(
+        None, "released code: 0.8; share of tokens in L", above=0, at_most=1
+    )
+    side: str = setting(None, "low: figure, L; high: its complement", choices=("low", "high"))
     scope: str = setting(
         None,
-        "mini_batch: ours; released code: micro_batch; the tokens among which L is chosen",
+        "ours: mini_batch; released code: micro_batch; where L is chosen from",
         choices=("micro_batch", "mini_batch", "response"),
     )
     high_cov_fraction: float = setting(
-        None, "released code: 2e-4; size of C, of L", at_least=0, at_most=1
+        None, "released code: 2e-4; share of C in L", at_least=0, at_most=1
     )
     low_cov_fraction: float = setting(
-        None, "released code: 2e-4; not in the figure", at_least=0, at_most=1
+        None, "released code: 2e-4, the lowest; not in the figure", at_least=0, at_most=1
     )
-    coef: float = setting(None, "not in paper; beta on the rest of L", at_least=0)
+    coef: float = setting(
+        None, "not in paper: released code's 0.05; beta on the rest of L", at_least=0
+    )
     high_cov_coef: float = setting(None, "released code: 0.2; beta on C", at_least=0)
-    low_cov_coef: float = setting(None, "released code: 0.05", at_least=0)
+    low_cov_coef: float = setting(None, "released code: 0.05; beta on the lowest", at_least=0)
     anchor: str = setting(None, "figure: ref; released code: old", choices=("ref", "old"))
     estimator: str = setting(
-        None, "released code: abs; verl's estimators", choices=("abs", "k1", "k2", "k3")
+        None, "released code: abs; of the KL, verl's", choices=("abs", "k1", "k2", "k3")
     )
     clip: bool = setting(
-        None, "released code: false; the policy term: clipped, or -A ratio", choices=(True, False)
+        None, "released code: false; the policy term is clipped, or -A ratio", choices=(True, False)
     )
     policy_tokens: str = setting(
         None,
-        "all; selected: no policy gradient outside L (arXiv 2506.01939)",
+        "arXiv 2506.01939: selected, no policy gradient outside L",
         choices=("all", "selected"),
     )
 
@@ -206,9 +210,9 @@ class CurriculumConfig:
         choices=ORDERS,
     )
     scores: str | None = setting(
-        None, "parquet of `python -m recipe.semantic_curriculum.measure`", kind=str
+        None, "ours: a parquet of `recipe.semantic_curriculum.measure`", kind=str
     )
-    stages: int = setting(2, "README of the released code; the figure draws n", above=0)
+    stages: int = setting(2, "released README; the figure draws n", above=0)
     split: str = setting("quantile", "not in paper; ours", choices=("quantile", "threshold"))
     thresholds: tuple[float, ...] = setting(
         (), "not in paper; the released file names suggest [2.0]; stages - 1 rising ones"
@@ -222,10 +226,10 @@ class CurriculumConfig:
         None, "released scripts: one run per stage; null: one run for all", kind=int, above=0
     )
     optimizer: str = setting(
-        "keep", "at a stage change; released scripts start a new run", choices=("keep", "reset")
+        "keep", "ours: at a change of stage; released scripts: reset", choices=("keep", "reset")
     )
-    reference: str = setting("keep", "the same", choices=("keep", "reset"))
-    seed: int = setting(0, "ours", at_least=0)
+    reference: str = setting("keep", "ours: as the optimizer", choices=("keep", "reset"))
+    seed: int = setting(0, "ours: of the order of draws", at_least=0)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CurriculumConfig:
