@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import cli, rows, sources
-from recipe.core.files import whole
+from recipe.core.files import atomic_write
 
 EXAMPLES, WIDTH = 3, 100  # printed per file; characters of each
 AFFIX = 4  # words: a shorter beginning or end that all rows share is no instruction
@@ -222,7 +222,7 @@ def write_pairs(path: Path, pairs: list[Pair]) -> None:
     """Writes the pairs as .csv or .parquet, by the path's suffix."""
     table = pd.DataFrame(pairs, columns=Pair._fields)
     save = table.to_csv if path.suffix == ".csv" else table.to_parquet
-    with rows.write_errors("--out", path), whole(path) as file:
+    with rows.write_errors("--out", path), atomic_write(path) as file:
         save(file, index=False)
 
 
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.clean:
         table = pq.read_table(args.train)
         kept = table.filter(pa.array(row not in hit for row in range(len(table))))
-        with rows.write_errors("--clean", args.clean), whole(args.clean) as file:
+        with rows.write_errors("--clean", args.clean), atomic_write(args.clean) as file:
             pq.write_table(kept, file)
         print(f"{len(kept)} training rows, {len(hit)} left out -> {args.clean}")
 

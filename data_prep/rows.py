@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.sources import sha256
-from recipe.core.files import whole
+from recipe.core.files import atomic_write
 
 BEYOND = "beyond --max_samples"  # a reason to drop a record
 
@@ -131,7 +131,7 @@ def write(
     """
     with write_errors("--local_save_dir", folder, "folder"), ExitStack() as files:
         for name, split in splits.items():
-            parquet = files.enter_context(whole(folder / f"{name}.parquet"))
+            parquet = files.enter_context(atomic_write(folder / f"{name}.parquet"))
             pq.write_table(pa.Table.from_pylist(split.rows, columns), parquet)
             first = split.rows[0]
             record = {
@@ -145,5 +145,5 @@ def write(
                 "versions": {"pyarrow": pa.__version__},
             }
             text = json.dumps(record, indent=2, ensure_ascii=False)
-            path = files.enter_context(whole(folder / f"{name}.json"))
+            path = files.enter_context(atomic_write(folder / f"{name}.json"))
             path.write_text(text + "\n", encoding="utf-8")

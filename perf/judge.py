@@ -36,7 +36,6 @@ BAR = 0.995
 OTHERS = 3  # other problems' answers per problem
 TIME_LIMIT = 1.0  # seconds of CPU time, for hostile text
 WALL_LIMIT = 4 * TIME_LIMIT + 20  # and to start the child again, on a busy machine
-WHOLE = re.compile(r"-?\d+")
 FRACTION = re.compile(r"\\frac\{(\d+)\}\{(\d+)\}")
 
 
@@ -79,7 +78,7 @@ REWORDINGS: dict[str, Callable[[str], str | None]] = {
     "$$": lambda t: f"$${t}$$",
     "thousands": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}"),
     "thousands in LaTeX": only_if(r"-?\d{4,}", lambda t: f"{int(t):,}".replace(",", "{,}")),
-    "decimals of a whole number": only_if(r"-?\d+", lambda t: f"{t}.00"),
+    "decimals of an integer": only_if(r"-?\d+", lambda t: f"{t}.00"),
     "one more zero": only_if(r"-?\d*\.\d+", lambda t: f"{t}0"),
     "a unit": only_if(r"-?\d+(\.\d+)?", lambda t: rf"{t} \text{{ cm}}"),
     "a sentence's end": only_if(r"-?[\w\\{}]+", lambda t: f"{t}."),
@@ -144,7 +143,7 @@ HEDGES = [  # around a number n, none of them saying n
     r"\frac{{n}}{0}", r"{n}0", r"0.{n}", r"{n}.{n}", r"{n}+{m}", r"{n} \bmod {n}", r"\frac{1}{{n}}",
     r"{n} \text{ and } {m}", r"{n};{m}", r"{m} = {n}", r"{n} \to {m}", r"{n}e5", r"{n}/{m}",
     r"{n}} and then \boxed{{m}", r"{n}\%\%\%{m}", r"x={n}, x={m}", r"{n}_{{m}}", r"{n} < x < {m}",
-    r"\infty", r"\text{nan}", r"\emptyset", r"\text{True}", r"None", r"\text{the right answer}",
+    r"\infty", r"\text{nan}", r"\emptyset", r"\text{True}", r"None", r"\text{the correct answer}",
     r"{n} = {m}", r"1={n}={m}", r"{n} \ne {n}", r"f({n})", r"{n} \cup {m}",
 ]  # fmt: skip
 BRACKETS = [

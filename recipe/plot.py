@@ -14,17 +14,14 @@ from pathlib import Path
 
 from recipe.core import cli
 from recipe.core.files import atomic_write
+from recipe.core.recipe import recipes
 from recipe.experiment.run import Metrics, RunFolder
 
-PANELS = (  # (title, metric or prefix of several, y label)
+PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
     ("held-out accuracy", "val-core/", "accuracy"),
     ("policy entropy", "actor/entropy", "nats per token"),
     ("tokens clipped", "actor/pg_clipfrac", "share"),
-)
-OPTIONAL = (  # drawn where a run has logged them
-    ("mean upper clip bound", "clip_entropy/bound_upper", "eps"),
-    ("mean lower clip bound", "clip_entropy/bound_lower", "eps"),
 )
 
 
@@ -73,15 +70,18 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
             raise FileNotFoundError(f"{folder} has no metrics/*.jsonl: is it the folder of a run?")
         runs[label] = run.metrics()
     logged = {name for steps in runs.values() for row in steps.values() for name in row}
-    panels = [*PANELS, *(panel for panel in OPTIONAL if panel[1] in logged)]
-    rows = len(panels) // 2
+    of_recipes = [panel for recipe in recipes() for panel in recipe.panels]
+    panels = [*PANELS, *(panel for panel in of_recipes if panel[1] in logged)]
+    rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), constrained_layout=True)
-    for axis, (title, metric, label) in zip(axes.flat, panels, strict=True):
+    for axis, (title, metric, label) in zip(axes.flat, panels, strict=False):
         for name, steps in runs.items():
             x, y = series(steps, metric)
             axis.plot(x, y, label=name, linewidth=1.5, marker="." if len(x) < 40 else None)
         axis.set(title=title, xlabel="step", ylabel=label)
         axis.grid(alpha=0.3)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     axes.flat[0].legend(fontsize="small")
     out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
     with atomic_write(out) as file:

@@ -3,39 +3,44 @@
     python studies/held_out_entropy.py outputs/study_cpu
 
 A curriculum's last batches are its hard prompts, so the entropy that training logs is of other
-prompts than another arm's; here all arms answer the same ones. Mean over the tokens of 8 responses
-to each of 240 problems, nats, temperature 1; differences to the baseline paired by seed.
+prompts than another method's; here all methods answer the same ones. Mean over the tokens of 8
+responses to each of 240 problems, nats, temperature 1; Student's t over the seeds, differences to
+the baseline paired by seed. Each run's value goes to OUT/held_out_entropy.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
+from recipe.core import cli
+from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
-from recipe.cpu.model import make_tokenizer
-from recipe.cpu.solving import read_problems, solve
-from recipe.evaluate.checkpoints import model_of
+from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
+from recipe.evaluate.__main__ import model_of
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
-from recipe.experiment.statistics import interval
+from recipe.report.results import Metric, results
+from recipe.report.tables import write_csv
 
 SAMPLES = 8
 
 
-def main() -> None:
+def command(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder of a comparison")
     parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these only")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these and the baseline only")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     problems = read_problems(args.test_file.expanduser())
     matrix = read_matrix(args.out).with_baseline(args.baseline)
     arms = matrix.baseline_first()
@@ -43,24 +48,33 @@ def main() -> None:
         check_choice(f"--arms {name}", name, [arm.name for arm in arms])
     if args.arms:
         arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
-    entropies: dict[str, dict[int, float]] = {}
-    for arm in tqdm(arms, unit="arm"):
+    entropy: dict[str, dict[int, np.ndarray]] = {}  # one number per run
+    for arm in tqdm(arms, unit="method"):
         for seed in matrix.seeds:
             checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
             if checkpoint is None:
                 continue
             model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-            _, entropy, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
-            entropies.setdefault(arm.name, {})[seed] = entropy / tokens
-    base = entropies.get(arms[0].name, {})
-    print(f"| arm | entropy | to {arms[0].label} |\n| --- | --- | --- |")
-    for arm in arms:
-        if by_seed := entropies.get(arm.name):
-            paired = [[by_seed[seed] - base[seed]] for seed in by_seed if seed in base]
-            difference = f" {interval(paired):+.3f}" if paired and arm is not arms[0] else ""
-            print(f"| {arm.label} | {interval([[x] for x in by_seed.values()])} |{difference} |")
+            _, total, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
+            entropy.setdefault(arm.name, {})[seed] = np.array([total / tokens])
+    with atomic_write(matrix.out / "held_out_entropy.csv") as file:
+        write_csv(
+            file,
+            ["arm", "seed", "value"],
+            (
+                [name, seed, float(x[0])]
+                for name, runs in entropy.items()
+                for seed, x in runs.items()
+            ),
+        )
+    print(f"| method | entropy | to {arms[0].label} |\n| --- | --- | --- |")
+    metric = Metric("held-out", "entropy", entropy)
+    for arm, row in zip(arms, results([metric], arms, matrix.baseline), strict=True):
+        if row.estimate:
+            difference = f" {row.difference:+.3f}" if row.difference else ""
+            print(f"| {arm.label} | {row.estimate} |{difference} |")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(command))

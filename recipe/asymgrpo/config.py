@@ -60,20 +60,22 @@ GRPO_BETAS = (0.5, 0.5)  # eq 6: GRPO is the odds rule at these
 class AsymGRPOConfig:
     """The estimator's settings. A beta of None is the preset's."""
 
-    preset: str = setting("asymgrpo", "paper sec. 4.3, Table 1", choices=PRESETS)
+    preset: str = setting("asymgrpo", "paper sec. 4.3; a row of Table 1", choices=PRESETS)
     beta_pos: float | None = setting(
-        None, "null: the preset's, 0.9 for asymgrpo; paper sec. 4.3", at_least=0
+        None, "paper sec. 4.3: 0.9, on correct rollouts; null: the preset's", at_least=0
     )
     beta_neg: float | None = setting(
-        None, "null: the preset's, 0.4 for asymgrpo; paper sec. 4.3", at_least=0
+        None, "paper sec. 4.3: 0.4, on incorrect rollouts; null: the preset's", at_least=0
     )
     std: str = setting(
-        "population", "paper eq 6; sample is verl's", choices=("population", "sample")
+        "population", "paper eq 6, of preset=grpo; sample: verl's", choices=("population", "sample")
     )
-    eps: float = setting(0.0, "paper eq 6; verl has 1e-6", at_least=0)
-    pass_k: int = setting(5, "paper App. E", at_least=1)
-    entropy_kappa: float = setting(2.0, "paper App. E; arXiv 2506.14758 asks for > 1", above=1)
-    entropy_alpha: float = setting(0.4, "paper App. E", above=0)
+    eps: float = setting(0.0, "paper eq 6, of preset=grpo; verl: 1e-6", at_least=0)
+    pass_k: int = setting(5, "paper App. E: K of Pass@K training", at_least=1)
+    entropy_kappa: float = setting(
+        2.0, "paper App. E; the entropy term is at most abs(A) / kappa", above=1
+    )
+    entropy_alpha: float = setting(0.4, "paper App. E: factor of the entropy", above=0)
     correct_threshold: float | None = setting(
         None, "ours: correct if the reward is above it; null: rewards are {0, 1} or {-1, 1}"
     )

@@ -15,6 +15,10 @@ RECIPE = Recipe(
     parts=(".part:ClipSchedulePart",),
     checks=".checks:check",
     summary=".checks:summary",
+    panels=(
+        ("mean upper clip bound", "clip_entropy/bound_upper", "eps"),
+        ("mean lower clip bound", "clip_entropy/bound_lower", "eps"),
+    ),
     # its evaluation framework; the number of samples is ours
     evaluation={"clip_entropy": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "samples": 8}},
 )

@@ -56,7 +56,7 @@ class ClipSettings(PolicyLossSettings):
     """The bounds and how they move. clip_ratio_low and clip_ratio_high of the actor are the paper's
     eps_std, so that every method states them in the same place."""
 
-    preset: str = setting("grpo", "ours: constant bounds unless a recipe says so", choices=PRESETS)
+    preset: str = setting("grpo", "ours: constant bounds; the recipe's yaml: id", choices=PRESETS)
     schedule: str = setting(
         "static", "ours; id, did, od: paper sec. 4.2; static: constant bounds", choices=SCHEDULES
     )
@@ -69,22 +69,30 @@ class ClipSettings(PolicyLossSettings):
         "paper sec. 4.2, the formula; prose: what its text says instead",
         choices=("printed", "prose"),
     )
-    upper_slope: float = setting(-0.25, "paper sec. 4.1, H(p)")
-    upper_intercept: float = setting(0.5, "paper sec. 4.1, H(p)")
-    lower_slope: float = setting(-0.13, "paper sec. 4.1, M(p)")
-    lower_intercept: float = setting(0.3, "paper sec. 4.1, M(p)")
-    bound_min: float = setting(0.0, "ours; the paper's lines stay within 0.17 and 0.5", at_least=0)
-    bound_max: float = setting(1.0, "ours; at least bound_min", at_least=0, at_most=1)
-    od_h_init: float | None = setting(None, "not in paper; null: measured, nats", above=0)
-    od_h_init_steps: int = setting(1, "ours", above=0)
-    od_ratio: float = setting(0.2, "paper sec. 4.2", above=0, below=1)
+    upper_slope: float = setting(-0.25, "paper sec. 4.1: the upper line H(p)")
+    upper_intercept: float = setting(0.5, "paper sec. 4.1: H(0)")
+    lower_slope: float = setting(-0.13, "paper sec. 4.1: the lower line M(p)")
+    lower_intercept: float = setting(0.3, "paper sec. 4.1: M(0)")
+    bound_min: float = setting(
+        0.0, "ours: of both bounds; the paper's lines: 0.17 to 0.5", at_least=0
+    )
+    bound_max: float = setting(
+        1.0, "ours: of both bounds; at least bound_min", at_least=0, at_most=1
+    )
+    od_h_init: float | None = setting(None, "not in paper: H_init in nats; null: measured", above=0)
+    od_h_init_steps: int = setting(1, "ours: first steps that H_init is the mean of", above=0)
+    od_ratio: float = setting(
+        0.2, "paper sec. 4.2: where the floor is, of H_init", above=0, below=1
+    )
     od_start: str = setting(
         "lower", "not in paper; ours: its curves begin downwards", choices=("lower", "raise")
     )
-    od_smoothing: float = setting(0.0, "not in paper; ours: none", at_least=0, below=1)
+    od_smoothing: float = setting(
+        0.0, "not in paper; ours: share of the past in the entropy", at_least=0, below=1
+    )
     region_diagnostics: bool = setting(True, "ours: log the four regions of tokens")
     exact_contribution_freq: int = setting(
-        0, "ours, steps; 0 = never; costs a forward pass over the batch", at_least=0
+        0, "ours: steps between two, each a forward pass; 0: never", at_least=0
     )
 
     def __post_init__(self) -> None:

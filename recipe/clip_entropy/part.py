@@ -1,4 +1,4 @@
-"""The clip schedule in the trainer: moves the bounds once a training step, and tells the actor."""
+"""The clip schedule in the trainer: moves the bounds once per training step."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class ClipSchedulePart(Part):
     def _exact_contributions(self, step: Step) -> dict[str, float]:
         """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""
         # verl hands its loss, ours, the logits only if told to compute it
-        ours = {EXTRA_INFO: {FORWARD_ONLY: True}}
-        step.forward(compute_loss=True, distillation_use_topk=True, **ours)
+        forward_only = {EXTRA_INFO: {FORWARD_ONLY: True}}
+        step.forward(compute_loss=True, distillation_use_topk=True, **forward_only)
         step.fetch("response_mask", "entropy", "old_log_probs", "advantages")
         return exact_contributions(
             log_prob_N=step.values("old_log_probs"),

@@ -15,7 +15,7 @@ prepare_cpu_task
 
 overrides=(
   "actor_rollout_ref.actor.policy_loss.preset=$PRESET"
-  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates a rollout: clips must act
+  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates per rollout: clips must act
   actor_rollout_ref.actor.policy_loss.od_h_init=0.6             # twice the first entropy, as the paper
 )
 launch clip_entropy "${overrides[@]}" "$@"

@@ -134,6 +134,7 @@ class TwoPhases(Static):
         if self.phase == 1:
             u = k / self.split
             return self.lines.bounds(self.first_upper(u), self.lines.base_lower)
+        assert self.total_steps is not None
         v = (k - self.split) / (self.total_steps - self.split)
         # printed: (1 + lambda) M(p) - lambda eps_std, prose: -lambda M(p) + (1 + lambda) eps_std
         weight_of_base = v if self.second_phase == "printed" else 1 - v
@@ -248,6 +249,7 @@ class OscillatoryDecay(Static):
         return super().advance(k, entropy)
 
     def _switch(self, k: int, entropy: float, h_init: float) -> None:
+        assert self.total_steps is not None
         h_min = self.ratio * h_init
         self.tau_low = h_min
         self.tau_high = h_min + (h_init - h_min) * (1 - k / self.total_steps)

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from verl.utils import tensordict_utils as tu
-from verl.utils.metric import AggregationType, Metric
-from verl.workers.config import ActorConfig
-from verl.workers.utils.padding import no_padding_2_padding
+
+# verl is imported in the functions: its plugin hook imports the recipes' losses, and they this
+# module, which must be complete by then whichever of them is imported first
+if TYPE_CHECKING:
+    from verl.workers.config import ActorConfig
 
 EXTRA_INFO = "recipe"  # key of batch.extra_info
 FORWARD_ONLY = "forward_only"  # in EXTRA_INFO: a pass for the per-token quantities alone
@@ -56,6 +57,8 @@ class MicroBatch:
     def entropy(self) -> Tensor | None:
         """Returns (B, T): the current policy's entropies in nats; None unless the actor's
         calculate_entropy is set."""
+        from verl.workers.utils.padding import no_padding_2_padding
+
         nested = self.output.get("entropy")
         return None if nested is None else no_padding_2_padding(nested, self.fields)
 
@@ -93,7 +96,6 @@ def aggregate(
 ) -> Tensor:
     """Returns the scalar that verl makes of a loss per token: the weights of its rollout
     correction, if any, then its `agg_loss` over the global mini-batch."""
-    # with verl's losses come the recipes' registrations (recipe.plugin), which import this module
     from verl.trainer.ppo.core_algos import agg_loss
 
     if weights_BT is not None:
@@ -138,6 +140,8 @@ def actor_loss(
     Returns:
         (loss, metrics), or with `student_logits` the fields per token.
     """
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.metric import AggregationType, Metric
     from verl.workers.utils.losses import ppo_loss
 
     if student_logits is not None:

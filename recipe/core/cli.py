@@ -18,12 +18,17 @@ def run(
 
     Args:
         command: Takes the words of the command line (None: those of this process); returns its
-            exit code, None for 0. It raises for what a user can mend.
+            exit code, None for 0. It raises for what a user can correct.
         arguments: Handed to `command`.
         errors: The exceptions that are printed as `error: <one line>`, with exit code 2.
     """
     try:
         return command(arguments) or 0
     except errors as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(error)
+
+
+def fail(error: Exception) -> int:
+    """Prints the error as one sentence on stderr; returns the exit code 2."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -5,15 +5,17 @@ Axes: B rows (rollouts), T response tokens.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from verl.workers.config import ActorConfig
 
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clip import MAX_LOG_RATIO, Bounds, Clipped, Line, clipped_objective
 from recipe.core.policy_loss import PolicyLossSettings
+
+if TYPE_CHECKING:
+    from verl.workers.config import ActorConfig
 
 CLIP_BOUNDS = "clip_bounds"  # in MicroBatch.settings: the bounds of this update
 CLIPPED = "clipped_term"  # in MicroBatch.records

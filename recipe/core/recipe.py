@@ -50,6 +50,7 @@ class Recipe:
         parts: Trainer parts (`core.part.Part`), in the order in which they run.
         checks: A function of the resolved config that raises ValueError for what cannot work.
         summary: A function of the resolved config that returns {line of the summary: text}.
+        panels: What `recipe.plot` draws where a run has logged it: (title, metric, y label).
         evaluation: The sampling of the paper's own evaluation: {preset of `recipe.evaluate`:
             {flag: value}}.
     """
@@ -67,6 +68,7 @@ class Recipe:
     parts: tuple[str, ...] = ()
     checks: str | None = None
     summary: str | None = None
+    panels: tuple[tuple[str, str, str], ...] = ()
     evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -98,7 +100,7 @@ def recipes() -> tuple[Recipe, ...]:
     Raises:
         ValueError: If two recipes have one name, or an entry point names no record.
     """
-    found = [
+    records = [
         importlib.import_module(f"recipe.{file.stem}").RECIPE
         for file in sorted(FOLDER.glob("*/*.yaml"))
         if file.stem == file.parent.name and (file.parent / "__init__.py").is_file()
@@ -110,14 +112,14 @@ def recipes() -> tuple[Recipe, ...]:
                 f"The entry point {GROUP}: {point.name} = {point.value} is a "
                 f"{type(record).__name__}: let it name a recipe.core.recipe.Recipe."
             )
-        if record not in found:  # an environment may list one installation twice
-            found.append(record)
-    names = [record.name for record in found]
+        if record not in records:  # an environment may list one installation twice
+            records.append(record)
+    names = [record.name for record in records]
     for name in names:
         if names.count(name) > 1:
-            packages = ", ".join(record.package for record in found if record.name == name)
+            packages = ", ".join(record.package for record in records if record.name == name)
             raise ValueError(f"Two recipes are called {name!r} ({packages}): rename one.")
-    return tuple(found)
+    return tuple(records)
 
 
 def recipe_named(name: str) -> Recipe:
@@ -153,8 +155,8 @@ def default_settings() -> dict[str, Any]:
     for record in recipes():
         nodes += [(path, hydra_node(record.load(ref))) for path, ref in record.settings.items()]
         if record.policy_loss is not None:
-            node = hydra_node(record.load(record.policy_loss))
-            nodes.append((POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET, **node}))
+            settings = hydra_node(record.load(record.policy_loss))
+            nodes.append((POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET, **settings}))
     for path, node in nodes:
         place = root
         for key in path.split("."):

@@ -21,13 +21,14 @@ class CorrectnessRule(NamedTuple):
         threshold: None: rewards are all in {0, 1} or all in {-1, 1}, and 1 is correct. A number c:
             correct if the reward is above c.
         field: A key of the reward function's result that says so in place of the reward.
-        node: The config node of `correct_threshold` and `correct_field`, for messages.
+        node: The config node of `correct_threshold` and `correct_field`, for messages; blank:
+            there is none.
         required: Whether a batch without a clear answer is an error; else it has no correctness.
     """
 
     threshold: float | None = None
     field: str | None = None
-    node: str = "algorithm.asymgrpo"
+    node: str = ""
     required: bool = False
 
     def from_rewards(self, reward_B: Tensor, valid_B: Tensor | None = None) -> Tensor:
@@ -41,11 +42,13 @@ class CorrectnessRule(NamedTuple):
             ValueError: For a reward that is not finite, or, without a threshold, one that is
                 neither correct nor incorrect.
         """
-        cure = (
-            f"set {self.node}.correct_threshold (correct if the reward is above it) or "
-            f"{self.node}.correct_field (a key of the reward function's result that says correct "
-            "or incorrect)."
-        )
+        cure = "return 1 or 0 from the reward function."
+        if self.node:
+            cure = (
+                f"set {self.node}.correct_threshold (correct if the reward is above it) or "
+                f"{self.node}.correct_field (a key of the reward function's result that says "
+                "correct or incorrect)."
+            )
 
         def refuse(bad_B: Tensor, problem: str) -> None:
             bad_B = bad_B if valid_B is None else bad_B & valid_B
@@ -72,7 +75,7 @@ class CorrectnessRule(NamedTuple):
             ValueError: If a result has no such key, or one that is neither correct nor incorrect.
         """
         # verl pads a short batch with copies that carry the source row's fields: nothing is missing
-        values = [(row.get("reward_extra_info") or {}).get(self.field) for row in fields]
+        values: list[Any] = [(row.get("reward_extra_info") or {}).get(self.field) for row in fields]
         missing = sum(value is None for value in values)
         if missing:
             raise ValueError(

@@ -162,7 +162,7 @@ def build(cls: type[T], mapping: Mapping[str, Any], node: str) -> T:
         check_choice(f"{node}.{key}", key, fields)
         factory = fields[key].default_factory
         if dataclasses.is_dataclass(factory) and isinstance(value, Mapping):
-            values[key] = build(factory, value, f"{node}.{key}")  # type: ignore[arg-type]
+            values[key] = build(factory, value, f"{node}.{key}")
         elif isinstance(value, list):
             values[key] = tuple(value)
     return cls(**values)
@@ -176,7 +176,7 @@ def hydra_node(cls: type) -> dict[str, Any]:
             value = field.default
             node[field.name] = list(value) if isinstance(value, tuple) else value
         elif dataclasses.is_dataclass(field.default_factory):
-            nested: type = field.default_factory  # type: ignore[assignment]
+            nested: type = field.default_factory
             target = f"{nested.__module__}.{nested.__qualname__}"
             node[field.name] = {"_target_": target, **hydra_node(nested)}
     return node
@@ -188,7 +188,7 @@ def nodes_of(node: str, cls: type) -> dict[str, type]:
     nodes = {node: cls} if settings_of(cls) else {}
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.default_factory):
-            nested: type = field.default_factory  # type: ignore[assignment]
+            nested: type = field.default_factory
             nodes |= nodes_of(f"{node}.{field.name}", nested)
     return nodes
 

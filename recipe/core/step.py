@@ -61,6 +61,7 @@ class Step:
         self.number, self.metrics, self.config, self.ranks = number, metrics, config, ranks
         self._correctness, self._forward = correctness, forward
         self._fields: dict[str, Tensor] = {}
+        self._mask_N: Tensor | None = None
         self.batch = batch
 
     def moved_on(self, batch: KVBatchMeta) -> None:
@@ -68,6 +69,7 @@ class Step:
         of the old ones: verl's rollout correction, for one, writes a new mask."""
         self.batch = batch
         self._fields.clear()
+        self._mask_N = None
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
@@ -130,8 +132,8 @@ class Step:
         self.fetch(name)
         return name in self._fields
 
-    def nested(self, name: str) -> Tensor:
-        """Returns a field as a nested tensor of B rows."""
+    def nested(self, name: str) -> Any:
+        """Returns a field as a nested tensor of B rows, jagged."""
         self.fetch(name)
         return self._fields[name]
 
@@ -142,7 +144,9 @@ class Step:
     @property
     def mask_N(self) -> Tensor:
         """(N,) bool: response tokens that count."""
-        return self.values("response_mask").bool()
+        if self._mask_N is None:
+            self._mask_N = self.values("response_mask").bool()
+        return self._mask_N
 
     @property
     def length_B(self) -> Tensor:
@@ -151,9 +155,9 @@ class Step:
 
     def write(self, **fields_N: Tensor) -> None:
         """Writes fields of the response tokens, (N,) each, so that the workers see them."""
-        offsets = self.nested("response_mask").offsets()
-        nested = {
-            name: torch.nested.nested_tensor_from_jagged(values_N, offsets)
+        offsets, longest = self.nested("response_mask").offsets(), int(self.length_B.max())
+        nested = {  # without max_seqlen torch would pad a row to N columns
+            name: torch.nested.nested_tensor_from_jagged(values_N, offsets, max_seqlen=longest)
             for name, values_N in fields_N.items()
         }
         batch = transfer_queue.write(self.batch, **nested)

@@ -11,9 +11,13 @@ from recipe.core.settings import check_settings, setting
 class TrainerSettings:
     """How the shared trainer waits, what it logs, and which model it accepts."""
 
-    poll_interval: float = setting(0.05, "ours, seconds; verl 2.0", above=0)
+    poll_interval: float = setting(
+        0.05, "ours: seconds between two looks for rollouts; verl 2.0", above=0
+    )
     diagnostics: bool = setting(True, "ours: log the papers' instruments, `diagnostics/`")
-    log_prob_gain_freq: int = setting(20, "ours, steps; 0 = never", at_least=0)
+    log_prob_gain_freq: int = setting(
+        20, "ours: steps between two, each a forward pass; 0: never", at_least=0
+    )
     allow_padded_vocab: bool = setting(
         False, "ours: true for models whose vocabulary is padded (Qwen)"
     )

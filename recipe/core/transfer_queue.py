@@ -14,8 +14,7 @@ through it. Other storage backends have fixed names of their own.
 from __future__ import annotations
 
 import inspect
-import types
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -68,7 +67,7 @@ class _Ray(wrapt.ObjectProxy):
 
 
 class _Controller(wrapt.ObjectProxy):
-    def options(self, *, namespace: str, **options) -> object:
+    def options(self, *, namespace: str, **options: Any) -> object:
         return self.__wrapped__.options(namespace=namespace_of_run(namespace), **options)
 
 
@@ -79,7 +78,7 @@ def installed() -> bool:
     return isinstance(transfer_queue.interface.ray, _Ray)
 
 
-def install(interface: types.ModuleType) -> None:
+def install(interface: Any) -> None:
     """Patches transfer_queue.interface; for `wrapt.register_post_import_hook` on that module."""
     sources = [inspect.getsource(f) for f in (interface.init, interface._init_from_existing)]
     if any(source.count(f'namespace="{NAMESPACE}"') != 1 for source in sources):

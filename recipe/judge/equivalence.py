@@ -202,10 +202,10 @@ def cluster(
     """Clusters answers that `equivalent` connects, so that their order does not matter.
 
     Args:
-        answers: final answers; blank for a response without one.
-        read: takes a non-blank answer apart; equal results are equivalent without a comparison.
+        answers: final answers; blank where a response has none.
+        read: takes an answer apart; equal results are equivalent without a comparison.
         equivalent: compares two results of `read`; None: a limit left no verdict.
-        unparsable: blank answers are one cluster ("one") or one each ("own").
+        unparsable: responses without an answer are one cluster ("one") or one each ("own").
 
     Returns:
         the clusters; none for no answers.

@@ -167,8 +167,8 @@ def verdict(answer: str, golds: Sequence[str], pool: Pool) -> Verdict:
     """Judges a normalised answer by the normalised accepted answers, of which one is enough.
 
     math-verify is asked only where `contradicts` and `fast_verdict` do not decide, and no further
-    once an accepted answer is equal. A blank answer and one over MAX_ANSWER characters are
-    incorrect and count as not parsed.
+    once an accepted answer is equal. No answer, and one over MAX_ANSWER characters, is
+    incorrect and counts as not parsed.
     """
     if not answer or len(answer) > MAX_ANSWER:
         return Verdict(correct=False, parsed=False, timed_out=False)

@@ -60,17 +60,17 @@ def train(config: DictConfig) -> None:
     """Runs verl's trainer in this run's folder, then draws its curve."""
     from hydra.utils import get_object
     from omegaconf import OmegaConf, open_dict
-    from recipe.experiment.run import RunFolder
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     from recipe import plot
     from recipe.experiment import provenance
+    from recipe.experiment.run import RunFolder
 
     auto_set_device(config)
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
     metrics_file = RunFolder(run_dir).next_metrics_file()
-    provenance.write(
+    provenance.write_yaml(
         metrics_file.with_suffix(".yaml"),
         provenance.record(OmegaConf.to_container(config, resolve=True)),
     )
@@ -89,12 +89,12 @@ def train(config: DictConfig) -> None:
             print(f"[recipe] curve: {plot.draw(run_dir)}")
 
 
-def start(arguments: list[str] | None) -> int:
-    """Parses the command line, checks the config, and trains unless told not to."""
+def checked_config(arguments: list[str] | None) -> DictConfig | None:
+    """Parses the command line and checks the config; returns it, or None if nothing shall run."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.launch", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("recipe", help=f"one of: {', '.join(one.name for one in recipes())}")
+    parser.add_argument("recipe", help=f"one of: {', '.join(recipe.name for recipe in recipes())}")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, key=value")
     parser.add_argument("--dry-run", action="store_true", help="check the config and stop")
     parser.add_argument("--print-config", action="store_true", help="print the whole config")
@@ -104,7 +104,7 @@ def start(arguments: list[str] | None) -> int:
     args = parser.parse_intermixed_args(arguments)
     if args.settings:
         print(settings_tables(args.recipe))
-        return 0
+        return None
 
     from omegaconf import OmegaConf
 
@@ -117,8 +117,8 @@ def start(arguments: list[str] | None) -> int:
     print(summary(config))
     if args.dry_run:
         print("[recipe] dry run: the config is valid; nothing was started")
-        return 0
-    return cli.run(lambda _: train(config), errors=())
+        return None
+    return config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +126,13 @@ def main(arguments: list[str] | None = None) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    return cli.run(start, arguments, (*cli.ERRORS, HydraException, OmegaConfBaseException))
+    try:
+        config = checked_config(arguments)
+    except (*cli.ERRORS, HydraException, OmegaConfBaseException) as error:
+        return cli.fail(error)
+    if config is not None:
+        train(config)  # what goes wrong from here on keeps its traceback
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ValueError: If there is no such recipe.
-        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: For a wrong override.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: For an override
+            that Hydra refuses.
     """
     import hydra
     from omegaconf import OmegaConf

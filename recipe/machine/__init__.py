@@ -53,6 +53,15 @@ def device_slots() -> int:
     return torch.cuda.device_count()
 
 
+def torch_device() -> str:
+    """Returns the device of a model outside verl and vLLM: an accelerator that this process sees,
+    or the CPU."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
 def default_engines(devices_per_engine: int) -> int:
     """Returns how many engines to start on this machine where the user does not say: as many as
     its devices hold, and one on a machine without a GPU, whose slots share the same cores."""

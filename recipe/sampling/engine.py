@@ -118,14 +118,13 @@ class TransformersEngine:
     BATCH = 512  # sequences at a time
 
     def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         model = os.path.expanduser(sampling.model)
         self.sampling = sampling
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=hardware.dtype).eval()
-        self.model.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        self.model.to(machine.torch_device())
 
     def sample(self, chunk: Chunk) -> tuple[int, Responses]:
         """Returns the chunk's number and its responses."""
@@ -142,7 +141,7 @@ class TransformersEngine:
         return chunk.number, responses
 
     def _generate(self, prompts: list[list[int]]) -> Tensor:
-        """Returns (B, T) tokens of the responses, padded on the right; B: prompts times samples."""
+        """Returns (B, T) tokens of the responses, padded at the end; B: prompts times samples."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 

@@ -15,12 +15,12 @@ def k_smallest_mask(values_N: Tensor, member_N: Tensor, k: Tensor) -> Tensor:
 
     It reads k and the number of equal values, so on an accelerator it would copy to the host.
     """
-    k = int(k)
-    if k == 0:
+    count = int(k)
+    if count == 0:
         return torch.zeros_like(member_N)
     values_N = torch.where(member_N, values_N, torch.inf)
-    threshold = values_N.kthvalue(k).values
+    threshold = values_N.kthvalue(count).values
     chosen_N = values_N <= threshold
-    if excess := int(chosen_N.count_nonzero()) - k:  # of equal values the earlier ones stay
+    if excess := int(chosen_N.count_nonzero()) - count:  # of equal values the earlier ones stay
         chosen_N[(values_N == threshold).nonzero().squeeze(1)[-excess:]] = False
     return chosen_N

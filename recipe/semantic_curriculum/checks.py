@@ -90,7 +90,7 @@ def check_curriculum(config: DictConfig) -> None:
     ids = [prompt_id(prompt) for prompt in prompts]
     limit = config.data.get("train_max_samples", -1)
     if 0 < limit < len(ids):
-        if config.data.shuffle:  # any of them may be taken
+        if config.data.shuffle and settings.scores is not None:  # any of them may be taken
             rows_of(read_scores(settings.scores), ids, settings.scores)
         ids = ids[:limit]
     curriculum = curriculum_for(ids, settings)

@@ -104,38 +104,40 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class TokenRule:
-    """Which tokens are held to an anchor, and how strongly. None stands for the preset's value and
-    is replaced by it."""
+    """Which tokens are held to an anchor, and how strongly. A setting that is null is the preset's,
+    which takes its place when the rule is made."""
 
-    preset: str = setting("grpo", "ours: no token rule unless a recipe says so", choices=PRESETS)
-    low_fraction: float | None = setting(None, "released code: 0.8; size of L", above=0, at_most=1)
-    side: str | None = setting(
-        None, "low: L; high: its complement in its place", choices=("low", "high")
+    preset: str = setting("grpo", "ours: no token rule; the recipe's yaml: sent", choices=PRESETS)
+    low_fraction: float = setting(
+        None, "released code: 0.8; share of tokens in L", above=0, at_most=1
     )
-    scope: str | None = setting(
+    side: str = setting(None, "low: figure, L; high: its complement", choices=("low", "high"))
+    scope: str = setting(
         None,
-        "mini_batch: ours; released code: micro_batch; the tokens among which L is chosen",
+        "ours: mini_batch; released code: micro_batch; where L is chosen from",
         choices=("micro_batch", "mini_batch", "response"),
     )
-    high_cov_fraction: float | None = setting(
-        None, "released code: 2e-4; size of C, of L", at_least=0, at_most=1
+    high_cov_fraction: float = setting(
+        None, "released code: 2e-4; share of C in L", at_least=0, at_most=1
     )
-    low_cov_fraction: float | None = setting(
-        None, "released code: 2e-4; not in the figure", at_least=0, at_most=1
+    low_cov_fraction: float = setting(
+        None, "released code: 2e-4, the lowest; not in the figure", at_least=0, at_most=1
     )
-    coef: float | None = setting(None, "not in paper; beta on the rest of L", at_least=0)
-    high_cov_coef: float | None = setting(None, "released code: 0.2; beta on C", at_least=0)
-    low_cov_coef: float | None = setting(None, "released code: 0.05", at_least=0)
-    anchor: str | None = setting(None, "figure: ref; released code: old", choices=("ref", "old"))
-    estimator: str | None = setting(
-        None, "released code: abs; verl's estimators", choices=("abs", "k1", "k2", "k3")
+    coef: float = setting(
+        None, "not in paper: released code's 0.05; beta on the rest of L", at_least=0
     )
-    clip: bool | None = setting(
-        None, "released code: false; the policy term: clipped, or -A ratio", choices=(True, False)
+    high_cov_coef: float = setting(None, "released code: 0.2; beta on C", at_least=0)
+    low_cov_coef: float = setting(None, "released code: 0.05; beta on the lowest", at_least=0)
+    anchor: str = setting(None, "figure: ref; released code: old", choices=("ref", "old"))
+    estimator: str = setting(
+        None, "released code: abs; of the KL, verl's", choices=("abs", "k1", "k2", "k3")
     )
-    policy_tokens: str | None = setting(
+    clip: bool = setting(
+        None, "released code: false; the policy term is clipped, or -A ratio", choices=(True, False)
+    )
+    policy_tokens: str = setting(
         None,
-        "all; selected: no policy gradient outside L (arXiv 2506.01939)",
+        "arXiv 2506.01939: selected, no policy gradient outside L",
         choices=("all", "selected"),
     )
 
@@ -157,9 +159,7 @@ class TokenRule:
     @property
     def coefficients(self) -> tuple[float, ...]:
         """beta of each class, in the order of token_rule.CLASSES."""
-        return tuple(
-            float(beta or 0) for beta in (0, self.coef, self.high_cov_coef, self.low_cov_coef)
-        )
+        return 0.0, self.coef, self.high_cov_coef, self.low_cov_coef
 
     @property
     def classes(self) -> list[str]:
@@ -167,8 +167,8 @@ class TokenRule:
         possible = {
             "unselected": self.needs_entropy,
             "rest": True,
-            "high_cov": bool(self.high_cov_fraction),
-            "low_cov": bool(self.low_cov_fraction),
+            "high_cov": self.high_cov_fraction > 0,
+            "low_cov": self.low_cov_fraction > 0,
         }
         return [name for name, can_be in possible.items() if can_be]
 
@@ -180,7 +180,7 @@ class TokenRule:
     @property
     def needs_entropy(self) -> bool:
         """Whether L leaves tokens out, and so needs their entropies."""
-        return self.low_fraction is not None and self.low_fraction < 1
+        return self.low_fraction < 1
 
 
 @dataclass
@@ -191,7 +191,7 @@ class TokenRuleSettings(PolicyLossSettings):
 
     @property
     def takes_clip_bounds(self) -> bool:
-        clipped = self.loss_mode == LOSS_MODE and bool(self.token_rule.clip)
+        clipped = self.loss_mode == LOSS_MODE and self.token_rule.clip
         return clipped or super().takes_clip_bounds
 
     def token_rule_summary(self) -> dict[str, Any]:
@@ -210,9 +210,9 @@ class CurriculumConfig:
         choices=ORDERS,
     )
     scores: str | None = setting(
-        None, "parquet of `python -m recipe.semantic_curriculum.measure`", kind=str
+        None, "ours: a parquet of `recipe.semantic_curriculum.measure`", kind=str
     )
-    stages: int = setting(2, "README of the released code; the figure draws n", above=0)
+    stages: int = setting(2, "released README; the figure draws n", above=0)
     split: str = setting("quantile", "not in paper; ours", choices=("quantile", "threshold"))
     thresholds: tuple[float, ...] = setting(
         (), "not in paper; the released file names suggest [2.0]; stages - 1 rising ones"
@@ -226,10 +226,10 @@ class CurriculumConfig:
         None, "released scripts: one run per stage; null: one run for all", kind=int, above=0
     )
     optimizer: str = setting(
-        "keep", "at a stage change; released scripts start a new run", choices=("keep", "reset")
+        "keep", "ours: at a change of stage; released scripts: reset", choices=("keep", "reset")
     )
-    reference: str = setting("keep", "the same", choices=("keep", "reset"))
-    seed: int = setting(0, "ours", at_least=0)
+    reference: str = setting("keep", "ours: as the optimizer", choices=("keep", "reset"))
+    seed: int = setting(0, "ours: of the order of draws", at_least=0)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CurriculumConfig:

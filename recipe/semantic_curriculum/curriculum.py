@@ -137,6 +137,7 @@ def curriculum_for(prompt_ids: Sequence[str], settings: CurriculumConfig) -> Cur
         ValueError, FileNotFoundError: For scores that are missing or of other prompts, or a stage
             without a prompt.
     """
+    assert settings.scores is not None  # CurriculumConfig requires it for an order
     rows = rows_of(read_scores(settings.scores), prompt_ids, settings.scores)
     plan = plan_of(score_of(rows, settings.order), settings)
     rows["stage"] = plan.stage_N + 1

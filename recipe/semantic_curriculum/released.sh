@@ -18,7 +18,7 @@ overrides=(
   "data.curriculum.seed=$SEED"                                        # ours
   data.max_prompt_length=1024                                        # released
   data.max_response_length=2048                                      # released
-  actor_rollout_ref.actor.ppo_mini_batch_size=128                    # released: 2 updates a rollout
+  actor_rollout_ref.actor.ppo_mini_batch_size=128                    # released: 2 updates per rollout
   "actor_rollout_ref.rollout.tensor_model_parallel_size=$TENSOR_PARALLEL"
 )
 launch semantic_curriculum "${overrides[@]}" "$@"

@@ -71,7 +71,7 @@ def classify_batch(
     names = ("entropy_N", "log_prob_N", "advantages_N", "mask_N")
     lengths = length_B.tolist()
     rows = [x.split(lengths) for x in (entropy_N, log_prob_N, advantages_N, mask_N)]
-    classes, covariances = [None] * len(lengths), [None] * len(lengths)
+    chosen: dict[int, tuple[Tensor, Tensor]] = {}  # by row
     for number in range(int(mini_batch_B.max()) + 1):
         row_R = order_B[mini_batch_B[order_B] == number].tolist()
         length_R = length_B[row_R]
@@ -87,10 +87,10 @@ def classify_batch(
             length_R=length_R if rule.scope == "response" else None,
             k_smallest=_driver.k_smallest_mask,
         )
-        parts = zip(class_M.split(length_R.tolist()), cov_M.split(length_R.tolist()), strict=True)
-        for row, (class_T, cov_T) in zip(row_R, parts, strict=True):
-            classes[row], covariances[row] = class_T, cov_T
-    return torch.cat(classes), torch.cat(covariances)
+        parts = (x_M.split(length_R.tolist()) for x_M in (class_M, cov_M))
+        chosen.update(zip(row_R, zip(*parts, strict=True), strict=True))
+    class_B, cov_B = zip(*(chosen[row] for row in range(len(lengths))), strict=True)
+    return torch.cat(class_B), torch.cat(cov_B)
 
 
 def class_means(

@@ -115,6 +115,9 @@ def classify(
         class_N: (N,) int8, an index of CLASSES.
         cov_N: (N,), the covariance of the selected tokens, 0 elsewhere.
 
+    Raises:
+        ValueError: If `low_fraction` is below 1 and there is no entropy.
+
     Source: method figure, panel b; the released code for what it constrains.
     """
 
@@ -124,6 +127,10 @@ def classify(
     # L = the tokens of lowest entropy
     low_N = mask_N
     if low_fraction < 1:
+        if entropy_N is None:
+            raise ValueError(
+                f"low_fraction={low_fraction} selects by entropy: give entropy_N, or 1 for all."
+            )
         lengths = [len(mask_N)] if length_R is None else length_R.tolist()
         rows = zip(entropy_N.float().split(lengths), mask_N.split(lengths), strict=True)
         low_N = torch.cat([smallest(*row, low_fraction) for row in rows])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's form of the curriculum: a run a stage, the second from the first's last model, with a
+# The paper's form of the curriculum: one run per stage, the second from the first's last model, with a
 # new optimizer and that model as the reference. Takes a run script of this folder and its overrides:
 #   bash recipe/semantic_curriculum/two_runs.sh run_cpu.sh [key=value ...]
 #   SCORES=... bash recipe/semantic_curriculum/two_runs.sh run_qwen2_5_math_7b.sh [key=value ...]
@@ -15,7 +15,7 @@ script=${1:?give a run script, such as run_cpu.sh}
 shift
 REFRESH=${REFRESH:-0}
 [[ $REFRESH == [01] ]] || { echo "error: REFRESH=$REFRESH is not allowed: use 0 or 1." >&2; exit 2; }
-# the scores are those of the first model, in both stages unless REFRESH says otherwise
+# the scores are those of the first model, in both stages unless REFRESH=1
 if [[ $script != run_cpu.sh ]]; then
   export SCORES=${SCORES:?set SCORES to the parquet of the first model}
   ((REFRESH == 0)) || export TRAIN_FILE=${TRAIN_FILE:?set TRAIN_FILE: REFRESH=1 measures it again}

@@ -332,6 +332,15 @@ def test_regions_by_hand():
     assert (change[0, :4].sign() == torch.tensor([-1, 1, 1, -1])).all()  # down, up, up, down
 
 
+def test_what_is_outside_the_mask_does_not_reach_the_regions():
+    wild = torch.tensor([[-0.5, float("nan")]]), torch.tensor([[1.0, float("inf")]])
+    A, mask = torch.tensor([[1.0, float("nan")]]), torch.tensor([[True, False]])
+    value = torch.tensor([[3.0, float("nan")]])
+    sums = L.region_sums(A, *wild, mask, {"v": value, "n": mask})
+    expected = {"E1/v": 3, "E1/n": 1} | {f"E{i}/{x}": 0 for i in (2, 3, 4) for x in "vn"}
+    assert {name: x.item() for name, x in sums.items()} == expected
+
+
 def test_a_clipped_token_counts_but_changes_no_entropy():
     entropy = torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged)
     log_prob, A = -torch.tensor([[0.5, 0.5, 0.5]]), torch.ones(1, 3)

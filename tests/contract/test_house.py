@@ -248,13 +248,14 @@ NAMES = {
     *("chosen_before", "classes_here", "elsewhere", "found", "gave_up", "hopeless", "known"),
     *("leftovers", "meaning", "mine", "of", "one", "ours", "own", "own_queue", "part_of"),
     *("places_of", "quick_verdict", "read_over", "right_or_wrong", "said", "says_otherwise"),
-    *("there", "twin_arms", "two_runs", "whole"),
+    *("there", "twin_arms", "whole"),
 }
 WORDS = {"right", "wrong"}  # parts of names, between underscores: correct, incorrect
 PHRASES = re.compile(
     r"""
     (?<!\b(go|be)\ )(?<!\bgoes\ )\bwrong\b(?!\ with\b)       # incorrect, of an answer
-    | (?<!\bto\ the\ )\bright\b(?![ -](hand|side|after|away|before|now)\b)    # correct
+    | (?<!\bto\ the\ )(?<![\\|])\bright\b(?![|\\])         # correct; LaTeX has \right
+      (?![ -](hand|side|after|away|before|now)\b)
     | \b(go|goes|went|going)\ on\b                            # resumes, continues
     | \b(gave|gives?|giving)\ up\b                            # timed out
     | \bgroups?\ of\ meaning\b                                # clusters of answers

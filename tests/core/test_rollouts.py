@@ -6,7 +6,7 @@ import torch
 
 from recipe.core.rollouts import CorrectnessRule, group_index, real_rows, scalar_rewards
 
-RULE = CorrectnessRule()
+RULE = CorrectnessRule(node="algorithm.asymgrpo")
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_rewards_of_rows_that_are_not_counted_are_not_judged():
 )
 def test_correctness_by_a_field_of_the_reward_functions_result(values, expected):
     fields = [{"reward_extra_info": {"acc": value}} for value in values]
-    assert CorrectnessRule(field="acc").from_fields(fields).tolist() == expected
+    assert RULE._replace(field="acc").from_fields(fields).tolist() == expected
 
 
 def test_a_field_that_the_reward_function_does_not_return_is_refused():
     fields = [{"reward_extra_info": {"acc": True}}, {"reward_extra_info": {}}, {}]
     with pytest.raises(ValueError, match=r"correct_field='acc' is not among what .* 2 of 3"):
-        CorrectnessRule(field="acc").from_fields(fields)
+        RULE._replace(field="acc").from_fields(fields)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_prep import arithmetic, rows
-from recipe.cpu import cached_folder, solving, task, warm_start
+from recipe.cpu import build_cache, solving, task, warm_start
 from recipe.cpu import model as small_model
 from recipe.cpu.sampling import Samples, sample
 
@@ -180,9 +180,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data, buil
     folder, report = built
     again, _ = warm_start.warm_start(tmp_path / "again", data, TINY)
     assert again == report
-    assert cached_folder.hashes(tmp_path / "again") == cached_folder.hashes(folder)
+    assert build_cache.hashes(tmp_path / "again") == build_cache.hashes(folder)
     warm_start.warm_start(tmp_path / "other", data, replace(TINY, seed=1))
-    weights = [cached_folder.sha256(f / "model.safetensors") for f in (folder, tmp_path / "other")]
+    weights = [build_cache.sha256(f / "model.safetensors") for f in (folder, tmp_path / "other")]
     assert weights[0] != weights[1]
 
 
@@ -205,7 +205,7 @@ def test_other_settings_other_data_or_force_build_again(built, data, tmp_path, m
     with pytest.raises(AssertionError, match="although"):
         warm_start.warm_start(folder, source, settings, force=change == "force")
     # the failed build left the sound folder and nothing else
-    assert cached_folder.read(folder, {}) is None
+    assert build_cache.read(folder, {}) is None
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     monkeypatch.undo()
     assert warm_start.warm_start(folder, data, TINY)[1] is False
@@ -215,16 +215,16 @@ def test_other_settings_other_data_or_force_build_again(built, data, tmp_path, m
 def test_a_damaged_folder_is_built_again(data, tmp_path, damage):
     folder = tmp_path / "tiny"
     report, _ = warm_start.warm_start(folder, data, TINY)
-    sound = cached_folder.hashes(folder)
+    sound = build_cache.hashes(folder)
     weights = folder / "model.safetensors"
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:-1])
     elif damage == "deleted":
         (folder / "tokenizer.json").unlink()
     else:
-        (folder / cached_folder.MANIFEST).write_text('{"key":')
+        (folder / build_cache.MANIFEST).write_text('{"key":')
     assert warm_start.warm_start(folder, data, TINY) == (report, True)
-    assert cached_folder.hashes(folder) == sound
+    assert build_cache.hashes(folder) == sound
 
 
 def test_a_folder_of_somebody_else_is_never_replaced(data, tmp_path):

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from recipe.cpu import leftovers, platform
+from recipe.cpu import platform, segments
 from recipe.experiment.provenance import config_identity, differences
 
 ROOT = Path(__file__).parent.parent.parent
@@ -183,14 +183,14 @@ def resumed(tmp_path_factory, small, scores) -> Run:
 def test_a_run_goes_to_its_last_step_and_logs_the_paper_s_diagnostics(resumed):
     last = resumed.steps_of(1)[6]
     for name in (
-        "diagnostics/groups/all_right",
-        "diagnostics/groups/all_wrong",
+        "diagnostics/groups/all_correct",
+        "diagnostics/groups/all_incorrect",
         "actor/entropy",
         "actor/pg_clipfrac",
         "critic/rewards/mean",
     ):
         assert 0 <= last[name] < 10, name
-    assert "diagnostics/log_prob_gain/right" in resumed.steps_of(0)[1] or (
+    assert "diagnostics/log_prob_gain/correct" in resumed.steps_of(0)[1] or (
         resumed.steps_of(0)[1]["critic/rewards/mean"] == 0
     )
     assert (resumed.folder / "run/curve.png").stat().st_size > 10_000
@@ -228,7 +228,7 @@ def test_the_same_command_resumes_after_the_last_checkpoint(resumed):
 
 
 def test_no_segment_of_the_killed_run_is_left(resumed):
-    assert leftovers.orphaned_segments() == []
+    assert segments.orphaned_segments() == []
 
 
 def equal(a, b) -> bool:

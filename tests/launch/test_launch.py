@@ -21,8 +21,8 @@ from recipe.cpu.warm_start import make_tokenizer
 from recipe.launch import __main__ as launch
 from recipe.launch import preflight
 from recipe.launch.compose import compose
-from recipe.semantic_curriculum.config import PRESETS
 from recipe.sampling.prompts import prompt_id
+from recipe.semantic_curriculum.config import PRESETS
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))

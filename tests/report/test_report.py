@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from html.parser import HTMLParser
 from itertools import combinations
 
@@ -14,7 +15,9 @@ import yaml
 from recipe.experiment.matrix import Arm, read_matrix
 from recipe.experiment.statistics import interval
 from recipe.report import __main__ as report
-from recipe.report import results as runs
+from recipe.report.charts import POINTS, style
+from recipe.report.page import collect, render
+from recipe.report.results import FINAL_METRICS, FinalMetric, binned, final_metrics
 
 ARMS = "arms: {a: {recipe: r, preset: p}}"
 
@@ -40,13 +43,16 @@ def run(out, arm, seed, steps, planned=None, config=None, start=0, tail="", **re
         (folder / f"{start:03d}.yaml").write_text(yaml.safe_dump(record))
 
 
-def judged(out, arm, seed, right_PN, benchmark="b"):
-    problems, samples = np.shape(right_PN)
+def evaluated(out, arm, seed, correct_PN, benchmark="b"):
+    problems, samples = np.shape(correct_PN)
     folder = out / arm / f"seed{seed}/evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     index, sample = np.divmod(np.arange(problems * samples), samples)
     frame = pd.DataFrame({"index": index, "prompt_id": [f"p{i}" for i in index], "sample": sample})
-    frame["correct"] = np.ravel(right_PN)
+    frame["correct"] = np.ravel(correct_PN)
+    frame["majority_correct"] = np.repeat(np.mean(correct_PN, axis=1) > 0.5, samples)
+    frame["tokens"] = 10 * index + sample
+    frame["truncated"] = sample == 0
     frame.sample(frac=1, random_state=0).to_parquet(folder / f"{benchmark}.parquet")
 
 
@@ -87,7 +93,7 @@ class Page(HTMLParser):
 
 
 def page_of(out, *metrics):
-    return Page(report.render(report.collect(out, metrics)[0]))
+    return Page(render(collect(out, metrics)))
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +102,16 @@ def small(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "out"
     matrix(out, ["base", "other"])
     rng = np.random.default_rng(0)
-    right = {}
+    correct = {}
     for a, arm in enumerate(["base", "other"]):
         for seed in (0, 1):
             curve = entropies(*(1 / (step + a + seed + 1) for step in range(8)))
             curve[0] = {"val-core/x/acc/mean@1": 0.25 + a / 4}
             run(out, arm, seed, curve, planned=8, config={"algorithm": {"beta": a}})
-            right[arm, seed] = rng.random((3, 4)) < 0.5
-            judged(out, arm, seed, right[arm, seed])
+            correct[arm, seed] = rng.random((3, 4)) < 0.5
+            evaluated(out, arm, seed, correct[arm, seed])
     report.write(out)
-    return out, right
+    return out, correct
 
 
 def test_bands_are_means_lows_and_highs_over_the_seeds(small):
@@ -121,30 +127,37 @@ def test_bands_are_means_lows_and_highs_over_the_seeds(small):
 
 
 def test_results_are_the_accuracies_and_pass_at_k_of_the_parquets(small):
-    out, right = small
+    out, correct = small
     found = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
     by_run = {
         (r["arm"], int(r["seed"]), r["metric"]): float(r["value"])
         for r in rows(out / "report/data/results_by_run.csv")
     }
     assert {metric for _, metric in found} == {
-        *("avg@4", "pass@2", "final entropy", "last x/acc/mean@1")
+        *("avg@4", "pass@2", "majority@4", "response length", "truncated share"),
+        *("final entropy", "last x/acc/mean@1"),
     }
-    # pass@2: the share of pairs of samples with a right one
+    # pass@2: the share of pairs of samples with a correct one
     pairs = list(combinations(range(4), 2))
     direct = {
-        "avg@4": {key: value.mean(1) for key, value in right.items()},
-        "pass@2": {k: np.mean([v[:, p].any(1) for p in pairs], axis=0) for k, v in right.items()},
+        "avg@4": {key: value.mean(1) for key, value in correct.items()},
+        "pass@2": {k: np.mean([v[:, p].any(1) for p in pairs], axis=0) for k, v in correct.items()},
+        "majority@4": {key: value.mean(1) > 0.5 for key, value in correct.items()},
+        "response length": {key: 10 * np.arange(3) + 1.5 for key in correct},  # 10 index + sample
+        "truncated share": {key: np.full(3, 0.25) for key in correct},  # the first sample
         # the last five of eight steps: 1 / (step + a + seed + 1), step = 3 .. 7
         "final entropy": {
             (arm, s): np.array([np.mean([1 / (i + (arm == "other") + s + 1) for i in range(3, 8)])])
-            for arm, s in right
+            for arm, s in correct
         },
     }
     for metric, of_run in direct.items():
         for (arm, seed), values in of_run.items():
             assert by_run[arm, seed, metric] == pytest.approx(values.mean(), rel=1e-12)
-        own = {arm: np.array([of_run[arm, seed] for seed in (0, 1)]) for arm in ("base", "other")}
+        own = {
+            arm: np.array([of_run[arm, seed] for seed in (0, 1)], float)
+            for arm in ("base", "other")
+        }
         row = found["other", metric]
         for names, values in (
             (("mean", "low", "high"), own["other"]),
@@ -155,11 +168,11 @@ def test_results_are_the_accuracies_and_pass_at_k_of_the_parquets(small):
 
 
 def test_the_page_shows_those_numbers_and_needs_no_network(small):
-    out, right = small
+    out, correct = small
     text = (out / "report/index.html").read_text()
     page = Page(text)
-    accuracy = np.mean([right["other", seed].mean() for seed in (0, 1)])
-    assert f"{accuracy:.3f}" in page.text and "2 arms, seeds 0, 1" in page.text
+    accuracy = np.mean([correct["other", seed].mean() for seed in (0, 1)])
+    assert f"{accuracy:.3f}" in page.text and "2 methods, seeds 0, 1" in page.text
     entropy = next(c for c in page.drawn["charts"] if c["title"] == "Policy entropy")
     assert entropy["x"] == list(range(1, 9))
     assert entropy["lines"][0]["mean"] == pytest.approx(
@@ -206,14 +219,14 @@ def test_unfinished_and_missing_runs_are_named_and_left_out_of_the_results(tmp_p
     run(tmp_path, "b", 1, entropies(1, 2))
     run(tmp_path, "c", 2, entropies(1, 2, 3))
     for arm, seed in (("a", 0), ("a", 1)):
-        judged(tmp_path, arm, seed, [[True, False]])
-    page, _ = report.collect(tmp_path)
-    assert page["status"] == {
+        evaluated(tmp_path, arm, seed, [[True, False]])
+    page = collect(tmp_path)
+    assert page.status == {
         **{"a/seed0": "finished", "a/seed1": "unfinished", "a/seed2": "missing"},
         **{"b/seed0": "finished", "b/seed1": "unfinished", "b/seed2": "missing"},
         **{"c/seed0": "missing", "c/seed1": "missing", "c/seed2": "finished"},
     }
-    found = {(r.arm, r.metric): r for r in page["results"]}
+    found = {(r.arm, r.metric): r for r in page.results}
     assert found["a", "final entropy"].seeds == 1
     assert found["a", "final entropy"].estimate.mean == 2.0
     assert found["b", "avg@2"].estimate is None
@@ -228,9 +241,9 @@ def test_arms_and_seeds_of_which_nothing_has_run_are_said_once(tmp_path):
     matrix(tmp_path, ["base", "a", "b", "c"], seeds=[0, 1])
     run(tmp_path, "a", 1, entropies(1, 2, 3))
     page = page_of(tmp_path)
-    collected, _ = report.collect(tmp_path)
-    assert [arm.name for arm in collected["arms"]] == ["base", "a"]  # the baseline is shown to lack
-    assert list(collected["status"]) == ["base/seed1", "a/seed1"]
+    collected = collect(tmp_path)
+    assert [arm.name for arm in collected.arms] == ["base", "a"]  # the baseline is shown to lack
+    assert list(collected.status) == ["base/seed1", "a/seed1"]
     assert "2 of 4 arms have no run yet: b, c." in page.text
     assert "No run yet has seed 0." in page.text
 
@@ -239,7 +252,7 @@ def test_a_resumed_run_is_judged_by_its_last_start(tmp_path):
     matrix(tmp_path, ["a"], seeds=[0])
     run(tmp_path, "a", 0, entropies(1, 2), planned=2)
     run(tmp_path, "a", 0, {3: {"actor/entropy": 3.0}}, planned=4, start=1)
-    (row,) = report.collect(tmp_path)[0]["runs"]
+    (row,) = collect(tmp_path).run_rows
     assert (row["status"], row["last_step"], row["planned_steps"], row["starts"]) == (
         *("unfinished", 3, 4, 2),
     )
@@ -264,7 +277,7 @@ def test_a_comparison_that_has_hardly_begun(tmp_path, pieces):
     if pieces == "broken files":
         run(tmp_path, "a", 0, entropies(1.0), planned=1)
         (tmp_path / "a/seed0/metrics/000.yaml").write_text("config: [")
-        judged(tmp_path, "a", 0, [[True]])
+        evaluated(tmp_path, "a", 0, [[True]])
         (tmp_path / "a/seed0/evaluation/c.parquet").write_bytes(b"no parquet")
     file = report.write(tmp_path)
     page = Page(file.read_text())
@@ -279,11 +292,11 @@ def test_evaluations_of_other_problems_are_not_paired(tmp_path):
     matrix(tmp_path, ["a", "b"], seeds=[0])
     for arm, problems in (("a", 3), ("b", 2)):
         run(tmp_path, arm, 0, entropies(1.0), planned=1)
-        judged(tmp_path, arm, 0, np.ones((problems, 2), bool))
-    page, _ = report.collect(tmp_path)
-    found = {(r.arm, r.metric): r for r in page["results"]}
+        evaluated(tmp_path, arm, 0, np.ones((problems, 2), bool))
+    page = collect(tmp_path)
+    found = {(r.arm, r.metric): r for r in page.results}
     assert found["a", "avg@2"].problems == 3 and found["b", "avg@2"].difference is None
-    assert any("2 problems are not the 3" in check for check in page["checks"])
+    assert any("2 problems are not the 3" in check for check in page.warnings)
 
 
 def test_only_settings_that_differ_are_listed_and_names_are_none(tmp_path):
@@ -294,21 +307,21 @@ def test_only_settings_that_differ_are_listed_and_names_are_none(tmp_path):
             config = {"algorithm": {"beta": beta, "same": 1}, "actor_rollout_ref": model}
             files = {"actor_rollout_ref.model.path": "0123456789abcdef"}
             run(tmp_path, arm, seed, entropies(1.0), 1, config, files=files)
-    page, _ = report.collect(tmp_path)
-    assert page["config"] == {"algorithm.beta": {"a": "0.5", "b": "0.7", "c": "0.5"}}
-    assert page["twins"] == [["a", "c"]] and page["checks"] == []
+    page = collect(tmp_path)
+    assert page.config == {"algorithm.beta": {"a": "0.5", "b": "0.7", "c": "0.5"}}
+    assert page.identical_arms == [["a", "c"]] and page.warnings == []
     files = {"actor_rollout_ref.model.path": "another"}
     run(tmp_path, "c", 1, entropies(1.0), 1, config, files=files)
-    page, _ = report.collect(tmp_path)
-    assert page["twins"] == []
-    assert any(check.startswith("c: its seeds differ in") for check in page["checks"])
+    page = collect(tmp_path)
+    assert page.identical_arms == []
+    assert any(check.startswith("c: its seeds differ in") for check in page.warnings)
 
 
 def test_packages_and_commits_that_differ_are_named(tmp_path):
     matrix(tmp_path, ["a"], seeds=[0, 1])
     run(tmp_path, "a", 0, entropies(1.0), 1, packages={"verl": "0.9.1"})
     run(tmp_path, "a", 1, entropies(1.0), 1, packages={"verl": "0.9.2"}, commit="beef-dirty")
-    checks = " ".join(report.collect(tmp_path)[0]["checks"])
+    checks = " ".join(collect(tmp_path).warnings)
     assert "Package verl differs: 0.9.1, 0.9.2." in checks
     assert "2 commits: beef-dirty, c0ffee" in checks and "no commit holds" in checks
 
@@ -319,7 +332,7 @@ def test_spread_of_reruns_and_of_seeds(tmp_path):
     for arm, values in (("a", (1.0, 6.0)), ("again", (3.0, 8.0))):
         for seed, value in enumerate(values):
             run(tmp_path, arm, seed, entropies(value), planned=1)
-    (row,) = report.collect(tmp_path)[0]["spreads"]
+    (row,) = collect(tmp_path).spreads
     assert (row["arms"], row["metric"]) == ("a = again", "final entropy")
     assert (row["rerun_sd"], row["rerun_df"]) == (pytest.approx(math.sqrt(2)), 2)
     assert (row["seed_sd"], row["seed_df"]) == (pytest.approx(math.sqrt(12.5)), 2)
@@ -330,24 +343,24 @@ def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
     step = {"timing_s/step": 1800.0, "perf/total_num_tokens": 900}
     run(tmp_path, "a", 0, {1: step, 2: step}, planned=2)
     run(tmp_path, "a", 1, {1: step}, planned=2)
-    (row,) = report.collect(tmp_path)[0]["costs"]
-    assert (row["finished_runs"], row["steps"], row["hours_a_run"]) == (1, 3, 1.0)
-    assert (row["tokens_a_run"], row["tokens_a_second"]) == (1800, 0.5)
+    (row,) = collect(tmp_path).costs
+    assert (row["finished_runs"], row["steps"], row["hours_per_run"]) == (1, 3, 1.0)
+    assert (row["tokens_per_run"], row["tokens_per_second"]) == (1800, 0.5)
 
 
 def test_the_lines_of_24_arms_can_be_told_apart():
-    styles = [report.style(Arm(str(i), "r", "p", str(i)), i) for i in range(24)]
+    styles = [style(Arm(str(i), "r", "p", str(i)), i) for i in range(24)]
     assert len({(one["colour"], one["dash"]) for one in styles}) == 24
 
 
 def test_long_runs_are_thinned_by_means(tmp_path):
-    assert runs.binned({0: 9.0, 1: 1.0, 2: 3.0, 3: 5.0}, 2) == {-1: 9.0, 0: 2.0, 1: 5.0}
+    assert binned({0: 9.0, 1: 1.0, 2: 3.0, 3: 5.0}, 2) == {-1: 9.0, 0: 2.0, 1: 5.0}
     matrix(tmp_path, ["a"], seeds=[0])
-    steps = 2 * report.POINTS
+    steps = 2 * POINTS
     run(tmp_path, "a", 0, entropies(*range(1, steps + 1)), planned=steps)
     page = page_of(tmp_path)
     (chart,) = [c for c in page.drawn["charts"] if c["title"] == "Policy entropy"]
-    assert len(chart["x"]) == report.POINTS
+    assert len(chart["x"]) == POINTS
     assert chart["lines"][0]["mean"] == chart["x"] == [i + 0.5 for i in range(1, steps, 2)]
     assert "A point is the mean of 2 steps" in page.text
 
@@ -374,7 +387,7 @@ def test_a_folder_that_is_no_comparison(tmp_path, text, message):
     if text is not None:
         (tmp_path / "matrix.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        report.collect(tmp_path)
+        collect(tmp_path)
 
 
 def test_the_table_for_a_readme_says_what_the_csv_says(small):
@@ -383,7 +396,7 @@ def test_the_table_for_a_readme_says_what_the_csv_says(small):
     heads, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     csv_rows = {(r["arm"], r["metric"]): r for r in rows(out / "report/data/results.csv")}
     names = {arm.label: arm.name for arm in read_matrix(out).arms}
-    assert heads[0] == "arm" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
+    assert heads[0] == "method" and {"avg@4", "pass@2", "final entropy"} <= {*heads}
     assert len(body) > 1
     for label, seeds, *cells in body:
         for metric, cell in zip(heads[2::2], cells[::2], strict=True):
@@ -432,11 +445,49 @@ def test_a_text_without_a_sound_place_is_left_as_it_is(small, tmp_path, text, me
 
 
 def test_another_baseline(small, tmp_path):
-    out, right = small
+    out, correct = small
     report.write(out, tmp_path, baseline="other")
     found = {(r["arm"], r["metric"]): r for r in rows(tmp_path / "data/results.csv")}
-    paired = np.mean([right["base", s].mean() - right["other", s].mean() for s in (0, 1)])
+    paired = np.mean([correct["base", s].mean() - correct["other", s].mean() for s in (0, 1)])
     assert float(found["base", "avg@4"]["difference"]) == pytest.approx(paired)
     assert found["other", "avg@4"]["difference"] == ""
     with pytest.raises(ValueError, match="did you mean other"):
         report.write(out, tmp_path, baseline="othre")
+
+
+def test_a_final_metric_is_one_entry(small, tmp_path, monkeypatch):
+    out, correct = small
+    mine = FinalMetric("first of {n}", "correct", lambda correct_PN: correct_PN[:, 0])
+    monkeypatch.setattr("recipe.report.results.FINAL_METRICS", (*FINAL_METRICS, mine))
+    report.write(out, tmp_path)
+    found = {(r["arm"], r["metric"]): r for r in rows(tmp_path / "data/results.csv")}
+    first = np.mean([correct["other", seed][:, 0].mean() for seed in (0, 1)])
+    assert float(found["other", "first of 4"]["mean"]) == pytest.approx(first)
+    text = Page((tmp_path / "index.html").read_text()).text
+    assert "first of 4" in text and f"{first:.3f}" in text
+
+
+def test_a_metric_whose_column_is_missing_or_samples_too_few_is_left_out():
+    two_samples = {"b": {"a": {0: np.array([[True, False]])}}}
+    assert [m.name for m in final_metrics([], {"correct": two_samples})] == ["avg@2"]
+
+
+def test_a_label_cannot_break_the_markdown_table(tmp_path):
+    label = "a | b\nc"
+    matrix(tmp_path, {"a": {"label": label}, "b": {}}, seeds=[0])
+    for arm in ("a", "b"):
+        run(tmp_path, arm, 0, entropies(1.0), planned=1)
+    lines = collect(tmp_path).markdown().splitlines()
+    assert len(lines) == 4
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
+    assert lines[0] == r"| method | seeds | final entropy | to a \| b c |"
+    assert lines[2].startswith(r"| a \| b c | 1 |")
+
+
+def test_the_command_ends_with_a_sentence(small, tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path} has no matrix.yaml: is it the folder of a comparison?\n"
+    )
+    assert report.main([str(small[0]), "--to", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'x' / 'index.html'}\n"

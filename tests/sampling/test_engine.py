@@ -1,6 +1,7 @@
 """The engines' defaults and placement: replicas in Ray, on virtual slots. vLLM is in tests/e2e."""
 
 import os
+import threading
 
 import pytest
 import torch
@@ -106,7 +107,12 @@ def test_a_replica_that_waits_for_its_devices_holds_nothing_up(monkeypatch):
         actor_class = ray.remote(num_gpus=1, num_cpus=0)(Replica)
         other_job = actor_class.remote()
         ray.get(other_job.__ray_ready__.remote())
-        results = dict(engine.spread(CHUNKS, [actor_class.remote() for _ in range(2)]))
+        actors, results = [actor_class.remote() for _ in range(2)], {}
+        work = threading.Thread(
+            target=lambda: results.update(engine.spread(CHUNKS, actors)), daemon=True
+        )
+        work.start()
+        work.join(60)
         assert sorted(results) == list(range(6))
         assert len(set(results.values())) == 1
     finally:

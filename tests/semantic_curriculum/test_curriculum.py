@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from recipe.sampling.prompts import prompt_id
-from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import scores
 from recipe.semantic_curriculum.config import CurriculumConfig
 from recipe.semantic_curriculum.curriculum import make_plan, plan_of, stages_by_quantile

@@ -204,6 +204,14 @@ def test_tokens_outside_the_mask_change_nothing(preset, value):
     assert torch.equal(other_class_N, class_N) and torch.equal(other_cov_N, cov_N)
 
 
+def test_a_selection_by_entropy_without_entropies_is_refused():
+    data = tokens_of(0) | {"entropy_N": None}
+    with pytest.raises(ValueError, match="give entropy_N"):
+        classify(**data, **rule_of("as_described"))
+    class_N, _ = classify(**data, **rule_of("as_described", low_fraction=1.0))
+    assert torch.equal(class_N > 0, data["mask_N"])
+
+
 def test_log_probs_in_bf16_are_centred_in_float32():
     data, rule = tokens_of(1), rule_of("as_described", high_cov_fraction=0.1)
     data["log_prob_N"] = data["log_prob_N"].bfloat16()

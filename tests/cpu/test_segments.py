@@ -6,9 +6,9 @@ from multiprocessing import shared_memory
 
 import pytest
 
-from recipe.cpu import leftovers
+from recipe.cpu import segments
 
-pytestmark = pytest.mark.skipif(not leftovers.SEGMENTS.is_dir(), reason="needs /dev/shm (Linux)")
+pytestmark = pytest.mark.skipif(not segments.SEGMENTS.is_dir(), reason="needs /dev/shm (Linux)")
 
 HOLD = """
 import sys, time
@@ -25,15 +25,15 @@ def test_a_segment_in_use_is_kept_and_one_whose_owner_was_killed_is_removed():
     owner = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(name=name)], stdout=subprocess.PIPE, text=True
     )
-    path = leftovers.SEGMENTS / name
+    path = segments.SEGMENTS / name
     try:
         assert owner.stdout.readline().strip() == "ready"
-        assert path not in leftovers.remove_orphaned_segments()
+        assert path not in segments.remove_orphaned_segments()
         assert path.exists()
         owner.kill()
         owner.wait()
         assert path.exists()  # the kernel does not remove it
-        assert path in leftovers.remove_orphaned_segments()
+        assert path in segments.remove_orphaned_segments()
         assert not path.exists()
     finally:
         owner.kill()
@@ -43,7 +43,7 @@ def test_a_segment_in_use_is_kept_and_one_whose_owner_was_killed_is_removed():
 def test_segments_with_other_names_are_not_looked_at():
     segment = shared_memory.SharedMemory("recipe_test_other", create=True, size=64)
     try:
-        assert all(p.name != "recipe_test_other" for p in leftovers.orphaned_segments())
+        assert all(p.name != "recipe_test_other" for p in segments.orphaned_segments())
     finally:
         segment.close()
         segment.unlink()
