@@ -127,17 +127,6 @@ def wait_until(condition, seconds: float, what: str, run: Run) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Path, Path]:
-    """A warm-started model (a few steps: it need not be good) and its data."""
-    folder = tmp_path_factory.mktemp("task")
-    script = ROOT / "data_prep/arithmetic.py"
-    subprocess.run([sys.executable, script, "--local_save_dir", folder / "data"], check=True)
-    command = [sys.executable, "-m", "recipe.cpu.warm_start", "--steps", "60", "--target", "0.9"]
-    subprocess.run([*command, "--data", folder / "data", "--out", folder / "model"], check=True)
-    return folder / "model", folder / "data"
-
-
 def measure(small: tuple[Path, Path], out: Path, *more: str) -> subprocess.Popen:
     model, data = small
     command = [sys.executable, "-m", "recipe.semantic_curriculum.measure", "--out", out]
