@@ -132,8 +132,8 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def trained(package, matrix) -> Trained:
-    """`recipe.compare` trains it; its process is killed with -9 once step 2 is saved and logged, and
-    the comparison resumes it."""
+    """`recipe.compare` trains it; its process is killed with -9 once step 2 is saved and logged,
+    and the comparison resumes it."""
     folder, env = package
     out = Trained(folder / "out/mine/seed0")
     command = ["-m", "recipe.compare", matrix, "--out", folder / "out", "--arms", "mine"]
