@@ -1,12 +1,122 @@
-"""What several tests build: an actor's config, a batch of tokens, verl's nested tensors."""
+"""What several tests build: a run's files and config, an actor's config, a batch of tokens, verl's
+nested tensors, and a step of the trainer."""
 
-from typing import Any
+from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pandas as pd
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
+from transfer_queue import KVBatchMeta
 from verl.workers.config import FSDPActorConfig
 
+from recipe.core import transfer_queue
+from recipe.core.part import Part
+from recipe.core.recipe import Recipe, recipes
+from recipe.core.rollouts import CorrectnessRule
+from recipe.core.step import Step
+from recipe.core.trainer_settings import TrainerSettings
 from recipe.policy_loss import RecipePolicyLoss
+from recipe.trainer import make_parts
+
+# ---- the methods of the registries ---------------------------------------------------------------
+
+
+class Method(NamedTuple):
+    """A recipe with one of its presets; None where it has no presets."""
+
+    recipe: Recipe
+    preset: str | None
+
+    def __str__(self) -> str:
+        return f"{self.recipe.name}-{self.preset}" if self.preset else self.recipe.name
+
+    def overrides(self) -> list[str]:
+        return [f"{self.recipe.preset_key}={self.preset}"] if self.preset else []
+
+
+def methods() -> list[Method]:
+    """Returns every recipe with every preset that its record names."""
+    return [
+        Method(record, preset)
+        for record in recipes()
+        for preset in (record.load(record.presets) if record.presets else (None,))
+    ]
+
+
+# ---- a run's files -------------------------------------------------------------------------------
+
+PROMPT = [{"role": "user", "content": "1+1"}]
+
+
+def write_data(folder: Path, rows: int = 8) -> None:
+    """train.parquet and test.parquet of verl's schema; every row is the same prompt."""
+    row = {
+        "data_source": "synthetic/test",
+        "prompt": PROMPT,
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"index": 0},
+    }
+    for name in ("train", "test"):
+        pd.DataFrame([row] * rows).to_parquet(folder / f"{name}.parquet")
+
+
+def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
+    """A model's folder without weights: a real tokenizer and a config."""
+    from recipe.cpu.model import make_tokenizer
+
+    folder.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 64,
+        "vocab_size": len(tokenizer) + extra_vocabulary,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_scores(folder: Path) -> None:
+    """scores.parquet: what the curriculum needs to know of the data's prompt."""
+    from recipe.sampling.prompts import prompt_id
+
+    row = {"prompt_id": prompt_id(PROMPT), "semantic_entropy": 0.5, "pass_rate": 0.5}
+    pd.DataFrame([row]).to_parquet(folder / "scores.parquet")
+
+
+def run_overrides(folder: Path) -> list[str]:
+    """Writes all of a small run's files to a folder; returns the overrides that make it valid, for
+    any recipe."""
+    write_data(folder)
+    write_model(folder / "model")
+    write_scores(folder)
+    return [
+        "machine=cpu",
+        f"data.train_files={folder}/train.parquet",
+        f"data.val_files={folder}/test.parquet",
+        f"data.curriculum.scores={folder}/scores.parquet",
+        "data.train_batch_size=4",
+        f"actor_rollout_ref.model.path={folder}/model",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "trainer.total_training_steps=10",
+        f"trainer.default_local_dir={folder}/run",
+    ]
+
+
+# ---- tensors -------------------------------------------------------------------------------------
 
 
 def actor_config(
@@ -45,3 +155,52 @@ def nested(padded: Tensor, lengths: Tensor) -> Tensor:
     """A padded (B, T) tensor as verl keeps it: jagged rows of these lengths."""
     rows = [row[:n] for row, n in zip(padded, lengths.tolist(), strict=True)]
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+# ---- a step of the trainer -----------------------------------------------------------------------
+
+
+@contextmanager
+def queue_of(fields: dict[str, Any]) -> Iterator[None]:
+    """Puts a dictionary in TransferQueue's place, which needs a Ray cluster (the real one is in
+    tests/e2e)."""
+
+    def read(batch: KVBatchMeta, *names: str) -> dict[str, Any]:
+        return {name: fields[name] for name in names if name in fields}
+
+    def write(batch: KVBatchMeta, **more: Tensor) -> KVBatchMeta:
+        fields.update(more)
+        return KVBatchMeta(partition_id="train", keys=batch.keys, tags=batch.tags)
+
+    with (
+        mock.patch.object(transfer_queue, "read", read),
+        mock.patch.object(transfer_queue, "write", write),
+    ):
+        yield
+
+
+def step_of(
+    uids: list[str],
+    *,
+    padding: int = 0,
+    number: int = 0,
+    metrics: Mapping[str, Any] | None = None,
+    config: DictConfig | None = None,
+    correctness: CorrectnessRule | None = None,
+) -> Step:
+    """A step of the trainer whose last `padding` rows are verl's padding; its fields are read from
+    `queue_of`."""
+    tags: list[dict] = [{}] * (len(uids) - padding) + [{"is_padding": True}] * padding
+    keys = [f"{uid}-{row}" for row, uid in enumerate(uids)]
+    return Step(
+        KVBatchMeta(partition_id="train", keys=keys, tags=tags),
+        number=number,
+        metrics=dict(metrics or {}),
+        config=config if config is not None else DictConfig({}),
+        correctness=correctness or CorrectnessRule(),
+    )
+
+
+def parts_of(config: DictConfig) -> list[Part]:
+    """Returns the recipes' parts that a run's config uses, as the trainer makes them."""
+    return make_parts(config, TrainerSettings(diagnostics=False, log_prob_gain_freq=0))

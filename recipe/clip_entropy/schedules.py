@@ -241,7 +241,7 @@ class OscillatoryDecay(Static):
         previous = entropy if self.smoothed is None else self.smoothed
         self.smoothed = self.smoothing * previous + (1 - self.smoothing) * entropy
         if self.h_init is None:
-            self.seen.append(entropy)
+            self.seen = [*self.seen, entropy]  # a saved state keeps the list that it has
             if len(self.seen) == self.h_init_steps:
                 self.h_init, self.seen = sum(self.seen) / len(self.seen), []
         else:

@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from recipe.core.settings import check_choice, hydra_node
+from recipe.core.settings import check_choice, hydra_node, nodes_of
 
 GROUP = "verl_entropy_recipes"  # of entry points
 FOLDER = Path(__file__).resolve().parents[1]  # recipe/
@@ -81,6 +81,16 @@ class Recipe:
         module, _, name = reference.partition(":")
         loaded = importlib.import_module(module, self.package)
         return getattr(loaded, name) if name else loaded
+
+    def settings_nodes(self) -> dict[str, type]:
+        """Returns the config nodes of the recipe's settings, each with its dataclass."""
+        references = dict(self.settings)
+        if self.policy_loss is not None:
+            references[POLICY_LOSS] = self.policy_loss
+        nodes: dict[str, type] = {}
+        for node, reference in references.items():
+            nodes |= nodes_of(node, self.load(reference))
+        return nodes
 
 
 @functools.cache

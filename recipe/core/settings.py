@@ -182,6 +182,17 @@ def hydra_node(cls: type) -> dict[str, Any]:
     return node
 
 
+def nodes_of(node: str, cls: type) -> dict[str, type]:
+    """Returns the config nodes that a settings dataclass fills, each with the dataclass whose
+    settings it holds: its own node, unless it only nests others, and those of what it nests."""
+    nodes = {node: cls} if settings_of(cls) else {}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default_factory):
+            nested: type = field.default_factory
+            nodes |= nodes_of(f"{node}.{field.name}", nested)
+    return nodes
+
+
 def markdown_table(cls: type) -> str:
     """Returns the settings of a dataclass as a Markdown table: key, default, allowed, source."""
     rows = ["| key | default | allowed | source |", "| --- | --- | --- | --- |"]
@@ -193,15 +204,6 @@ def markdown_table(cls: type) -> str:
         words = allowed.allowed(field.default is None).replace("True, False", "true, false")
         rows.append(f"| `{name}` | {default} | {words} | {allowed.source} |")
     return "\n".join(rows) + "\n"
-
-
-def settings_nodes(cls: type, node: str) -> dict[str, type]:
-    """Returns the settings dataclasses of a config node and of those nested in it, by node."""
-    nodes = {node: cls} if settings_of(cls) else {}
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.default_factory):
-            nodes |= settings_nodes(field.default_factory, f"{node}.{field.name}")
-    return nodes
 
 
 def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from recipe.core import cli
-from recipe.core.recipe import POLICY_LOSS, TRAINER, recipe_named, recipes
-from recipe.core.settings import markdown_table, settings_nodes
+from recipe.core.recipe import TRAINER, recipe_named, recipes
+from recipe.core.settings import markdown_table
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.compose import compose
 
@@ -52,16 +52,8 @@ def summary(config: DictConfig) -> str:
 
 def settings_tables(name: str) -> str:
     """Returns the settings of a recipe, and of the trainer, as Markdown tables."""
-    recipe = recipe_named(name)
-    classes = {node: recipe.load(reference) for node, reference in recipe.settings.items()}
-    if recipe.policy_loss is not None:
-        classes[POLICY_LOSS] = recipe.load(recipe.policy_loss)
-    classes[TRAINER] = TrainerSettings
-    return "\n".join(
-        f"`{node}`\n\n{markdown_table(cls)}"
-        for outer, dataclass in classes.items()
-        for node, cls in settings_nodes(dataclass, outer).items()
-    )
+    nodes = recipe_named(name).settings_nodes() | {TRAINER: TrainerSettings}
+    return "\n".join(f"`{node}`\n\n{markdown_table(cls)}" for node, cls in nodes.items())
 
 
 def train(config: DictConfig) -> None:
