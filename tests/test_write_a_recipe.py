@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("verl")
 
 from recipe.core.policy_loss import NODE
-from recipe.core.settings import build
+from recipe.core.settings import build, markdown_table
+from recipe.core.trainer_settings import TrainerSettings
 from recipe.cpu.model import make_tokenizer
 from recipe.example.settings import EntropyTargetSettings
 
@@ -160,6 +161,15 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says(tmp_path):
     (tmp_path / "readme.py").write_text(program)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     run([sys.executable, "readme.py"], {**env, "FOLDER": str(tmp_path)})
+
+
+# ---- the pages ----
+
+
+def test_the_trainers_settings_are_those_of_its_dataclass():
+    marked = r"<!-- settings: trainer.v1.recipe_sync -->\n(.*?)<!-- end of settings -->"
+    (table,) = re.findall(marked, (ROOT / "docs/limits.md").read_text(), re.DOTALL)
+    assert table == markdown_table(TrainerSettings)
 
 
 PAGES = ["README.md", "docs/write_a_recipe.md", "docs/names_changed.md"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     """What is allowed for a field, and where its default comes from. Bounds None: no bound."""
 
     source: str
-    choices: tuple[Any, ...] | None
+    choices: Collection[Any] | None  # read when a value is checked: a registry may grow
     kind: type
     above: float | None
     at_least: float | None
@@ -81,7 +81,7 @@ def setting(
     default: Any,
     source: str,
     *,
-    choices: Iterable[Any] | None = None,
+    choices: Collection[Any] | None = None,
     kind: type | None = None,
     above: float | None = None,
     at_least: float | None = None,
@@ -103,7 +103,7 @@ def setting(
         kind = type(default) if isinstance(default, float | int | str | tuple) else float
     allowed = Setting(
         source,
-        tuple(choices) if choices is not None else None,
+        choices,
         kind,
         above,
         at_least,

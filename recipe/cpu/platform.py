@@ -281,8 +281,9 @@ PATCHES = {
 }
 
 
+@functools.cache  # a second call must not patch what is patched
 def install() -> None:
-    """Register the platform and hook the patches; does nothing where `active()` is False."""
+    """Registers the platform and hooks the patches; does nothing where `active()` is False."""
     if not active():
         return
     for name, value in ENVIRONMENT.items():

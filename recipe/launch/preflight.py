@@ -67,6 +67,10 @@ def recipe_settings(config: DictConfig) -> None:
     """Each recipe's own checks, whichever recipe runs: their settings combine."""
     run_config.policy_loss(config)
     for recipe in recipes():
+        for place, reference in recipe.settings.items():
+            node = OmegaConf.select(config, place)
+            if node is not None:
+                build(recipe.load(reference), OmegaConf.to_container(node, resolve=True), place)
         if recipe.checks is not None:
             recipe.load(recipe.checks)(config)
 

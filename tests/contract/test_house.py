@@ -351,10 +351,11 @@ def test_no_name_is_of_the_old_dialect():
 
 
 def test_no_text_is_of_the_old_dialect():
-    pages = [ROOT / "README.md", *files(["docs"], ".md"), *files(CODE, ".md")]
+    pages = {ROOT / "README.md", *files(["docs"], ".md"), *files(CODE, ".md")}
+    pages.remove(ROOT / "docs/names_changed.md")  # the list of old names
     violations = [
         f"{name_of(path)}:{line} {match[0]}"
-        for path in [*files(CODE, ".py", ".sh", ".yaml"), *pages]
+        for path in [*files(CODE, ".py", ".sh", ".yaml"), *sorted(pages)]
         for line, text in texts(path)
         for match in PHRASES.finditer(text)
     ]

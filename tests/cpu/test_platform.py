@@ -181,3 +181,16 @@ def test_a_patch_whose_ground_has_moved_says_so(patch, host):
 @cpu_environment
 def test_every_patch_names_a_module_that_exists():
     assert run(f"import verl, {', '.join(platform.PATCHES)}; print('ok')") == "ok"
+
+
+def test_a_second_preparation_changes_nothing():
+    """verl's plugin prepares a process, and so does each engine that is started in it."""
+    code = (
+        "import verl.workers.engine.fsdp.transformer_impl as impl\n"
+        "before = impl.CPUOffloadPolicy\n"
+        "from recipe import machine\n"
+        "machine.prepare()\n"
+        "assert impl.CPUOffloadPolicy is before\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
