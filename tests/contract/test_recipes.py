@@ -203,9 +203,8 @@ def test_a_preset_that_cannot_work_fails(monkeypatch, tmp_path):
     bad = dataclasses.replace(presets["grpo"], clip_ratio_high=1.5)
     monkeypatch.setitem(presets, "unheard_of", bad)
     assert "clip_entropy-unheard_of" in map(str, methods())
-    overrides = builders.run_overrides(tmp_path)
-    config = compose("clip_entropy", overrides)  # the choices of `preset` were made before
-    config.actor_rollout_ref.actor.clip_ratio_high = bad.clip_ratio_high
+    chosen = f"{record.preset_key}=unheard_of"
+    config = compose(record.name, [*builders.run_overrides(tmp_path), chosen])
     with pytest.raises(ValueError, match=r"clip_ratio_high=1.5 is not allowed"):
         preflight.check(config)
 

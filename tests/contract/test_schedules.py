@@ -35,9 +35,7 @@ def cases() -> list[tuple[str, dict]]:
 
 def make(name: str, settings: dict, **limits: float) -> Static:
     """Makes a schedule as the trainer does; bound_min and bound_max cut the paper's lines."""
-    chosen = ClipSettings()
-    for key, value in {"schedule": name, **settings, **limits}.items():
-        setattr(chosen, key, value)
+    chosen = ClipSettings(schedule=name, **settings, **limits)
     return chosen.make_schedule(chosen.lines(0.2, 0.28), STEPS)
 
 
