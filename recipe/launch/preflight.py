@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.core import config as run_config
 from recipe.core import transfer_queue
-from recipe.core.recipe import TRAINER, recipes
-from recipe.core.settings import build
+from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
+from recipe.core.settings import build, check_choice
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.sampling.prompts import resolve_model
 
@@ -50,6 +50,18 @@ def registrations(config: DictConfig | None = None) -> None:
             "check that VERL_USE_EXTERNAL_PLUGINS is unset or auto, and run `python -c 'import "
             "recipe.plugin'` to see why the plugin does not load."
         )
+
+
+def estimator_and_loss(config: DictConfig) -> None:
+    """verl looks for both only in the first step, after a whole batch of rollouts."""
+    from verl.trainer.ppo import core_algos
+
+    for key, registry in (
+        ("algorithm.adv_estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
+        (f"{POLICY_LOSS}.loss_mode", core_algos.POLICY_LOSS_REGISTRY),
+    ):
+        name = OmegaConf.select(config, key)
+        check_choice(f"{key}={name}", name, registry)
 
 
 def trainer(config: DictConfig) -> None:
@@ -217,6 +229,7 @@ def verl_itself(config: DictConfig) -> None:
 
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
+    estimator_and_loss,
     trainer,
     recipe_settings,
     data,
