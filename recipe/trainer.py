@@ -112,6 +112,7 @@ class RecipeTrainerSync(PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         self.current_step = step = self._make_step(batch, metrics)
         if self.correctness.required:
+            step.fetch_rows()
             _ = step.correct_B  # raises before anything is updated
         with step.as_current():
             step.moved_on(super()._compute_advantage(batch, metrics))
@@ -122,6 +123,8 @@ class RecipeTrainerSync(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         step = self.current_step
         step.batch = batch
+        if self.parts:
+            step.fetch_all()
         for part in self.parts:
             part.before_update(step)
         step.batch = super()._update_actor(step.batch, metrics)

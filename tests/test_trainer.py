@@ -133,6 +133,7 @@ def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
         metrics["verl"] = 7
         return batch
 
+    monkeypatch.setattr(transfer_queue, "read", lambda batch, *names: {})
     monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
     monkeypatch.setattr(PPOTrainerSync, "_update_actor", update)
     ours.parts = [Recorder("a"), Recorder("b")]

@@ -23,6 +23,9 @@ from recipe.core import transfer_queue
 from recipe.core.actor_loss import EXTRA_INFO
 from recipe.core.rollouts import CorrectnessRule, group_index, scalar_rewards
 
+OF_ROWS = ("uid", "rm_scores", "extra_fields")  # verl writes them once, before a step begins
+OF_TOKENS = ("response_mask", "entropy", "old_log_probs", "advantages")
+
 _current: ContextVar[Step | None] = ContextVar("training_step", default=None)
 
 
@@ -60,7 +63,7 @@ class Step:
         """
         self.number, self.metrics, self.config, self.ranks = number, metrics, config, ranks
         self._correctness, self._forward = correctness, forward
-        self._fields: dict[str, Tensor] = {}
+        self._fields: dict[str, Any] = {}  # None: verl has not written it
         self._mask_N: Tensor | None = None
         self.batch = batch
 
@@ -68,7 +71,7 @@ class Step:
         """Takes the batch that verl returns after it has written fields, and forgets what it held
         of the old ones: verl's rollout correction, for one, writes a new mask."""
         self.batch = batch
-        self._fields.clear()
+        self._fields = {name: self._fields[name] for name in OF_ROWS if name in self._fields}
         self._mask_N = None
 
     @contextmanager
@@ -90,7 +93,7 @@ class Step:
     @cached_property
     def uid_B(self) -> list[str]:
         """Of each row the uid of its prompt; verl gives padding rows uids of their own."""
-        return [str(uid) for uid in transfer_queue.read(self.batch, "uid").pop("uid").tolist()]
+        return [str(uid) for uid in self.nested("uid").tolist()]
 
     @cached_property
     def group_B(self) -> Tensor:
@@ -108,29 +111,38 @@ class Step:
         rule = self._correctness
         try:
             if rule.field is None:
-                scores = transfer_queue.read(self.batch, "rm_scores")["rm_scores"]
-                reward_B = scalar_rewards(scores.to_padded_tensor(0.0))
+                reward_B = scalar_rewards(self.nested("rm_scores").to_padded_tensor(0.0))
                 return rule.from_rewards(reward_B, self.real_B)
-            fields = transfer_queue.read(self.batch, "extra_fields")["extra_fields"]
-            return rule.from_fields(fields.tolist())
+            return rule.from_fields(self.nested("extra_fields").tolist())
         except ValueError:
             if rule.required:
                 raise
             return None
 
+    def fetch_rows(self) -> None:
+        """Reads in one request what correctness and groups are made of."""
+        self.fetch("uid", "rm_scores" if self._correctness.field is None else "extra_fields")
+
     # ---- fields of the response tokens ----
 
     def fetch(self, *names: str) -> None:
-        """Reads several fields in one request, for the calls that follow."""
+        """Reads several fields in one request, for the calls that follow: a request costs more than
+        a field."""
         missing = [name for name in names if name not in self._fields]
         if missing:
             data = transfer_queue.read(self.batch, *missing)
-            self._fields.update({name: data[name] for name in missing if name in data})
+            # `data[name]` would unpack what is no tensor
+            self._fields.update({name: data.get(name, None) for name in missing})
+
+    def fetch_all(self) -> None:
+        """Reads in one request what the parts of a step usually read."""
+        rows = "rm_scores" if self._correctness.field is None else "extra_fields"
+        self.fetch("uid", rows, *OF_TOKENS)
 
     def has(self, name: str) -> bool:
         """Returns whether verl has computed a field (in its bypass mode there is no entropy)."""
         self.fetch(name)
-        return name in self._fields
+        return self._fields[name] is not None
 
     def nested(self, name: str) -> Any:
         """Returns a field as a nested tensor of B rows, jagged."""

@@ -44,22 +44,6 @@ def numbers(config: DictConfig) -> None:
         check_number(key, value, "a whole number above 0", lambda x: x > 0, int)
 
 
-def names(config: DictConfig) -> None:
-    """An estimator and a policy loss that verl knows."""
-    from verl.trainer.ppo import core_algos
-
-    estimators = [str(getattr(name, "value", name)) for name in core_algos.ADV_ESTIMATOR_REGISTRY]
-    for key, value, choices in (
-        ("algorithm.adv_estimator", config.algorithm.adv_estimator, estimators),
-        (
-            f"{POLICY_LOSS}.loss_mode",
-            config.actor_rollout_ref.actor.policy_loss.loss_mode,
-            core_algos.POLICY_LOSS_REGISTRY,
-        ),
-    ):
-        check_choice(f"{key}={value}", str(value), choices)
-
-
 def distillation(config: DictConfig) -> None:
     """A loss that reads the step takes the place of verl's loss function, distillation with it."""
     from recipe.trainer import make_parts
@@ -99,6 +83,18 @@ def registrations(config: DictConfig | None = None) -> None:
             "check that VERL_USE_EXTERNAL_PLUGINS is unset or auto, and run `python -c 'import "
             "recipe.plugin'` to see why the plugin does not load."
         )
+
+
+def estimator_and_loss(config: DictConfig) -> None:
+    """verl looks for both only in the first step, after a whole batch of rollouts."""
+    from verl.trainer.ppo import core_algos
+
+    for key, registry in (
+        ("algorithm.adv_estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
+        (f"{POLICY_LOSS}.loss_mode", core_algos.POLICY_LOSS_REGISTRY),
+    ):
+        name = OmegaConf.select(config, key)
+        check_choice(f"{key}={name}", name, registry)
 
 
 def trainer(config: DictConfig) -> None:
@@ -275,7 +271,7 @@ def verl_itself(config: DictConfig) -> None:
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
     numbers,
-    names,
+    estimator_and_loss,
     trainer,
     data,
     recipe_settings,

@@ -20,6 +20,7 @@ from recipe.core.actor_loss import EXTRA_INFO
 from recipe.core.part import Part
 from recipe.core.recipe import (
     FOLDER,
+    POLICY_LOSS,
     TRAINER,
     Recipe,
     recipe_named,
@@ -206,6 +207,19 @@ def test_a_preset_that_cannot_work_fails(monkeypatch, tmp_path):
     chosen = f"{record.preset_key}=unheard_of"
     config = compose(record.name, [*builders.run_overrides(tmp_path), chosen])
     with pytest.raises(ValueError, match=r"clip_ratio_high=1.5 is not allowed"):
+        preflight.check(config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("algorithm.adv_estimator=leave_one_ot", "did you mean leave_one_out"),
+        (f"{POLICY_LOSS}.loss_mode=entropy_targt", "did you mean entropy_target"),
+    ],
+)
+def test_a_misspelt_estimator_or_loss_is_refused_before_a_run(setting, sentence, tmp_path):
+    config = compose("example", [*builders.run_overrides(tmp_path), setting])
+    with pytest.raises(ValueError, match=rf"^{setting} does not exist: {sentence}\?"):
         preflight.check(config)
 
 
