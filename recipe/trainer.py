@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
@@ -31,6 +31,7 @@ from recipe.core.settings import build
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
 
+T = TypeVar("T")
 STATE_FILE = "recipe_state.json"  # beside verl's data.pt, in each checkpoint
 
 
@@ -44,7 +45,21 @@ def make_parts(config: DictConfig, settings: TrainerSettings) -> list[Part]:
     parts: list[Part] = [part for part in made if part is not None]
     if settings.diagnostics or settings.log_prob_gain_freq:
         parts.append(DiagnosticsPart(settings))
+    names = [part.name for part in parts]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise ValueError(
+                f"{names.count(name)} trainer parts are called {name!r}, and each one's state in a "
+                "checkpoint goes by its name: give every part a name that no other has."
+            )
     return parts
+
+
+def the_one(values: Sequence[T], what: str, default: T) -> T:
+    """Returns what one part says, or the default if none does; raises ValueError if they differ."""
+    if any(value != values[0] for value in values):
+        raise ValueError(f"Two recipes {what}, and differ ({values}): use one of them.")
+    return values[0] if values else default
 
 
 def save_states(parts: Sequence[Part], file: Path) -> None:
@@ -86,13 +101,18 @@ class RecipeTrainerSync(PPOTrainerSync):
         # verl polls every 2 s, which rounds a small run's generation time up to the next 2 s
         self.replay_buffer.poll_interval = self.settings.poll_interval
         self.parts = make_parts(config, self.settings)
-        rules = [part.correctness for part in self.parts if part.correctness is not None]
-        self.correctness = rules[0] if rules else CorrectnessRule()
+        self.correctness = the_one(
+            [part.correctness for part in self.parts if part.correctness is not None],
+            "say which rollouts are correct",
+            CorrectnessRule(),
+        )
 
     # ---- a training step ----
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         self.current_step = step = self._make_step(batch, metrics)
+        if self.correctness.required:
+            _ = step.correct_B  # raises before anything is updated
         with step.as_current():
             step.moved_on(super()._compute_advantage(batch, metrics))
         for part in self.parts:
@@ -101,11 +121,13 @@ class RecipeTrainerSync(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         step = self.current_step
+        step.batch = batch
         for part in self.parts:
             part.before_update(step)
         step.batch = super()._update_actor(step.batch, metrics)
         for part in self.parts:
             part.after_update(step)
+        step.moved_on(step.batch)  # its fields are not kept while the next rollouts are generated
         return step.batch
 
     def _make_step(self, batch: KVBatchMeta, metrics: dict) -> Step:
@@ -134,11 +156,14 @@ class RecipeTrainerSync(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        dataset = self.train_dataset
-        for part in self.parts:
-            order = part.prompt_order(dataset.dataframe[dataset.prompt_key])
-            if order is not None:
-                self._follow(order)
+        ordering = [part for part in self.parts if type(part).prompt_order is not Part.prompt_order]
+        if not ordering:
+            return  # verl's sampler, of any dataset that verl takes
+        prompts = self.train_dataset.dataframe[self.train_dataset.prompt_key]
+        orders = [part.prompt_order(prompts) for part in ordering]
+        order = the_one([order for order in orders if order is not None], "order the prompts", None)
+        if order is not None:
+            self._follow(order)
 
     def _follow(self, order: PromptOrder) -> None:
         """Gives verl's dataloader an order in place of its sampler, and the run its length."""

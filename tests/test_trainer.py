@@ -111,7 +111,7 @@ def test_a_named_field_says_what_is_correct_and_padding_rows_are_not_judged(monk
 
 def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
     """Advantage hooks, then before_update, verl's update, after_update: of every part in turn."""
-    ours, calls = trainer(), []
+    ours, calls = trainer("algorithm.adv_estimator=grpo"), []
 
     class Recorder(Part):
         def __init__(self, name):
@@ -157,9 +157,25 @@ def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
     assert metrics == {"verl": 7, "a": 7, "b": 7}
 
 
+def test_two_parts_of_one_name_are_refused_since_their_state_goes_by_it(monkeypatch):
+    import recipe.core.diagnostics_part
+
+    monkeypatch.setattr(recipe.core.diagnostics_part.DiagnosticsPart, "name", "asymgrpo")
+    with pytest.raises(ValueError, match="2 trainer parts are called 'asymgrpo'"):
+        trainer()
+
+
+def test_parts_that_say_the_same_thing_differently_are_refused():
+    assert recipe.trainer.the_one([], "order the prompts", None) is None
+    assert recipe.trainer.the_one([3, 3], "order the prompts", None) == 3
+    with pytest.raises(ValueError, match="Two recipes order the prompts, and differ"):
+        recipe.trainer.the_one([3, 4], "order the prompts", None)
+
+
 def test_the_parts_of_a_run_are_those_that_its_config_uses():
     names = lambda *overrides: [part.name for part in trainer(*overrides).parts]  # noqa: E731
     assert names() == ["asymgrpo", "diagnostics"]
+    assert names("algorithm.adv_estimator=grpo") == ["diagnostics"]
     loss = "actor_rollout_ref.actor.policy_loss"
     assert names(f"{loss}.loss_mode=dynamic_clip") == ["asymgrpo", "clip_schedule", "diagnostics"]
     assert names(f"{loss}.loss_mode=sent", f"{loss}.token_rule.clip=false") == [

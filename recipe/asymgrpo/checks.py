@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.asymgrpo.config import NAME, NODE, AsymGRPOConfig, check_group_size
+from recipe.core import config as run_config
+from recipe.core.settings import plain
 
 
 def check(config: DictConfig) -> None:
@@ -17,8 +19,13 @@ def check(config: DictConfig) -> None:
                 "recipe/common.yaml, as recipe/asymgrpo/asymgrpo.yaml does."
             )
         return
-    settings = AsymGRPOConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+    settings = AsymGRPOConfig.from_mapping(plain(node))
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
+    if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
+        raise ValueError(
+            f"{NODE}.preset={settings.preset} needs the policy's entropy, which verl does not "
+            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false."
+        )
 
 
 def summary(config: DictConfig) -> dict[str, str]:

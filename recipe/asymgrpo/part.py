@@ -22,11 +22,13 @@ class AsymGRPOPart(Part):
         self.correctness = settings.correctness(required)
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> AsymGRPOPart:
+    def from_config(cls, config: DictConfig) -> AsymGRPOPart | None:
         node = config.algorithm.get(NAME)
         plain = OmegaConf.to_container(node, resolve=True) if node is not None else {}
+        settings = AsymGRPOConfig.from_mapping(plain)
         required = config.algorithm.adv_estimator == NAME
-        return cls(AsymGRPOConfig.from_mapping(plain), required)
+        used = required or settings.correctness(required).required or settings.entropy_shaped
+        return cls(settings, required) if used else None
 
     def after_advantage(self, step: Step) -> None:
         if not self.settings.entropy_shaped:

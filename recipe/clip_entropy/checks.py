@@ -39,16 +39,18 @@ def check(config: DictConfig) -> None:
             f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
             "a smaller mini-batch (the paper's clip shares show several updates)."
         )
-    if settings.schedule == "od" and run_config.bypasses_old_log_probs(config):
-        raise ValueError(
-            f"{NODE}.schedule=od needs the policy's entropy, which verl does not compute with "
-            "algorithm.rollout_correction.bypass_mode=true: set it to false."
-        )
-    if (config.get("distillation") or {}).get("enabled", False):
-        raise ValueError(
-            f"{NODE}.loss_mode={settings.loss_mode} takes the place of verl's distillation loss: "
-            "set distillation.enabled=false."
-        )
+    for setting, needs_entropy in (
+        ("schedule=od", settings.schedule == "od"),
+        (
+            f"exact_contribution_freq={settings.exact_contribution_freq}",
+            settings.exact_contribution_freq > 0,
+        ),
+    ):
+        if needs_entropy and run_config.bypasses_old_log_probs(config):
+            raise ValueError(
+                f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
+                "algorithm.rollout_correction.bypass_mode=true: set it to false."
+            )
 
 
 def summary(config: DictConfig) -> dict[str, str]:

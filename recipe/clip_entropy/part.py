@@ -19,6 +19,7 @@ from recipe.clip_entropy.regions import (
 from recipe.clip_entropy.schedules import Static
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
+from recipe.core.diagnostics import token_mean
 from recipe.core.part import Part
 from recipe.core.step import Step
 
@@ -88,5 +89,4 @@ def policy_entropy(step: Step) -> float | None:
         return step.metrics.get("actor/entropy")
     if not step.has("entropy"):  # verl's metric is not a mean over tokens here
         return None
-    mask_N = step.mask_N
-    return ((step.values("entropy") * mask_N).sum() / mask_N.sum()).item()
+    return token_mean(step.values("entropy"), step.mask_N).item()

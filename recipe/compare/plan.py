@@ -18,11 +18,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from recipe.core.recipe import FOLDER, recipe_named, recipes
+from recipe.core.recipe import FOLDER, default_settings, recipe_named, recipes
 from recipe.core.settings import check_choice
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Arm, Matrix
-from recipe.experiment.provenance import config_identity, differences, is_below
+from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder, run_folder
 from recipe.launch.compose import compose
 
@@ -174,7 +174,7 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
     if steps is None:
         raise ValueError(
             f"arm {arm.name}: trainer.total_training_steps=null has no end that a comparison could "
-            "wait for: set it (STEPS for run_cpu.sh)."
+            "wait for: set STEPS."
         )
     record = provenance.record(OmegaConf.to_container(config, resolve=True), command)
     return PlannedRun(arm, seed, folder, command, record, int(steps))
@@ -236,6 +236,7 @@ def check_folder(run: PlannedRun) -> None:
             f"{folder.path} holds a run without a record of its config: give another --out."
         )
     old, new = config_identity(last), config_identity(run.record)
+    forget_unused_settings(old, new)
     if keys := differences(old, new):
         key = keys[0]
         more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -243,6 +244,16 @@ def check_folder(run: PlannedRun) -> None:
             f"{folder.path} holds a run of another config ({key}: {old.get(key)} there, "
             f"{new.get(key)} now{more}): remove it, or give another --out."
         )
+
+
+def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Drops, from both identities, the settings of recipes that only one of them knows and leaves
+    at their defaults: a recipe that was installed since, or is gone, is not another config."""
+    defaults = flatten(default_settings())
+    for one, other in ((old, new), (new, old)):
+        for key in [key for key in one if key not in other]:
+            if key.endswith("._target_") or (key in defaults and one[key] == defaults[key]):
+                del one[key]
 
 
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:

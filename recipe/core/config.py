@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from recipe.core.recipe import POLICY_LOSS, POLICY_LOSS_TARGET, recipes
-from recipe.core.settings import build
+from recipe.core.settings import build, plain
 
 
 def policy_loss(config: DictConfig) -> Any:
@@ -18,8 +19,6 @@ def policy_loss(config: DictConfig) -> Any:
     Raises:
         ValueError: For a setting that is not allowed, or a recipe's loss without its settings.
     """
-    import importlib
-
     node = config.actor_rollout_ref.actor.policy_loss
     if node.get("_target_") != POLICY_LOSS_TARGET:
         if node.loss_mode in (name for record in recipes() for name in record.losses):
@@ -30,7 +29,7 @@ def policy_loss(config: DictConfig) -> Any:
         return None
     module, _, name = POLICY_LOSS_TARGET.rpartition(".")
     target = getattr(importlib.import_module(module), name)
-    return build(target, OmegaConf.to_container(node, resolve=True), POLICY_LOSS)
+    return build(target, plain(node), POLICY_LOSS)
 
 
 def updates_per_rollout(config: DictConfig) -> int:

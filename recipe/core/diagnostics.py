@@ -1,4 +1,5 @@
-"""What AsymGRPO's paper watches (arXiv 2604.04894, sec. 3 and App. B), as pure functions.
+"""What a batch of rollouts shows of exploration, as pure functions: entropy and advantages by
+outcome, group accuracies, covariances. Source: arXiv 2604.04894, sec. 3 and App. B.
 
 Axes: B rows (rollouts), P prompts (groups), N tokens of all rows, one row after another, without
 padding: `length_B` says how many of the N tokens each row has, `mask_N` which of them are response
@@ -148,6 +149,7 @@ def covariance_by_accuracy(
     length_B: Tensor,
     correct_B: Tensor,
     group_B: Tensor,
+    real_B: Tensor | None = None,
 ) -> dict[str, float]:
     """Computes the covariance of length-normalised log-prob and advantage, by group accuracy.
 
@@ -160,7 +162,11 @@ def covariance_by_accuracy(
         log_prob_N, advantages_N: (N,); log-probs in nats.
         mask_N, length_B: See above.
         correct_B: (B,) bool.
-        group_B: (B,) long, 0..P-1.
+        group_B: (B,) long, 0..P-1 on the rows of real_B.
+        real_B: (B,) bool, the rollouts of which p is the share; None: those with a response token.
+            Those among them without a
+            response token (verl's rollout correction may reject all tokens of a rollout) have no
+            lbar and are left out of the means.
 
     Returns:
         "covariance/all": Cov, averaged over the groups with 0 < p < 1; in the others the advantages
@@ -169,12 +175,13 @@ def covariance_by_accuracy(
             paper's G = 8 a bin is one accuracy.
     """
     tokens_B = row_tokens(mask_N, length_B)
-    real_B = tokens_B > 0
+    with_tokens_B = tokens_B > 0 if real_B is None else real_B & (tokens_B > 0)
+    counted_B = with_tokens_B if real_B is None else real_B
+    p_P = group_accuracy(correct_B[counted_B], group_B[counted_B])
     # lbar_i = (1/|y_i|) sum_t log pi(y_it)
-    lbar_B = (row_sums(log_prob_N, mask_N, length_B) / tokens_B)[real_B]
-    advantage_B = (row_sums(advantages_N, mask_N, length_B) / tokens_B)[real_B]
-    correct_B, group_B = correct_B[real_B], group_B[real_B]
-    p_P = group_accuracy(correct_B, group_B)
+    lbar_B = (row_sums(log_prob_N, mask_N, length_B) / tokens_B)[with_tokens_B]
+    advantage_B = (row_sums(advantages_N, mask_N, length_B) / tokens_B)[with_tokens_B]
+    group_B = group_B[with_tokens_B]
     # Cov = (1/G) sum_i (lbar_i - mean lbar) (A_i - mean A)
     cov_P = _group_mean(
         (lbar_B - _group_mean(lbar_B, group_B, len(p_P))[group_B])
@@ -184,9 +191,9 @@ def covariance_by_accuracy(
     )
     mixed_P = (p_P > 0) & (p_P < 1)
     bin_P = (p_P * ACCURACY_BINS).ceil()  # b with p in ((b-1)/8, b/8]; p = b/8 is exact in float64
-    metrics = {"covariance/all": cov_P[mixed_P].mean()}
+    metrics = {"covariance/all": cov_P[mixed_P].nanmean()}
     for b in range(1, ACCURACY_BINS + 1):
-        metrics[f"covariance/p_{b / ACCURACY_BINS:.3f}"] = cov_P[mixed_P & (bin_P == b)].mean()
+        metrics[f"covariance/p_{b / ACCURACY_BINS:.3f}"] = cov_P[mixed_P & (bin_P == b)].nanmean()
     return _floats(metrics)
 
 
@@ -223,6 +230,7 @@ def rollout_diagnostics(
     length_B: Tensor,
     correct_B: Tensor | None,
     group_B: Tensor,
+    real_B: Tensor | None = None,
 ) -> dict[str, float]:
     """Computes all diagnostics of one batch of rollouts that need no second policy.
 
@@ -232,11 +240,14 @@ def rollout_diagnostics(
         mask_N, length_B: See above.
         correct_B: (B,) bool; None leaves only the diagnostics that do not need it.
         group_B: (B,) long, the prompt of each row.
+        real_B: (B,) bool, rows that are rollouts and count for their group's accuracy; None: those
+            with a response token.
     """
     metrics = advantage_mass(advantages_N, mask_N)
     if correct_B is None:
         return metrics
-    real_B = row_tokens(mask_N, length_B) > 0
+    if real_B is None:
+        real_B = row_tokens(mask_N, length_B) > 0
     # numbered 0..P-1 over the real rows: padding has groups of its own
     real_group_B = torch.unique(group_B[real_B], return_inverse=True)[1]
     dense_B = torch.zeros_like(group_B).masked_scatter_(real_B, real_group_B)
@@ -244,5 +255,7 @@ def rollout_diagnostics(
         **entropy_by_outcome(entropy_N, mask_N, length_B, correct_B),
         **metrics,
         **group_outcomes(correct_B[real_B], real_group_B),
-        **covariance_by_accuracy(log_prob_N, advantages_N, mask_N, length_B, correct_B, dense_B),
+        **covariance_by_accuracy(
+            log_prob_N, advantages_N, mask_N, length_B, correct_B, dense_B, real_B
+        ),
     }

@@ -1,4 +1,4 @@
-"""AsymGRPO's instruments (`recipe.core.diagnostics`) in the trainer, for every recipe."""
+"""The diagnostics (`recipe.core.diagnostics`) in the trainer, for every recipe."""
 
 from __future__ import annotations
 
@@ -42,5 +42,6 @@ class DiagnosticsPart(Part):
                 length_B=step.length_B,
                 correct_B=step.correct_B,
                 group_B=step.group_B,
+                real_B=step.real_B,
             )
         step.metrics.update({f"diagnostics/{name}": value for name, value in measured.items()})

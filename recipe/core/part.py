@@ -31,10 +31,11 @@ class Part:
     """Base of all parts.
 
     Attributes:
-        name: Names the part's state in a checkpoint.
+        name: Names the part and its state in a checkpoint; no two parts share one.
         reads_step_in_loss: Whether the policy loss needs what the trainer knows of a step
             (`recipe.core.actor_loss`).
-        correctness: Which rollouts are correct, where this part's settings say so.
+        correctness: Which rollouts are correct, where this part's settings say so; parts that say
+            so must agree.
         logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
             `Step.forward(distillation_use_topk=True)`; it runs on the workers.
         loss_observer: A function of the micro-batch that runs on the workers after the policy

@@ -106,7 +106,13 @@ def recipes() -> tuple[Recipe, ...]:
         if file.stem == file.parent.name and (file.parent / "__init__.py").is_file()
     ]
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        record = point.load()
+        try:
+            record = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"The entry point {GROUP}: {point.name} = {point.value} cannot be loaded "
+                f"({error}): install its package, or remove it."
+            ) from error
         if not isinstance(record, Recipe):
             raise ValueError(
                 f"The entry point {GROUP}: {point.name} = {point.value} is a "

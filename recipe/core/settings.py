@@ -77,6 +77,9 @@ class Setting(NamedTuple):
         )
 
 
+NO_SETTING = Setting("", None, str, None, None, None, None)
+
+
 def setting(
     default: Any,
     source: str,
@@ -131,10 +134,14 @@ def check_settings(instance: Any, node: str, cls: type | None = None) -> None:
         what = f"{node}.{name}"
         if value is None and field.default is None:
             continue
-        if allowed.choices is not None:
+        if allowed.choices == (True, False):
+            if not isinstance(value, bool):
+                raise ValueError(f"{what}={value} is not allowed: use true or false.")
+        elif allowed.choices is not None:
             check_choice(f"{what}={value}", value, allowed.choices)
-        elif allowed.kind is tuple:
-            continue  # its length depends on other settings: the dataclass checks it
+        elif allowed.kind is tuple:  # its length depends on other settings
+            if not isinstance(value, tuple | list):
+                raise ValueError(f"{what}={value} is not allowed: use {allowed.allowed(False)}.")
         elif allowed.kind is str:
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(
@@ -143,6 +150,13 @@ def check_settings(instance: Any, node: str, cls: type | None = None) -> None:
         else:
             words = allowed.allowed(field.default is None)
             check_number(what, value, words, allowed.holds, allowed.kind)
+
+
+def plain(node: Any) -> Any:
+    """Returns a resolved config node as plain containers; what is no node, as it is."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], node: str) -> T:
@@ -156,14 +170,16 @@ def build(cls: type[T], mapping: Mapping[str, Any], node: str) -> T:
     Raises:
         ValueError: For a key that the dataclass does not have, or a value that is not allowed.
     """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{node}={mapping} is not allowed: give its settings, as key: value.")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.name != "_target_"}  # type: ignore[arg-type]
     values = {key: value for key, value in mapping.items() if key != "_target_"}
     for key, value in values.items():
         check_choice(f"{node}.{key}", key, fields)
         factory = fields[key].default_factory
-        if dataclasses.is_dataclass(factory) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(factory):
             values[key] = build(factory, value, f"{node}.{key}")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and fields[key].metadata.get(KEY, NO_SETTING).kind is tuple:
             values[key] = tuple(value)
     return cls(**values)
 

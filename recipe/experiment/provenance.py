@@ -155,6 +155,3 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a yaml file atomically."""
     with atomic_write(path) as file:
         file.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
-
-
-write = write_yaml  # the name that recipe.launch calls

@@ -12,18 +12,67 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.core import config as run_config
 from recipe.core import transfer_queue
 from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
-from recipe.core.settings import build, check_choice
+from recipe.core.settings import build, check_choice, check_number, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.sampling.prompts import resolve_model
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
-MODEL = "actor_rollout_ref.model.path="
+MODEL = "actor_rollout_ref.model.path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+WHOLE_NUMBERS = (  # of verl's settings, those that the checks calculate with
+    "data.train_batch_size",
+    "actor_rollout_ref.rollout.n",
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.ppo_epochs",
+)
+
+
+def numbers(config: DictConfig) -> None:
+    """verl's settings with which the other checks calculate."""
+    for key in WHOLE_NUMBERS:
+        value = OmegaConf.select(config, key)
+        check_number(key, value, "a whole number above 0", lambda x: x > 0, int)
+
+
+def names(config: DictConfig) -> None:
+    """An estimator and a policy loss that verl knows."""
+    from verl.trainer.ppo import core_algos
+
+    estimators = [str(getattr(name, "value", name)) for name in core_algos.ADV_ESTIMATOR_REGISTRY]
+    for key, value, choices in (
+        ("algorithm.adv_estimator", config.algorithm.adv_estimator, estimators),
+        (
+            f"{POLICY_LOSS}.loss_mode",
+            config.actor_rollout_ref.actor.policy_loss.loss_mode,
+            core_algos.POLICY_LOSS_REGISTRY,
+        ),
+    ):
+        check_choice(f"{key}={value}", str(value), choices)
+
+
+def distillation(config: DictConfig) -> None:
+    """A loss that reads the step takes the place of verl's loss function, distillation with it."""
+    from recipe.trainer import make_parts
+
+    if not (config.get("distillation") or {}).get("enabled", False):
+        return
+    settings = build(TrainerSettings, plain(config.trainer.v1[TRAINER_MODE]), TRAINER)
+    if any(part.reads_step_in_loss for part in make_parts(config, settings)):
+        loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
+        raise ValueError(
+            f"{POLICY_LOSS}.loss_mode={loss_mode} takes the place of verl's distillation loss: "
+            "set distillation.enabled=false."
+        )
 
 
 def registrations(config: DictConfig | None = None) -> None:
@@ -52,18 +101,6 @@ def registrations(config: DictConfig | None = None) -> None:
         )
 
 
-def estimator_and_loss(config: DictConfig) -> None:
-    """verl looks for both only in the first step, after a whole batch of rollouts."""
-    from verl.trainer.ppo import core_algos
-
-    for key, registry in (
-        ("algorithm.adv_estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
-        (f"{POLICY_LOSS}.loss_mode", core_algos.POLICY_LOSS_REGISTRY),
-    ):
-        name = OmegaConf.select(config, key)
-        check_choice(f"{key}={name}", name, registry)
-
-
 def trainer(config: DictConfig) -> None:
     """The recipes' trainer, and its settings."""
     if config.trainer.v1.trainer_mode != TRAINER_MODE:
@@ -71,8 +108,15 @@ def trainer(config: DictConfig) -> None:
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} would run without the "
             f"recipes' diagnostics and settings: use {TRAINER_MODE}."
         )
-    node = OmegaConf.to_container(config.trainer.v1[TRAINER_MODE], resolve=True)
-    build(TrainerSettings, node, TRAINER)
+    node = plain(config.trainer.v1[TRAINER_MODE])
+    settings = build(TrainerSettings, node, TRAINER)
+    try:
+        get_object(settings.task_runner)
+    except Exception as error:
+        raise ValueError(
+            f"{TRAINER}.task_runner={settings.task_runner} cannot be imported ({error}): name a "
+            "Ray actor class such as verl.trainer.main_ppo.TaskRunnerV1."
+        ) from error
 
 
 def recipe_settings(config: DictConfig) -> None:
@@ -82,7 +126,7 @@ def recipe_settings(config: DictConfig) -> None:
         for place, reference in recipe.settings.items():
             node = OmegaConf.select(config, place)
             if node is not None:
-                build(recipe.load(reference), OmegaConf.to_container(node, resolve=True), place)
+                build(recipe.load(reference), plain(node), place)
         if recipe.checks is not None:
             recipe.load(recipe.checks)(config)
 
@@ -123,14 +167,15 @@ def model(config: DictConfig) -> None:
     """A local model folder: config and tokenizer present, and made for each other."""
     path = config.actor_rollout_ref.model.path
     folder = resolve_model(
-        path, MODEL, "set MODEL_PATH to a checkpoint folder or a model's name on the hub"
+        path, f"{MODEL}=", "set MODEL_PATH to a checkpoint folder or a model's name on the hub"
     )
     if folder is None:
         print(f"[preflight] model {path} is not a local folder: its files are not checked")
         return
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"{MODEL}{path} has no config.json: set MODEL_PATH to a Hugging Face checkpoint folder."
+            f"{MODEL}={path} has no config.json: set MODEL_PATH to a Hugging Face checkpoint "
+            "folder."
         )
     from transformers import AutoConfig, AutoTokenizer
 
@@ -149,7 +194,7 @@ def tokenizer_folder(config: DictConfig) -> Path:
     folder = Path(os.path.expanduser(path))
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise FileNotFoundError(
-            f"{MODEL}{path} has no tokenizer (tokenizer.json): copy the model's tokenizer files "
+            f"{MODEL}={path} has no tokenizer (tokenizer.json): copy the model's tokenizer files "
             "there or set actor_rollout_ref.model.tokenizer_path."
         )
     return folder
@@ -160,9 +205,9 @@ def check_newline(path: str, model_type: str, tokenizer: Any) -> None:
     newline = tokenizer.encode("\n", add_special_tokens=False)
     if model_type.startswith("qwen") and len(newline) != 1:
         raise ValueError(
-            f"{MODEL}{path} is a {model_type} model whose tokenizer makes {len(newline)} tokens of "
-            "a newline, and verl's agent loop needs exactly one: use the tokenizer that belongs to "
-            "the model."
+            f"{MODEL}={path} is a {model_type} model whose tokenizer makes {len(newline)} tokens "
+            "of a newline, and verl's agent loop needs exactly one: use the tokenizer that belongs "
+            "to the model."
         )
 
 
@@ -170,13 +215,13 @@ def check_vocabulary(path: str, vocabulary: int, tokens: int, allow_padding: boo
     """verl masks ids beyond the tokenizer in vLLM but not in the actor."""
     if vocabulary < tokens:
         raise ValueError(
-            f"{MODEL}{path} has vocab_size {vocabulary}, less than the {tokens} tokens of its "
+            f"{MODEL}={path} has vocab_size {vocabulary}, less than the {tokens} tokens of its "
             "tokenizer, so some token would have no embedding: use the tokenizer that belongs to "
             "the model."
         )
     if vocabulary > tokens and not allow_padding:
         raise ValueError(
-            f"{MODEL}{path} has vocab_size {vocabulary}, more than the {tokens} tokens of its "
+            f"{MODEL}={path} has vocab_size {vocabulary}, more than the {tokens} tokens of its "
             "tokenizer, and verl masks the rest in vLLM but not in the actor, so the two policies "
             "differ: resize the embeddings (model.resize_token_embeddings), or, for a model whose "
             f"padding rows have negligible probability, set {TRAINER}.allow_padded_vocab=true."
@@ -229,13 +274,15 @@ def verl_itself(config: DictConfig) -> None:
 
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
-    estimator_and_loss,
+    numbers,
+    names,
     trainer,
-    recipe_settings,
     data,
+    recipe_settings,
     model,
     cluster,
     batches,
+    distillation,
     verl_itself,
 )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.core import config as run_config
+from recipe.core.settings import plain
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import (
     CURRICULUM,
@@ -71,10 +72,9 @@ def check_token_rule(config: DictConfig) -> None:
 
 def check_curriculum(config: DictConfig) -> None:
     """Reads the scores and the training prompts as the trainer will, but for its length filter."""
-    node = config.data.get("curriculum")
-    if node is None:
+    if "curriculum" not in config.data:
         return
-    settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+    settings = CurriculumConfig.from_mapping(plain(config.data.curriculum))
     if settings.order == "none":
         return
     if (config.algorithm.get("filter_groups") or {}).get("enable", False):
@@ -82,6 +82,8 @@ def check_curriculum(config: DictConfig) -> None:
             f"{CURRICULUM}.order={settings.order} counts prompts by the step, which "
             "algorithm.filter_groups.enable=true draws more of: set it to false."
         )
+    assert settings.scores is not None  # CurriculumConfig requires it for an order
+    scores = read_scores(settings.scores)
     files = run_config.local_parquet_files(config, "train_files")
     if files is None:
         return  # the trainer looks again
@@ -90,8 +92,8 @@ def check_curriculum(config: DictConfig) -> None:
     ids = [prompt_id(prompt) for prompt in prompts]
     limit = config.data.get("train_max_samples", -1)
     if 0 < limit < len(ids):
-        if config.data.shuffle and settings.scores is not None:  # any of them may be taken
-            rows_of(read_scores(settings.scores), ids, settings.scores)
+        if config.data.shuffle:  # any of them may be taken
+            rows_of(scores, ids, settings.scores)
         ids = ids[:limit]
     curriculum = curriculum_for(ids, settings)
     draws = len(curriculum.plan.prompt_D)

@@ -8,11 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from recipe.semantic_curriculum.selection import (
-    class_means,
-    classify_batch,
-    mini_batch_of_rows,
-)
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
@@ -22,6 +17,11 @@ from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig, TokenRule
 from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
 from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
+from recipe.semantic_curriculum.selection import (
+    class_means,
+    classify_batch,
+    mini_batch_of_rows,
+)
 
 
 class TokenRulePart(Part):

@@ -233,3 +233,23 @@ def test_sums_are_taken_in_float64():
 def test_without_correctness_the_advantages_are_still_described():
     measured = d.rollout_diagnostics(**BATCH | {"correct_B": None})
     assert measured == d.advantage_mass(ADVANTAGE, MASK)
+
+
+def test_a_rollout_that_verl_has_rejected_counts_for_its_group_and_has_no_log_prob():
+    """p = 3/4 as for the estimator, by verl's tags; without them p would be 1."""
+    length = torch.tensor([1, 1, 1, 1])
+    mask = torch.tensor([True, True, False, True])
+    log_prob, advantage = torch.tensor([-1.0, -2.0, -9.0, -3.0]), torch.tensor([1.0, 2.0, 9.0, 3.0])
+    measured = d.rollout_diagnostics(
+        entropy_N=torch.ones(4),
+        log_prob_N=log_prob,
+        advantages_N=advantage,
+        mask_N=mask,
+        length_B=length,
+        correct_B=torch.tensor([True, True, False, True]),
+        group_B=torch.zeros(4, dtype=torch.long),
+        real_B=torch.ones(4, dtype=torch.bool),
+    )
+    assert measured["groups/all_correct"] == 0
+    # of the three with tokens: lbar -1, -2, -3 and A 1, 2, 3: -(1 + 0 + 1)/3
+    assert measured["covariance/p_0.750"] == pytest.approx(-2 / 3)

@@ -123,6 +123,21 @@ def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, c
         ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "not a multiple of actor_rollout_ref"),
         ("trainer.n_gpus_per_node=3", "times rollout.n=8 is not a multiple of the 3 ranks"),
         ("no.such.key=1", "no"),
+        (
+            "trainer.v1.recipe_sync.task_runner=nowhere.Foo",
+            "task_runner=nowhere.Foo cannot be imported",
+        ),
+        ("trainer.v1.recipe_sync.diagnostics=1", "diagnostics=1 is not allowed: use true or false"),
+        ("trainer.v1.recipe_sync=5", "trainer.v1.recipe_sync=5 is not allowed: give its settings"),
+        ("trainer.n_gpus_per_node=0", "trainer.n_gpus_per_node=0 is not allowed: use a whole"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=0", "ppo_mini_batch_size=0 is not allowed"),
+        ("actor_rollout_ref.rollout.n=null", "rollout.n=None is not allowed"),
+        ("algorithm.adv_estimator=grpoo", "adv_estimator=grpoo does not exist: did you mean grpo?"),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=vanila", "did you mean vanilla?"),
+        (
+            "actor_rollout_ref.actor.policy_loss.token_rule=5",
+            "token_rule=5 is not allowed: give its",
+        ),
         ("machine=tpu", "machine"),
     ],
 )
@@ -210,6 +225,9 @@ RULE = f"{LOSS}.token_rule"
         (["data.curriculum.scores=null"], "needs a score for each prompt"),
         (["data.curriculum.scores=/nowhere.parquet"], "/nowhere.parquet does not exist"),
         (["data.curriculum.stages=9"], "stage 9 of 9 has no prompt"),
+        (["data.curriculum.thresholds=5"], "thresholds=5 is not allowed: use a list of numbers"),
+        (["data.curriculum=null"], "data.curriculum=None is not allowed: give its settings"),
+        (["data.train_batch_size=16"], "larger than the training data (8 rows)"),
         (["data.curriculum.optimizer=reset"], "data.curriculum.optimizer=reset is not possible"),
         (["+data.curriculum.stage=1"], "data.curriculum.stage does not exist: did you mean stages"),
         (["trainer.total_training_steps=99"], "more than the 10 steps of the curriculum"),
@@ -218,6 +236,30 @@ RULE = f"{LOSS}.token_rule"
 )
 def test_a_wrong_curriculum_or_token_rule_is_one_sentence(sent, capsys, overrides, sentence):
     assert sentence in refuse(capsys, [*sent, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "sentence"),
+    [
+        ("asymgrpo", ["algorithm.asymgrpo.preset=grpo_entropy_adv"], "needs the policy's entropy"),
+        (
+            "clip_entropy",
+            [f"{LOSS}.preset=grpo", f"{LOSS}.exact_contribution_freq=2"],
+            "exact_contribution_freq=2 needs the policy's entropy",
+        ),
+    ],
+)
+def test_what_needs_an_entropy_is_refused_where_verl_computes_none(
+    valid, capsys, recipe, settings, sentence
+):
+    bypass = "algorithm.rollout_correction.bypass_mode=true"
+    assert sentence in refuse(capsys, [recipe, *valid[1:], *settings, bypass])
+
+
+def test_a_loss_that_reads_the_step_is_refused_with_distillation(valid, capsys):
+    """It takes the place of verl's loss function, whichever recipe it is of."""
+    command = ["example", *valid[1:], "distillation.enabled=true"]
+    assert "takes the place of verl's distillation loss" in refuse(capsys, command)
 
 
 def test_training_data_without_scores_is_refused(sent, capsys, tmp_path):
