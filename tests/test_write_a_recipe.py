@@ -25,8 +25,7 @@ PAGE = ROOT / "docs/write_a_recipe.md"
 NAMED = re.compile(r"^\*\*`([^`]+)`\*\*[^\n]*\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXAMPLE = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in ("recipe/example", "tests/example")
-    for path in (ROOT / folder).iterdir()
+    for path in [*(ROOT / "recipe/example").iterdir(), ROOT / "tests/example/test_example.py"]
     if path.is_file()
 )
 

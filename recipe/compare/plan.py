@@ -250,10 +250,10 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, the settings of recipes that only one of them knows and leaves
     at their defaults: a recipe that was installed since, or is gone, is not another config."""
     defaults = flatten(default_settings())
-    for one, other in ((old, new), (new, old)):
-        for key in [key for key in one if key not in other]:
-            if key.endswith("._target_") or (key in defaults and one[key] == defaults[key]):
-                del one[key]
+    for identity, other in ((old, new), (new, old)):
+        for key in [key for key in identity if key not in other]:
+            if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
+                del identity[key]
 
 
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:

@@ -116,13 +116,18 @@ def trainer(config: DictConfig) -> None:
 
 
 def recipe_settings(config: DictConfig) -> None:
-    """Each recipe's own checks, whichever recipe runs: their settings combine."""
+    """Every recipe's settings, whichever recipe runs: their names and values."""
     run_config.policy_loss(config)
     for recipe in recipes():
         for place, reference in recipe.settings.items():
             node = OmegaConf.select(config, place)
             if node is not None:
                 build(recipe.load(reference), plain(node), place)
+
+
+def recipe_checks(config: DictConfig) -> None:
+    """Each recipe's own checks of its settings against the rest of the config and the data."""
+    for recipe in recipes():
         if recipe.checks is not None:
             recipe.load(recipe.checks)(config)
 
@@ -273,8 +278,9 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     numbers,
     estimator_and_loss,
     trainer,
-    data,
     recipe_settings,
+    data,
+    recipe_checks,
     model,
     cluster,
     batches,

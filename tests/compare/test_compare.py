@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,20 @@ def test_a_folder_with_a_run_of_another_config_is_refused(tmp_path):
     (run.folder.path / "metrics/000.jsonl").write_text('{"step": 1, "data": {}}\n')
     with pytest.raises(ValueError, match="without a record"):
         plan.check_folder(run)
+
+
+def test_the_settings_of_a_recipe_that_came_later_are_no_other_config(tmp_path):
+    """Every recipe's defaults are in every config; the example's are here or not, then its own."""
+    run = run_of(tmp_path)
+    (run.folder.path / "metrics").mkdir(parents=True)
+    file = run.folder.path / "metrics/000.yaml"
+    for value, refused in ((0.3, False), (0.5, True)):
+        with_example = record()
+        actor = with_example["config"].setdefault("actor_rollout_ref", {}).setdefault("actor", {})
+        actor.setdefault("policy_loss", {})["target_entropy"] = value
+        file.write_text(yaml.safe_dump(with_example))
+        with pytest.raises(ValueError, match="target_entropy") if refused else nullcontext():
+            plan.check_folder(run)
 
 
 def test_prompts_that_were_not_the_same_are_told(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from builders import actor_config, random_tokens
@@ -45,6 +47,23 @@ def test_outside_the_recipes_trainer_it_is_the_clipped_loss_too():
         rollout_is_weights=None,
     )
     assert torch.equal(loss, gradient_of(compute_policy_loss_vanilla, data, 0.0)[0])
+
+
+def test_a_token_s_entropy_gradient_in_closed_form():
+    """A = 0 leaves the entropy term: d/d log p [coef r log p] / N with log p held is coef r log p
+    / N, here over N = 2 tokens. Only in expectation would it be the same without holding it."""
+    old = torch.tensor([[-1.0, -2.0]])
+    data = {
+        "old_log_prob": old,
+        "log_prob": old + torch.tensor([[0.1, -0.2]]),
+        "advantages": torch.zeros(1, 2),
+        "response_mask": torch.ones(1, 2, dtype=torch.bool),
+    }
+    loss, gradient, _ = gradient_of(entropy_target_loss, data, 0.3)
+    # 0.3 e^0.1 (-0.9) / 2 and 0.3 e^-0.2 (-2.2) / 2
+    expected = torch.tensor([[0.3 * math.exp(0.1) * -0.9 / 2, 0.3 * math.exp(-0.2) * -2.2 / 2]])
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(loss, expected.sum())
 
 
 def test_the_gradient_of_the_entropy_term_is_that_of_the_entropy():

@@ -4,7 +4,6 @@ These run `recipe.launch.main` in this process with real files; only the folder 
 up, from a real tokenizer and a config, since weights are not looked at before Ray starts.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,50 +16,15 @@ import ray
 
 pytest.importorskip("verl")
 
-from recipe.cpu.warm_start import make_tokenizer
+from builders import write_data, write_model, write_scores
+
 from recipe.launch import __main__ as launch
 from recipe.launch import preflight
 from recipe.launch.compose import compose
-from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import PRESETS
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "recipe").glob("*/run_*.sh"))
-
-
-def write_data(folder: Path, rows: int = 8, **drop) -> None:
-    row = {
-        "data_source": "synthetic/test",
-        "prompt": [{"role": "user", "content": "1+1"}],
-        "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": "2"},
-        "extra_info": {"index": 0},
-    }
-    for name in ("train", "test"):
-        pd.DataFrame([row] * rows).to_parquet(folder / f"{name}.parquet")
-
-
-def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
-    folder.mkdir()
-    tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(folder)
-    config = {
-        "model_type": "qwen2",
-        "architectures": ["Qwen2ForCausalLM"],
-        "hidden_size": 64,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "num_hidden_layers": 1,
-        "intermediate_size": 64,
-        "vocab_size": len(tokenizer) + extra_vocabulary,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def write_scores(folder: Path) -> None:
-    prompt = [{"role": "user", "content": "1+1"}]
-    row = {"prompt_id": prompt_id(prompt), "semantic_entropy": 0.5, "pass_rate": 0.5}
-    pd.DataFrame([row]).to_parquet(folder / "scores.parquet")
 
 
 @pytest.fixture
