@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,9 @@ from recipe.core import cli
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, Judged, judge_prompts
 from recipe.sampling import flags
+from recipe.sampling.dumps import read_dumps
 from recipe.sampling.engine import Hardware, Sampling
-from recipe.sampling.prompts import read_prompts, resolve_model, tokenized
+from recipe.sampling.prompts import read_prompts
 from recipe.sampling.responses import (
     ResponseCache,
     SamplingJob,
@@ -108,62 +108,6 @@ def score_chunk(
     table = pd.DataFrame(scores)
     table["prompt_id"], table["index"] = chunk["prompt_id"].to_numpy(), rows["index"].to_numpy()
     return table[list(COLUMNS)]
-
-
-def dumped(prompts: pd.DataFrame, folder: Path, model: str) -> pd.DataFrame:
-    """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), all steps together.
-
-    Args:
-        prompts: of `read_prompts`.
-        folder: of the dumps.
-        model: its tokenizer turns the prompts into the texts by which the dumps name them.
-
-    Returns:
-        a row per prompt that has responses: prompt_id, responses.
-
-    Raises:
-        FileNotFoundError, ValueError: for a folder without dumps, with a broken one, or with none
-            of these prompts.
-    """
-    from transformers import AutoTokenizer
-
-    files = sorted(folder.expanduser().glob("*.jsonl"))
-    if not files:
-        raise FileNotFoundError(
-            f"--rollouts {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
-        )
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model) or model)
-    decode = partial(tokenizer.decode, skip_special_tokens=True)
-    id_of_text = {
-        decode(tokens): name
-        for tokens, name in zip(tokenized(prompts, model), prompts["prompt_id"], strict=True)
-    }
-    texts: dict[str, list[str]] = {}
-    others = 0
-    for file in files:
-        with file.open() as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                    name = id_of_text.get(row["input"])
-                    output = row["output"]
-                except (ValueError, KeyError, TypeError):
-                    raise ValueError(
-                        f"{file}, line {number}, is not a rollout of verl (input, output): "
-                        "remove it."
-                    ) from None
-                if name is None:
-                    others += 1
-                else:
-                    texts.setdefault(name, []).append(output)
-    if not texts:
-        raise ValueError(
-            f"--rollouts {folder} holds no response to a prompt of --data ({others} to others): "
-            "give the data and the tokenizer (--model) of that run."
-        )
-    print(f"{sum(map(len, texts.values()))} responses to {len(texts)} of {len(prompts)} prompts; "
-          f"{others} to others")  # fmt: skip
-    return pd.DataFrame({"prompt_id": list(texts), "responses": list(texts.values())})
 
 
 def score_all(
@@ -273,7 +217,7 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     prompts = read_prompts(measurement.data, measurement.max_prompts)
     sampling, out = measurement.sampling, measurement.out
     if measurement.rollouts:
-        chunks = iter([dumped(prompts, measurement.rollouts, sampling.model)])
+        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling.model)])
     else:
         cache = ResponseCache(
             out.with_name(f"{out.name}.responses"),
