@@ -245,7 +245,7 @@ def dumps(monkeypatch, tmp_path):
     import transformers
 
     monkeypatch.setattr(
-        measure, "tokenized", lambda prompts, model: [[i] for i in range(len(prompts))]
+        "recipe.sampling.dumps.tokenized", lambda prompts, model: [[i] for i in range(len(prompts))]
     )
 
     class FakeTokenizer:
