@@ -27,7 +27,7 @@ from recipe.core.files import atomic_write
 from recipe.core.part import Part, PromptOrder
 from recipe.core.recipe import TRAINER, recipes
 from recipe.core.rollouts import CorrectnessRule
-from recipe.core.settings import build
+from recipe.core.settings import build, plain
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
 
@@ -92,8 +92,7 @@ class RecipeTrainerSync(PPOTrainerSync):
     """verl's `PPOTrainerSync`, with the parts' hooks before and after its steps."""
 
     def __init__(self, config: DictConfig):
-        node = OmegaConf.to_container(OmegaConf.select(config, TRAINER), resolve=True)
-        self.settings = build(TrainerSettings, dict(node), TRAINER)
+        self.settings = build(TrainerSettings, plain(OmegaConf.select(config, TRAINER)), TRAINER)
         with open_dict(config):
             # the registry key is also verl's switch: any value but "sync" means asynchronous
             config.trainer.v1.trainer_mode = "sync"

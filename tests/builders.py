@@ -204,3 +204,12 @@ def step_of(
 def parts_of(config: DictConfig) -> list[Part]:
     """Returns the recipes' parts that a run's config uses, as the trainer makes them."""
     return make_parts(config, TrainerSettings(diagnostics=False, log_prob_gain_freq=0))
+
+
+def registered_by(record: Recipe, registry: Mapping[str, Any]) -> set[str]:
+    """Returns the names under which a recipe's package has registered functions with verl."""
+    return {
+        name
+        for name, function in registry.items()
+        if f"{function.__module__}.".startswith(f"{record.package}.")
+    }

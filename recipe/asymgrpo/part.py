@@ -3,11 +3,12 @@ its baselines."""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.asymgrpo.advantages import entropy_shaped_advantage
 from recipe.asymgrpo.config import NAME, AsymGRPOConfig
 from recipe.core.part import Part
+from recipe.core.settings import plain
 from recipe.core.step import Step
 
 
@@ -23,9 +24,7 @@ class AsymGRPOPart(Part):
 
     @classmethod
     def from_config(cls, config: DictConfig) -> AsymGRPOPart | None:
-        node = config.algorithm.get(NAME)
-        plain = OmegaConf.to_container(node, resolve=True) if node is not None else {}
-        settings = AsymGRPOConfig.from_mapping(plain)
+        settings = AsymGRPOConfig.from_mapping(plain(config.algorithm.get(NAME) or {}))
         required = config.algorithm.adv_estimator == NAME
         used = required or settings.correctness(required).required or settings.entropy_shaped
         return cls(settings, required) if used else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, register_adv_est
 
@@ -16,7 +15,7 @@ from recipe.asymgrpo import advantages as adv
 from recipe.asymgrpo.config import NAME, NODE, PRESETS, AsymGRPOConfig
 from recipe.core import step as training_step
 from recipe.core.rollouts import group_index, real_rows, scalar_rewards
-from recipe.core.settings import check_free
+from recipe.core.settings import check_free, plain
 
 
 def rollout_advantages(
@@ -64,9 +63,7 @@ def asymgrpo_advantage(
     Returns:
         One (B, T) float32 tensor, as advantages and as returns.
     """
-    node = config.get(NAME, {})
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    settings = AsymGRPOConfig.from_mapping(plain)
+    settings = AsymGRPOConfig.from_mapping(plain(config.get(NAME, {})))
     step = training_step.current()
     if step is not None:
         correct_B, group_B, valid_B = step.correct_B, step.group_B, step.real_B

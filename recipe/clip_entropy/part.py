@@ -72,7 +72,6 @@ class ClipSchedulePart(Part):
         # verl hands its loss, ours, the logits only if told to compute it
         forward_only = {EXTRA_INFO: {FORWARD_ONLY: True}}
         step.forward(compute_loss=True, distillation_use_topk=True, **forward_only)
-        step.fetch("response_mask", "entropy", "old_log_probs", "advantages")
         return exact_contributions(
             log_prob_N=step.values("old_log_probs"),
             entropy_N=step.values("entropy"),

@@ -21,7 +21,6 @@ class DiagnosticsPart(Part):
         self.settings = settings
 
     def after_update(self, step: Step) -> None:
-        step.fetch("response_mask", "entropy", "old_log_probs", "advantages")
         measured: dict[str, float] = {}
         frequency = self.settings.log_prob_gain_freq
         if step.correct_B is not None and frequency > 0 and step.number % frequency == 0:

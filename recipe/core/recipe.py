@@ -82,14 +82,18 @@ class Recipe:
         loaded = importlib.import_module(module, self.package)
         return getattr(loaded, name) if name else loaded
 
-    def settings_nodes(self) -> dict[str, type]:
-        """Returns the config nodes of the recipe's settings, each with its dataclass."""
+    def settings_classes(self) -> dict[str, type]:
+        """Returns the config nodes that the recipe adds to, each with its settings dataclass."""
         references = dict(self.settings)
         if self.policy_loss is not None:
             references[POLICY_LOSS] = self.policy_loss
+        return {node: self.load(reference) for node, reference in references.items()}
+
+    def settings_nodes(self) -> dict[str, type]:
+        """Returns the same with the nodes that are nested in them, each with its own settings."""
         nodes: dict[str, type] = {}
-        for node, reference in references.items():
-            nodes |= nodes_of(node, self.load(reference))
+        for node, cls in self.settings_classes().items():
+            nodes |= nodes_of(node, cls)
         return nodes
 
 
@@ -157,17 +161,18 @@ def default_settings() -> dict[str, Any]:
     from recipe.core.trainer_settings import TrainerSettings
 
     root: dict[str, Any] = {}
-    nodes: list[tuple[str, Mapping[str, Any]]] = [(TRAINER, hydra_node(TrainerSettings))]
-    for record in recipes():
-        nodes += [(path, hydra_node(record.load(ref))) for path, ref in record.settings.items()]
-        if record.policy_loss is not None:
-            settings = hydra_node(record.load(record.policy_loss))
-            nodes.append((POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET, **settings}))
-    for path, node in nodes:
+
+    def add(path: str, node: Mapping[str, Any]) -> None:
         place = root
         for key in path.split("."):
             place = place.setdefault(key, {})
         place.update(node)
+
+    add(TRAINER, hydra_node(TrainerSettings))
+    add(POLICY_LOSS, {"_target_": POLICY_LOSS_TARGET})
+    for record in recipes():
+        for path, cls in record.settings_classes().items():
+            add(path, hydra_node(cls))
     return root
 
 

@@ -119,10 +119,6 @@ class Step:
                 raise
             return None
 
-    def fetch_rows(self) -> None:
-        """Reads in one request what correctness and groups are made of."""
-        self.fetch("uid", "rm_scores" if self._correctness.field is None else "extra_fields")
-
     # ---- fields of the response tokens ----
 
     def fetch(self, *names: str) -> None:
@@ -134,10 +130,13 @@ class Step:
             # `data[name]` would unpack what is no tensor
             self._fields.update({name: data.get(name, None) for name in missing})
 
+    def fetch_rows(self, *more: str) -> None:
+        """Reads in one request what correctness and groups are made of, and more fields."""
+        self.fetch("uid", "rm_scores" if self._correctness.field is None else "extra_fields", *more)
+
     def fetch_all(self) -> None:
         """Reads in one request what the parts of a step usually read."""
-        rows = "rm_scores" if self._correctness.field is None else "extra_fields"
-        self.fetch("uid", rows, *OF_TOKENS)
+        self.fetch_rows(*OF_TOKENS)
 
     def has(self, name: str) -> bool:
         """Returns whether verl has computed a field (in its bypass mode there is no entropy)."""

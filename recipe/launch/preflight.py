@@ -50,8 +50,7 @@ def distillation(config: DictConfig) -> None:
 
     if not (config.get("distillation") or {}).get("enabled", False):
         return
-    settings = build(TrainerSettings, plain(config.trainer.v1[TRAINER_MODE]), TRAINER)
-    if any(part.reads_step_in_loss for part in make_parts(config, settings)):
+    if any(part.reads_step_in_loss for part in make_parts(config, trainer_settings(config))):
         loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
         raise ValueError(
             f"{POLICY_LOSS}.loss_mode={loss_mode} takes the place of verl's distillation loss: "
@@ -104,8 +103,7 @@ def trainer(config: DictConfig) -> None:
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} would run without the "
             f"recipes' diagnostics and settings: use {TRAINER_MODE}."
         )
-    node = plain(config.trainer.v1[TRAINER_MODE])
-    settings = build(TrainerSettings, node, TRAINER)
+    settings = trainer_settings(config)
     try:
         get_object(settings.task_runner)
     except Exception as error:
@@ -113,6 +111,12 @@ def trainer(config: DictConfig) -> None:
             f"{TRAINER}.task_runner={settings.task_runner} cannot be imported ({error}): name a "
             "Ray actor class such as verl.trainer.main_ppo.TaskRunnerV1."
         ) from error
+
+
+def trainer_settings(config: DictConfig) -> TrainerSettings:
+    """Returns the settings of the recipes' trainer; raises ValueError for a value that is
+    not allowed."""
+    return build(TrainerSettings, plain(config.trainer.v1[TRAINER_MODE]), TRAINER)
 
 
 def recipe_settings(config: DictConfig) -> None:

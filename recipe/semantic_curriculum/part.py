@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.core.part import Part, PromptOrder
+from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig, TokenRule
@@ -49,7 +50,6 @@ class TokenRulePart(Part):
         if self.rule.scope == "micro_batch":
             return
         actor = step.config.actor_rollout_ref.actor
-        step.fetch("entropy", "old_log_probs", "advantages", "response_mask")
         mini_batch_B = mini_batch_of_rows(
             len(step.batch),
             step.ranks,
@@ -97,7 +97,7 @@ class CurriculumPart(Part):
         node = config.data.get("curriculum")
         if node is None:
             return None
-        settings = CurriculumConfig.from_mapping(OmegaConf.to_container(node, resolve=True))
+        settings = CurriculumConfig.from_mapping(plain(node))
         if settings.order == "none":
             return None
         return cls(settings, config.data.train_batch_size, config.trainer.total_training_steps)
