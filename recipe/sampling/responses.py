@@ -120,7 +120,7 @@ def sample_cached(
     missing: dict[int, _Missing] = {}
     token_ids = []
     for number, (prompts, cache) in enumerate(jobs):
-        token_ids.append(tokenized(prompts, sampling.model))
+        token_ids.append(tokenized(prompts, sampling))
         fits = [len(tokens) <= sampling.max_prompt_length for tokens in token_ids[-1]]
         if not all(fits):
             print(

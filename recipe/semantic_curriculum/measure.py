@@ -217,7 +217,7 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     prompts = read_prompts(measurement.data, measurement.max_prompts)
     sampling, out = measurement.sampling, measurement.out
     if measurement.rollouts:
-        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling.model)])
+        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling)])
     else:
         cache = ResponseCache(
             out.with_name(f"{out.name}.responses"),
