@@ -1,8 +1,6 @@
 """Evaluation of a checkpoint with a stand-in for the engine; the real ones are in tests/e2e."""
 
 import json
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,6 @@ pytest.importorskip("math_verify")
 
 from recipe.core.recipe import Recipe
 from recipe.evaluate import __main__ as evaluate
-from recipe.evaluate import checkpoints
-from recipe.evaluate.checkpoints import model_of
 from recipe.experiment.evaluation import COLUMNS, read_values
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
@@ -182,48 +178,6 @@ def test_two_benchmarks_of_one_name_are_refused(command, capsys):
     with pytest.raises(SystemExit):
         command(also=["other/five.parquet"])
     assert "same file name" in capsys.readouterr().err
-
-
-def test_checkpoints_are_found(tmp_path, monkeypatch):
-    run, actor = tmp_path / "run", tmp_path / "run/global_step_7/actor"
-    (actor / "huggingface").mkdir(parents=True)
-    (actor / "huggingface/config.json").write_text("{}")
-    (run / "latest_checkpointed_iteration.txt").write_text("7")
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        model_of(str(run))
-    (actor / "model_world_size_1_rank_0.pt").touch()
-    merged = []
-    monkeypatch.setattr(checkpoints, "merge", lambda *folders: merged.append(folders))
-    model = str(actor / "huggingface")
-    for folder in (run, actor.parent, actor):
-        assert model_of(str(folder)) == (model, actor.parent)
-    (actor / "huggingface/model-00001-of-00002.safetensors").touch()  # a merge that was killed
-    assert model_of(str(run)) == (model, actor.parent)
-    assert merged == [(actor, actor / "huggingface")] * 4
-    (actor / "huggingface/model.safetensors.index.json").touch()
-    assert model_of(str(run)) == (model, actor.parent) and len(merged) == 4
-    assert model_of(model) == (model, actor / "huggingface")
-    assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
-
-
-def test_merged_weights_appear_last(tmp_path, monkeypatch):
-    actor, model = tmp_path / "actor", tmp_path / "actor/huggingface"
-    model.mkdir(parents=True)
-
-    def fake_merger(command, **_):
-        target = Path(command[command.index("--target_dir") + 1])
-        target.mkdir()
-        for name in ("config.json", "model.safetensors.index.json", "model-1-of-1.safetensors"):
-            (target / name).write_text(name)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    moved = []
-    replace = Path.replace
-    monkeypatch.setattr(checkpoints.subprocess, "run", fake_merger)
-    monkeypatch.setattr(Path, "replace", lambda a, b: moved.append(b.name) or replace(a, b))
-    checkpoints.merge(actor, model)
-    assert moved[-1] == "model.safetensors.index.json" and len(moved) == 3
-    assert sorted(path.name for path in actor.iterdir()) == ["huggingface"]
 
 
 def test_flags_override_a_papers_preset():
