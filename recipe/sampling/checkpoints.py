@@ -94,8 +94,8 @@ def shards_of(actor: Path) -> list[Path]:
     Raises:
         ValueError: if some are missing, or nothing says how many there are.
     """
-    there = list(actor.glob("model_world_size_*_rank_*.pt"))
-    if not there:
+    present = set(actor.glob("model_world_size_*_rank_*.pt"))
+    if not present:
         return []
     try:
         size = int(json.loads((actor / "fsdp_config.json").read_text())["world_size"])
@@ -105,7 +105,7 @@ def shards_of(actor: Path) -> list[Path]:
             "ranks they are: copy it there too."
         ) from None
     shards = [actor / f"model_world_size_{size}_rank_{rank}.pt" for rank in range(size)]
-    if missing := [shard.name for shard in shards if shard not in there]:
+    if missing := [shard.name for shard in shards if shard not in present]:
         raise ValueError(
             f"{actor} lacks {len(missing)} of its {size} FSDP shards ({missing[0]}): copy those of "
             "the other nodes there."

@@ -109,12 +109,12 @@ def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -
     """Raises ValueError if the scores are of prompts in another format than the run's; tables of
     older versions do not say theirs."""
     name = "chat_template_kwargs"
-    ours = plain(config.data.get(f"apply_{name}") or {})
-    if name in measured and measured[name] != ours:
+    trained = plain(config.data.get(f"apply_{name}") or {})
+    if name in measured and measured[name] != trained:
         raise ValueError(
             f"data.curriculum.scores={path} was measured with chat template kwargs "
-            f"{measured[name]}, and data.apply_{name} is {ours}: measure it again with "
-            f"--{name.replace('_', '-')} '{json.dumps(ours)}'."
+            f"{measured[name]}, and data.apply_{name} is {trained}: measure it again with "
+            f"--{name.replace('_', '-')} '{json.dumps(trained)}'."
         )
 
 

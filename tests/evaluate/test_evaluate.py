@@ -197,6 +197,50 @@ def test_each_paper_has_a_preset_and_a_misspelt_one_is_named(monkeypatch, comman
     assert "recipe new: evaluation.p.temprature does not exist: did you mean temperature" in error
 
 
+def test_responses_of_another_prompt_format_are_never_mixed(command, capsys):
+    """Those of older versions, which could not set it, are those without kwargs."""
+    kwargs = ("--chat-template-kwargs", '{"enable_thinking": false}')
+    assert command() == 0
+    file = command.out / "five.responses/settings.json"
+    settings = json.loads(file.read_text())
+    for name in ("chat_template_kwargs", "dtype"):
+        del settings[name]
+    file.write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert command(engine=FakeEngine(fail_after=0)) == 0
+    assert command(*kwargs) == 2
+    assert "another chat_template_kwargs ({}, now {'enable_thinking'" in capsys.readouterr().err
+    assert command(*kwargs, "--again") == 0
+    assert "[settings] by flags: samples 4, chat_template_kwargs {" in capsys.readouterr().out
+    record = json.loads((command.out / "five.json").read_text())["settings"]
+    assert record["chat_template_kwargs"] == {"enable_thinking": False}
+    assert command() == 2
+    assert "another chat_template_kwargs" in capsys.readouterr().err
+
+
+def test_a_run_is_evaluated_as_it_was_trained(command, capsys):
+    run = command.model.parent / "run"
+    folder = run / "global_step_2/actor/huggingface"
+    folder.parent.mkdir(parents=True)
+    command.model.rename(folder)
+    (run / "metrics").mkdir()
+    config = {"data": {"max_response_length": 24, "apply_chat_template_kwargs": {"a": 1}}}
+    judge = {"path": "pkg://recipe.judge", "reward_kwargs": {"boxed_only": True}}
+    config["reward"] = {"custom_reward_function": judge}
+    (run / "metrics/000.yaml").write_text(json.dumps({"config": config}))
+    assert command(checkpoint=folder) == 0
+    record = json.loads((folder / "evaluation/five.json").read_text())
+    settings = record["settings"]
+    assert (settings["max_response_length"], settings["chat_template_kwargs"]) == (24, {"a": 1})
+    assert settings["boxed_only"] and record["figures"]["avg@4"]["mean"] == 0  # no box
+    # what recipe.compare asks is the same, read from the same record
+    asked = evaluate.settings(evaluate.parse([str(folder), str(command.data), "--samples", "4"]))
+    assert {key: settings[key] for key in asked} == asked
+    (run / "metrics/001.yaml").write_text("[")
+    assert command(checkpoint=folder) == 2
+    assert "001.yaml, the run's record, has no config" in capsys.readouterr().err
+
+
 def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
     """`recipe.compare` tells by them whether an evaluation is of these flags."""
     assert command("--k", "2", "--top-p", "0.9") == 0
