@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from recipe.core.recipe import FOLDER, recipe_named, register_with_hydra
+
+QUOTING = (
+    "write key=value, with quotes around a value that has a blank or one of , = ( ) [ ] { } # ' \" "
+    "as in 'data.train_files=\"/data/a,b/train.parquet\"'"
+)
+
+REFERENCES = "${...} in a value names another key of the config, so a path must not have it"
 
 
 def compose(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -17,18 +25,56 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
         overrides: Hydra's, key=value.
 
     Raises:
-        ValueError: If there is no such recipe.
-        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: For an override
-            that Hydra refuses.
+        ValueError: If there is no such recipe, or an override cannot be applied.
     """
     import hydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from recipe.launch.check_types import nodes
 
     recipe = recipe_named(name)
     register_with_hydra()
     places = ("pkg://verl.trainer.config", f"file://{FOLDER}")
     quoted = ",".join("'" + place.replace("'", "\\'") + "'" for place in places)
-    with hydra.initialize_config_dir(str(recipe.folder), version_base=None):
-        config = hydra.compose(name, overrides=[f"hydra.searchpath=[{quoted}]", *overrides])
-    OmegaConf.resolve(config)
+    try:
+        with hydra.initialize_config_dir(str(recipe.folder), version_base=None):
+            config = hydra.compose(name, overrides=[f"hydra.searchpath=[{quoted}]", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(override_sentence(error, overrides)) from error
+    nodes(config)
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        key = re.search(r"full_key: (\S+)", str(error))
+        where = key[1] if key else "a value"
+        raise ValueError(f"{where} cannot be resolved ({reason}): {REFERENCES}.") from error
     return config
+
+
+def override_sentence(error: Exception, overrides: Sequence[str]) -> str:
+    """Returns what is wrong with an override, in one sentence with its cure."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    from recipe.launch.check_types import defaults, known_keys, similar
+
+    reason = str(error).partition("\n")[0].rstrip(".")
+    if isinstance(error, OverrideParseException) or "--multirun" in reason:
+        return f"{reason}: {QUOTING}."
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"{reason}: it is one of {', '.join(error.options)}."
+    if match := re.match(r"Could not (?:override|delete from config.) '?([\w.@/-]+)'?", reason):
+        key = match[1]
+        close = similar(key, set(known_keys(defaults().raw)), 0.6)
+        hint = f"did you mean {close}?" if close else "--print-config lists the keys."
+        return f"{key} does not exist: {hint}"
+    if "merging override" in reason:
+        return f"{reason}: {REFERENCES}."
+    if "Config group override" in reason:
+        groups = [word for word in overrides if "." not in word.partition("=")[0]]
+        return f"{' '.join(groups)} is not allowed: give the settings of a node, as node.key=value."
+    if "already at" in reason:
+        return f"{reason}: leave out the + in front of it."
+    return f"{reason}: {QUOTING}."
