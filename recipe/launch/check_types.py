@@ -76,19 +76,20 @@ def nodes(config: DictConfig) -> None:
     """Raises ValueError, in one sentence, where the place of a node has another value. To be called
     before a config is resolved: what refers to the node would fail first."""
 
-    def walk(node: DictConfig, default: Mapping[str, Any], path: str) -> None:
+    def walk(node: Mapping[str, Any], default: Mapping[str, Any], path: str) -> None:
         for key in default.keys() & node.keys():
-            if not isinstance(default[key], Mapping) or OmegaConf.is_interpolation(node, key):
+            value = node[key]
+            if not isinstance(default[key], Mapping) or str(value).startswith("${"):
                 continue
-            value = None if OmegaConf.is_missing(node, key) else node[key]
-            if isinstance(value, DictConfig):
+            if isinstance(value, Mapping):
                 walk(value, default[key], f"{path}{key}.")
             elif value is not None or not may_be_null(dataclass_of(node), key):
                 raise ValueError(
                     f"{path}{key}={shown(value)} is not allowed: give its settings, as key: value."
                 )
 
-    walk(config, defaults(engine_of(config)).raw, "")
+    plain_config = OmegaConf.to_container(config, resolve=False)
+    walk(plain_config, defaults(engine_of(config)).raw, "")  # type: ignore[arg-type]
 
 
 def engine_of(config: DictConfig) -> str:
@@ -180,7 +181,9 @@ def dataclass_of(node: Mapping[str, Any] | DictConfig) -> type | None:
     try:
         return target_class(str(target))
     except Exception as error:  # whatever the import of that module raises
-        raise ValueError(f"_target_={target} cannot be imported ({error}): name a class.") from error
+        raise ValueError(
+            f"_target_={target} cannot be imported ({error}): name a class."
+        ) from error
 
 
 hints_of = functools.cache(typing.get_type_hints)

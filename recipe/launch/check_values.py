@@ -31,6 +31,14 @@ NUMBERS: dict[Setting, tuple[str, ...]] = {
         "trainer.total_training_steps",
         "trainer.max_actor_ckpt_to_keep",
         "trainer.max_critic_ckpt_to_keep",
+        f"{ACTOR}.ppo_epochs",
+        f"{ACTOR}.ppo_mini_batch_size",
+        f"{ACTOR}.ppo_micro_batch_size",
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu",
+        f"{ACTOR}.ppo_max_token_len_per_gpu",
+        f"{ACTOR}.ulysses_sequence_parallel_size",
+        f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size",
+        f"{ACTOR}.loss_scale_factor",
         f"{ROLLOUT}.n",
         f"{ROLLOUT}.val_kwargs.n",
         f"{ROLLOUT}.tensor_model_parallel_size",
@@ -44,14 +52,6 @@ NUMBERS: dict[Setting, tuple[str, ...]] = {
         f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu",
         f"{ROLLOUT}.log_prob_max_token_len_per_gpu",
         f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes",
-        f"{ACTOR}.ppo_epochs",
-        f"{ACTOR}.ppo_mini_batch_size",
-        f"{ACTOR}.ppo_micro_batch_size",
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu",
-        f"{ACTOR}.ppo_max_token_len_per_gpu",
-        f"{ACTOR}.ulysses_sequence_parallel_size",
-        f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size",
-        f"{ACTOR}.loss_scale_factor",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
         "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu",
         "actor_rollout_ref.ref.ulysses_sequence_parallel_size",
@@ -134,7 +134,16 @@ CONTENTS = ("model", "optimizer", "extra", "hf_model")
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")  # vLLM's
 PACKAGES = {  # of loggers and engines whose package has, or has not, their name
     name: name
-    for name in ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio", "vllm", "sglang")
+    for name in (
+        "wandb",
+        "mlflow",
+        "swanlab",
+        "tensorboard",
+        "clearml",
+        "trackio",
+        "vllm",
+        "sglang",
+    )
 } | {"trtllm": "tensorrt_llm"}
 PRECISIONS = ("bf16", "bfloat16", "fp16", "float16", "16", "fp32", "float32", "32")
 
@@ -296,6 +305,13 @@ def batches(config: DictConfig) -> None:
         raise ValueError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} times "
             f"rollout.n={rollout.n} is not a multiple of the {ranks} ranks: change one of them."
+        )
+    if not actor.use_dynamic_bsz and not (
+        actor.ppo_micro_batch_size or actor.ppo_micro_batch_size_per_gpu
+    ):
+        raise ValueError(
+            f"{ACTOR}.use_dynamic_bsz=false needs the size of a micro-batch: set {ACTOR}."
+            "ppo_micro_batch_size_per_gpu."
         )
     micro = rollout.log_prob_micro_batch_size_per_gpu
     if not actor.use_dynamic_bsz and micro and prompts * rollout.n // ranks % micro:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from recipe.core.recipe import FOLDER, recipe_named, register_with_hydra
+from recipe.experiment.provenance import flatten
 
 QUOTING = (
     "write key=value, with quotes around a value that has a blank or one of , = ( ) [ ] { } # ' \" "
@@ -27,31 +28,65 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: If there is no such recipe, or an override cannot be applied.
     """
+    return resolved(unresolved(name, overrides))
+
+
+def unresolved(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Returns the config in which keys still refer to one another; raises as `compose` does."""
     import hydra
+    from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    recipe = recipe_named(name)
+    register_with_hydra()
+    places = ("pkg://verl.trainer.config", f"file://{FOLDER}")
+    quoted = ",".join(QuotedString(place, Quote.single).with_quotes() for place in places)
+    try:
+        with hydra.initialize_config_dir(str(recipe.folder), version_base=None):
+            return hydra.compose(name, overrides=[f"hydra.searchpath=[{quoted}]", *overrides])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(override_sentence(error, overrides)) from error
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """Resolves a config in place and returns it; raises ValueError where a value is in the place
+    of a node, or refers to nothing."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from recipe.launch.check_types import nodes
 
-    recipe = recipe_named(name)
-    register_with_hydra()
-    places = ("pkg://verl.trainer.config", f"file://{FOLDER}")
-    quoted = ",".join("'" + place.replace("'", "\\'") + "'" for place in places)
-    try:
-        with hydra.initialize_config_dir(str(recipe.folder), version_base=None):
-            config = hydra.compose(name, overrides=[f"hydra.searchpath=[{quoted}]", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(override_sentence(error, overrides)) from error
     nodes(config)
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
-        key = re.search(r"full_key: (\S+)", str(error))
-        where = key[1] if key else "a value"
-        raise ValueError(f"{where} cannot be resolved ({reason}): {REFERENCES}.") from error
+        raise ValueError(
+            f"{unresolvable(config)} cannot be resolved ({reason}): {REFERENCES}."
+        ) from error
     return config
+
+
+def unresolvable(config: DictConfig) -> str:
+    """Returns the key of the first value that cannot be resolved: of the one that others refer to,
+    where there are several."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from recipe.launch.check_types import defaults, known_keys
+
+    plain_config = OmegaConf.to_container(config, resolve=False)
+    shipped = flatten(defaults().raw)
+    references = []
+    for key in known_keys(plain_config):  # type: ignore[arg-type]
+        try:
+            OmegaConf.select(config, key)
+        except OmegaConfBaseException:
+            if not str(shipped.get(key)).startswith("${"):
+                return key
+            references.append(key)
+    return next(iter(references), "a value")
 
 
 def override_sentence(error: Exception, overrides: Sequence[str]) -> str:
