@@ -14,8 +14,8 @@ QUOTING = (
     "write key=value, with quotes around a value that has a blank or one of , = ( ) [ ] { } # ' \" "
     "as in 'data.train_files=\"/data/a,b/train.parquet\"'"
 )
-
 REFERENCES = "${...} in a value names another key of the config, so a path must not have it"
+OF_RESOLVER = "ValueError raised while resolving interpolation: "  # OmegaConf's
 
 
 def compose(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -62,6 +62,9 @@ def resolved(config: DictConfig) -> DictConfig:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
+        _, of_resolver, sentence = reason.partition(OF_RESOLVER)
+        if of_resolver:  # such as a preset that a recipe does not have
+            raise ValueError(sentence) from error
         raise ValueError(
             f"{unresolvable(config)} cannot be resolved ({reason}): {REFERENCES}."
         ) from error
@@ -96,8 +99,8 @@ def override_sentence(error: Exception, overrides: Sequence[str]) -> str:
     from recipe.launch.check_types import defaults, known_keys, similar
 
     reason = str(error).partition("\n")[0].rstrip(".")
-    if isinstance(error, OverrideParseException) or "--multirun" in reason:
-        return f"{reason}: {QUOTING}."
+    if isinstance(error, OverrideParseException):
+        return f"The override {error.override} cannot be read ({reason}): {QUOTING}."
     if isinstance(error, MissingConfigException) and error.options:
         return f"{reason}: it is one of {', '.join(error.options)}."
     if match := re.match(r"Could not (?:override|delete from config.) '?([\w.@/-]+)'?", reason):

@@ -21,6 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.ppo import core_algos
 
+from recipe.clip_entropy.checks import check_exact_contributions
+from recipe.clip_entropy.config import ClipSettings
 from recipe.core import cli
 from recipe.launch import __main__ as launch
 from recipe.launch import check_values, preflight
@@ -307,9 +309,10 @@ GRAMMAR = {
     "machine=tpu": "machine/tpu': it is one of cpu, gpu",
     "model_engine=megatrn": "model_engine",
     "data.train_files=/a,b/train.parquet": "data.train_files=/a,b/train.parquet': write key=value",
-    "data.train_files=/a=b/train.parquet": "with quotes around a value",
+    "data.train_files=/a=b/train.parquet": "override data.train_files=/a=b/train.parquet cannot",
     "data.train_files=/a(b/train.parquet": "with quotes around a value",
-    "data.train_files='/a/b": "with quotes around a value",
+    "data.train_files='/a/b": "override data.train_files='/a/b cannot be read",
+    "algorithm.asymgrpo.preset=asymgrp": "error: algorithm.asymgrpo.preset=asymgrp does not exist",
     "trainer.default_local_dir='/a/${x}'": "trainer.default_local_dir cannot be resolved",
     "trainer.default_local_dir='/a/${x'": "names another key of the config",
     f"{ROLLOUT}._target_=nowhere.Rollout": "_target_=nowhere.Rollout cannot be imported",
@@ -463,6 +466,15 @@ def test_the_token_rule_s_loss_without_its_settings_is_a_sentence():
     x = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="loss_mode=sent needs its settings in the same node"):
         core_algos.get_policy_loss_fn("sent")(x, x, x, x + 1, "token-mean", actor)
+
+
+def test_exact_contributions_are_refused_where_the_vocabulary_is_split(config_of):
+    """Megatron is not installed here, so that its name is refused before."""
+    config = config_of("clip_entropy", (f"{ACTOR}.strategy=megatron",))
+    settings = ClipSettings.__new__(ClipSettings)
+    settings.exact_contribution_freq = 2
+    with pytest.raises(ValueError, match="exact_contribution_freq=2 needs the logits of the whole"):
+        check_exact_contributions(settings, config)
 
 
 def test_a_similar_key_is_found():
