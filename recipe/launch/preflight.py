@@ -22,8 +22,9 @@ from recipe.core.settings import build, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
 from recipe.launch.check_model import model
+from recipe.launch.check_names import names
 from recipe.launch.check_types import nodes, values
-from recipe.launch.check_values import batches, names, numbers
+from recipe.launch.check_values import batches, numbers
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
 

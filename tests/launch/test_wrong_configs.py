@@ -25,7 +25,7 @@ from recipe.clip_entropy.checks import check_exact_contributions
 from recipe.clip_entropy.config import ClipSettings
 from recipe.core import cli
 from recipe.launch import __main__ as launch
-from recipe.launch import check_values, preflight
+from recipe.launch import check_names, check_values, preflight
 from recipe.launch.check_types import defaults, known_keys, similar
 from recipe.launch.compose import resolved, unresolved
 
@@ -429,19 +429,19 @@ def test_a_number_s_key_is_one_of_verl_s():
     known.add("ray_kwargs.ray_init.num_gpus")
     for keys in check_values.NUMBERS.values():
         assert set(keys) <= known, set(keys) - known
-    assert set(check_values.registries()) <= known
+    assert set(check_names.registries()) <= known
 
 
 def test_the_names_that_are_listed_are_verl_s():
     """verl has no registry for these: each name is one that its function takes."""
     x = torch.zeros(1, 2)
-    for name in check_values.KL_ESTIMATORS:
+    for name in check_names.KL_ESTIMATORS:
         core_algos.kl_penalty(x, x, name)
-    for mode in check_values.AGGREGATIONS:
+    for mode in check_names.AGGREGATIONS:
         core_algos.agg_loss(x, torch.ones(1, 2), mode)
     from verl.utils.torch_dtypes import PrecisionType
 
-    for precision in check_values.PRECISIONS:
+    for precision in check_names.PRECISIONS:
         PrecisionType.to_dtype(precision)
 
 
