@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from recipe.core.recipe import default_settings
+from recipe.core.recipe import TRAINER, default_settings, recipes
 from recipe.core.settings import KEY, plain
 
 NAMES = ("project_name", "experiment_name")  # verl takes a number for a text here
@@ -135,7 +135,7 @@ def problems(
         allowed = None
         if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
             allowed = "use a finite number"
-        elif key in default and same(value, default[key]):
+        elif where.startswith(recipe_nodes()) or (key in default and same(value, default[key])):
             pass
         elif key in fields:
             if not (value is None and fields[key].default is None):
@@ -145,10 +145,16 @@ def problems(
         elif not where.startswith(OPEN):
             close = similar(key, {*fields, *default}, 0.6 if cls else 0.85)
             if close or (cls and where.startswith(MADE)):
-                hint = f"did you mean {path}{close}?" if close else "remove it."
+                hint = f"did you mean {close}?" if close else "remove it."
                 yield False, f"{where} does not exist: {hint}"
         if allowed:
             yield is_reference, f"{where}={shown(value)} is not allowed: {allowed}."
+
+
+@functools.cache
+def recipe_nodes() -> tuple[str, ...]:
+    """Returns the nodes whose settings the recipes check, as the beginnings of their keys."""
+    return tuple(f"{node}." for node in (TRAINER, *(n for r in recipes() for n in r.settings)))
 
 
 def same(value: Any, default: Any) -> bool:

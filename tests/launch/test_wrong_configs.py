@@ -281,6 +281,9 @@ SENT = [
     ("distillation.enabled=true", f"{LOSS}.token_rule.preset=kl_cov"),
     "data.curriculum.thresholds=5",
     "data.curriculum.replay=nan",
+    "data.curriculum.thresholds=[nan]",
+    "data.curriculum.stages=two",
+    "+data.curriculum.stage=1",
 ]
 EXAMPLE = [BYPASS, f"{LOSS}.target_entropy=inf", "distillation.enabled=true"]
 
