@@ -34,6 +34,8 @@ class Part:
         name: Names the part and its state in a checkpoint; no two parts share one.
         reads_step_in_loss: Whether the policy loss needs what the trainer knows of a step
             (`recipe.core.actor_loss`).
+        needs_entropy: Whether it needs the old policy's entropies, which verl does not compute in
+            bypass mode.
         correctness: Which rollouts are correct, where this part's settings say so; parts that say
             so must agree.
         logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
@@ -44,6 +46,7 @@ class Part:
 
     name: ClassVar[str] = ""
     reads_step_in_loss: bool = False
+    needs_entropy: bool = False
     correctness: CorrectnessRule | None = None
     logit_hook: Callable[[Tensor], dict[str, Tensor]] | None = None
     loss_observer: Callable[[MicroBatch], None] | None = None

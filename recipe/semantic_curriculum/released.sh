@@ -14,7 +14,7 @@ SCORES=${SCORES:-$HOME/data/dapo_math/semantic_entropy_$(basename "$MODEL_PATH")
 overrides=(
   "${QWEN_OVERRIDES[@]}"
   "actor_rollout_ref.actor.policy_loss.token_rule.preset=$PRESET"
-  "data.curriculum.scores=$SCORES"
+  "data.curriculum.scores=$(quoted "$SCORES")"
   "data.curriculum.seed=$SEED"                                        # ours
   data.max_prompt_length=1024                                        # released
   data.max_response_length=2048                                      # released
