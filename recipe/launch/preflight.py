@@ -18,7 +18,9 @@ from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
 from recipe.core.settings import build, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
+from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
+from recipe.launch.check_reward import reward
 from recipe.launch.check_values import batches, estimator_and_loss, numbers
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
@@ -130,9 +132,11 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     estimator_and_loss,
     trainer,
     recipe_settings,
+    reward,
     data,
     recipe_checks,
     model,
+    prompt_lengths,
     cluster,
     batches,
     distillation,
