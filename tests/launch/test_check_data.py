@@ -422,8 +422,8 @@ def test_the_command_prints_the_sentence(tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error == (
         f"error: data.train_files={tmp_path}/train.parquet row 3 of 8: "
-        "its reward_model.ground_truth is blank: give the final answer, {ground_truth: ...}, or leave "
-        "the row out."
+        "its reward_model.ground_truth is blank: give the final answer, {ground_truth: ...}, "
+        "or leave the row out."
     )
 
 
