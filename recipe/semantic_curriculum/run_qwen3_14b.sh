@@ -13,4 +13,6 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-14B}                         # paper
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}                                  # ours
 TENSOR_PARALLEL=${TENSOR_PARALLEL:-4}                               # ours
 PROJECT_NAME=${PROJECT_NAME:-semantic_curriculum_qwen3_14b}
+# ours: Qwen3 thinks by default, and 2048 tokens cut nearly every such chain off before its answer
+MODEL_OVERRIDES=(+data.apply_chat_template_kwargs.enable_thinking=false)
 source "$(dirname "${BASH_SOURCE[0]}")/released.sh"
