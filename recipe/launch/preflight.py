@@ -19,7 +19,9 @@ from recipe.core.settings import build, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
 from recipe.launch.check_model import model
+from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_values import batches, estimator_and_loss, numbers
+from recipe.launch.memory import memory
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
 
@@ -133,10 +135,14 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     data,
     recipe_checks,
     model,
+    parallel_sizes,
+    lengths,
+    attention,
     cluster,
     batches,
     distillation,
     verl_itself,
+    memory,
 )
 
 
