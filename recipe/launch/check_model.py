@@ -24,6 +24,7 @@ def model(config: DictConfig) -> None:
     if hf_config is None:
         print(f"[preflight] model {path} is not a local folder: its files are not checked")
         return
+    check_architecture(path, hf_config)
     from transformers import AutoTokenizer
 
     trust = bool(config.actor_rollout_ref.model.get("trust_remote_code"))
@@ -112,6 +113,16 @@ def tokenizer_folder(config: DictConfig) -> Path:
             "there or set actor_rollout_ref.model.tokenizer_path."
         )
     return folder
+
+
+def check_architecture(path: str, hf_config: Any) -> None:
+    """verl takes the model's class from its one architecture."""
+    names = getattr(hf_config, "architectures", None)
+    if not names or len(names) != 1:
+        raise ValueError(
+            f"{MODEL}={path} has architectures={names} in its config.json, and verl needs exactly "
+            'one: write the class of the model there, such as ["Qwen2ForCausalLM"].'
+        )
 
 
 def check_newline(path: str, model_type: str, tokenizer: Any) -> None:

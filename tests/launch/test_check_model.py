@@ -67,7 +67,7 @@ def refused(capsys, arguments: list[str]) -> str:
 def test_a_model_whose_vocabulary_is_that_of_its_text_part(gpu, tmp_path, name):
     import transformers
 
-    hf_config = getattr(transformers, name)()
+    hf_config = getattr(transformers, name)(architectures=["AnyModel"])
     assert not hasattr(hf_config, "vocab_size")
     hf_config.save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
@@ -86,7 +86,7 @@ def test_a_model_whose_vocabulary_is_that_of_its_text_part(gpu, tmp_path, name):
 def test_a_model_that_states_no_vocabulary_or_context_is_not_checked(gpu, tmp_path, capsys):
     from transformers import ViTConfig
 
-    ViTConfig().save_pretrained(tmp_path)
+    ViTConfig(architectures=["AnyModel"]).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     config = changed(gpu, {f"{NODES}.model.path": str(tmp_path)})
     check_model.model(config)
@@ -110,6 +110,15 @@ def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path, capsys, text, se
     error = refused(capsys, ["asymgrpo", *overrides, "--dry-run"])
     assert sentence in error
     assert "set MODEL_PATH to a complete checkpoint folder" in error
+
+
+@pytest.mark.parametrize("names", [None, [], ["Qwen2ForCausalLM", "Qwen2Model"]])
+def test_a_config_without_its_one_architecture_is_one_sentence(tmp_path, capsys, names):
+    overrides = run_overrides(tmp_path)
+    file = tmp_path / "model/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": names}))
+    error = refused(capsys, ["asymgrpo", *overrides, "--dry-run"])
+    assert f"has architectures={names} in its config.json" in error
 
 
 def test_a_tokenizer_that_cannot_be_read_is_one_sentence(tmp_path, capsys):
