@@ -163,8 +163,8 @@ def end_of_turn(tokenizer: Any, template_kwargs: dict[str, Any]) -> int | None:
         {"role": "assistant", "content": answer},
     ]
     text = tokenizer.apply_chat_template(messages, tokenize=False, **template_kwargs)
-    _, found, rest = text.rpartition(answer)
-    tokens = tokenizer.encode(rest.strip(), add_special_tokens=False) if found else []
+    _, matched, rest = text.rpartition(answer)
+    tokens = tokenizer.encode(rest.strip(), add_special_tokens=False) if matched else []
     return tokens[0] if tokens else None
 
 

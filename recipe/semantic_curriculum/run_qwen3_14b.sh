@@ -4,7 +4,8 @@
 #   python data_prep/dapo_math.py
 #   python -m recipe.semantic_curriculum.measure --model Qwen/Qwen3-14B \
 #     --data ~/data/dapo_math/train.parquet \
-#     --out ~/data/dapo_math/semantic_entropy_Qwen3-14B.parquet
+#     --out ~/data/dapo_math/semantic_entropy_Qwen3-14B.parquet \
+#     --chat-template-kwargs '{"enable_thinking": false}'
 #   bash recipe/semantic_curriculum/run_qwen3_14b.sh [--dry-run] [key=value ...]
 # PRESET=sent_released, curriculum, as_described, grpo … chooses the arm; NNODES > 1 needs RAY_ADDRESS.
 set -euo pipefail
