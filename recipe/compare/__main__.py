@@ -30,8 +30,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.compare.plan import Plan, check_plan, differing_prompts, make_plan
-from recipe.compare.slots import Slot, run_slots
+from recipe.compare.plan import Plan, check_plan, differing_prompts, equal_arms, make_plan
+from recipe.compare.slots import Slot, cluster, run_slots
 from recipe.compare.supervise import interrupted_by_signals, run_all
 from recipe.core import cli
 from recipe.core.settings import check_number
@@ -61,7 +61,8 @@ def execute(plan: Plan, slots: list[Slot]) -> int:
     write_matrix(plan.matrix)
     start = time.monotonic()
     try:
-        with interrupted_by_signals():
+        # Ray sets a handler of its own when it is joined
+        with cluster(), interrupted_by_signals():
             results = run_all(plan.matrix, plan.runs, slots)
     except KeyboardInterrupt:
         print("stopped, with its runs: the same command resumes them", file=sys.stderr)
@@ -88,6 +89,8 @@ def compare(arguments: list[str] | None) -> int:
     for run in plan.runs:
         state = "finished" if run.finished else f"{run.folder.steps_done()} of {run.steps} steps"
         print(f"[compare] {run.name:<30} {state}")
+    for names in equal_arms(plan.runs):
+        print(f"[compare] note: {' = '.join(names)}: one config, reruns of one method")
     return 0 if args.dry_run else execute(plan, slots)
 
 
