@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from recipe import machine
+from recipe.core.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
 
 SAMPLING = dataclasses.fields(Sampling)[1:]  # the flags; the model is each command's own argument
@@ -36,7 +37,7 @@ def add_hardware(parser: argparse.ArgumentParser, chunk: int, what: str) -> None
     add("--gpu-memory-utilization", type=float, default=utilization, help="default: %(default)s")
     add("--dtype", default=defaults.dtype, help="default: %(default)s")
     add("--chunk", type=int, default=chunk, help=f"{what} between two saves; default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count(), help="cores; default: %(default)s")
+    add("--workers", type=int, default=usable_cpus(), help="cores; default: %(default)s")
     parser.add_argument("--again", action="store_true", help="sample anew, not from the cache")
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,17 +130,28 @@ def test_a_replica_that_waits_for_its_devices_holds_nothing_up(monkeypatch):
 
 def stub_engine():
     """Returns a class that stands for an engine: it answers with the process and the devices that
-    it has. Made in a function, so that Ray sends it along."""
+    it has, when as many replicas as `samples` says are there. Made in a function, so that Ray sends
+    it along."""
 
     class StubEngine:
         def __init__(self, sampling, hardware, longest_prompt):
-            pass
+            self.folder, self.replicas = Path(sampling.model), sampling.samples
+            (self.folder / str(os.getpid())).touch()
 
         def sample(self, chunk):
+            end = time.monotonic() + 120
+            while len(list(self.folder.iterdir())) < self.replicas and time.monotonic() < end:
+                time.sleep(0.05)
             time.sleep(0.2)
             return chunk.number, (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     return StubEngine
+
+
+def stub_chunks(folder, chunks, replicas, hardware):
+    """Samples so many chunks by a stub; returns {number: (process, devices)}."""
+    work = [Chunk(n, [[1]], [0]) for n in range(chunks)]
+    return dict(sample_all(work, Sampling(str(folder), samples=replicas), hardware, 1))
 
 
 OTHER_JOB = """
@@ -201,12 +213,12 @@ def until(condition, seconds=30):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("replicas", [None, 2])
-def test_an_evaluation_takes_its_own_devices_while_another_run_holds_the_others(cluster, replicas):
+def test_an_evaluation_takes_its_own_devices_while_another_run_holds_the_others(
+    cluster, tmp_path, replicas
+):
     """By default what is free, or as many as it is told; all of it is free again at the end."""
-    chunks = [Chunk(n, [[1]], [0]) for n in range(6)]
-    hardware = Hardware(replicas, engine="stub")
     with other_job(2):
-        results = dict(sample_all(chunks, Sampling("m"), hardware, 1))
+        results = stub_chunks(tmp_path, 6, 2, Hardware(replicas, engine="stub"))
         assert sorted(results) == list(range(6))
         processes, devices = map(set, zip(*results.values(), strict=True))
         assert len(processes) == 2 and len(devices) == 2
@@ -215,46 +227,33 @@ def test_an_evaluation_takes_its_own_devices_while_another_run_holds_the_others(
 
 
 @pytest.mark.ray
-def test_a_single_replica_is_an_actor_too_where_devices_are_the_clusters(cluster):
+def test_a_single_replica_is_an_actor_too_where_devices_are_the_clusters(cluster, tmp_path):
     hardware = Hardware(1, tensor_parallel=2, engine="stub")
-    ((_, (process, devices)),) = sample_all([Chunk(0, [[1]], [0])], Sampling("m"), hardware, 1)
+    ((process, devices),) = stub_chunks(tmp_path, 1, 1, hardware).values()
     assert process != os.getpid() and len(devices.split(",")) == 2
 
 
 @pytest.mark.ray
 def test_devices_that_others_hold_are_waited_for_and_all_or_none_are_taken(
-    cluster, monkeypatch, capsys
+    cluster, tmp_path, monkeypatch, capsys
 ):
     """Three are wanted and one is free: it is not held, and after the limit a sentence says why."""
     monkeypatch.setattr(engine, "DEVICE_WAIT", 120)
-    chunks, hardware = [Chunk(n, [[1]], [0]) for n in range(6)], Hardware(3, engine="stub")
+    hardware = Hardware(3, engine="stub")
     with other_job(3) as job:
         threading.Timer(6, job.kill).start()
-        results = dict(sample_all(chunks, Sampling("m"), hardware, 1))
+        results = stub_chunks(tmp_path, 6, 3, hardware)
         assert len({process for process, _ in results.values()}) == 3
         assert "waiting for 3 GPUs of the Ray cluster" in capsys.readouterr().out
     until(lambda: free_devices() == 4)
     monkeypatch.setattr(engine, "DEVICE_WAIT", 1)
     with other_job(3):
         with pytest.raises(TimeoutError, match=r"--replicas 3 with .*needs 3 GPUs, and other jobs"):
-            list(sample_all(chunks, Sampling("m"), hardware, 1))
+            stub_chunks(tmp_path, 6, 3, hardware)
         until(lambda: free_devices() == 1)
 
 
 @pytest.mark.ray
-def test_no_more_replicas_than_chunks_are_started(cluster):
-    chunks = [Chunk(n, [[1]], [0]) for n in range(2)]
-    with engine_placements() as sizes:
-        assert len(dict(sample_all(chunks, Sampling("m"), Hardware(4, engine="stub"), 1))) == 2
-    assert sizes == [2]
-
-
-@contextmanager
-def engine_placements():
-    """Yields the sizes of the placement groups that are asked for."""
-    sizes, stock = [], engine.placement_group_of
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            engine, "placement_group_of", lambda n, tp: sizes.append(n * tp) or stock(n, tp)
-        )
-        yield sizes
+def test_no_more_replicas_than_chunks_are_started(cluster, tmp_path):
+    assert len(stub_chunks(tmp_path, 2, 2, Hardware(4, engine="stub"))) == 2
+    assert len(list(tmp_path.iterdir())) == 2
