@@ -17,8 +17,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from recipe.core.cpus import usable_cpus
 from recipe.judge.equivalence import Equivalence, cluster
+from recipe.machine.cpus import usable_cpus
 
 SECONDS_BAR, RATIO_BAR = 180, 20
 

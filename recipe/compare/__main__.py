@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe.compare.plan import Plan, check_plan, differing_prompts, equal_arms, make_plan
 from recipe.compare.slots import Slot, cluster, run_slots
-from recipe.compare.supervise import interrupted_by_signals, run_all
+from recipe.compare.supervise import check_locking, interrupted_by_signals, run_all
 from recipe.core import cli
 from recipe.core.settings import check_number
 from recipe.experiment.matrix import read_matrix, write_matrix
@@ -58,6 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def execute(plan: Plan, slots: list[Slot]) -> int:
     """Runs the plan and prints a summary; returns the exit code."""
+    check_locking(plan.matrix.out)
     write_matrix(plan.matrix)
     start = time.monotonic()
     try:

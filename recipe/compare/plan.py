@@ -126,6 +126,8 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
         check_choice(f"--arms {name}", name, [arm.name for arm in matrix.arms])
     for arm in matrix.arms:
         check_script(arm)
+    for seed in seeds:
+        check_number("--seeds", seed, "whole numbers from 0 up", lambda x: x >= 0, int)
     chosen = [arm for arm in matrix.arms if not arms or arm.name in arms]
     seeds = list(dict.fromkeys(seeds or matrix.seeds))
     # the baseline first, chosen or not: its script may prepare data that the others need

@@ -129,7 +129,7 @@ def wait_for_devices(run: PlannedRun, patient: Callable[[], bool | None]) -> Non
     Ray says so by lending the devices for a moment, in a placement group like verl's.
 
     Args:
-        patient: True: go on waiting; False: DEVICE_WAIT counts; None: stop waiting.
+        patient: True: wait however long; False: for DEVICE_WAIT; None: no longer.
 
     Raises:
         TimeoutError: other jobs have held them for DEVICE_WAIT seconds.

@@ -78,6 +78,20 @@ class Processes:
                     os.killpg(process.pid, signal.SIGTERM)
 
 
+def check_locking(out: Path) -> None:
+    """Raises ValueError if the comparison's folder is on a file system without locks, where a run
+    that was left behind could be started again beside itself."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with (out / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"--out {out} is on a file system that cannot lock files ({error.strerror}): give a "
+            "folder on another one, or have it mounted with locks (Lustre: -o flock)."
+        ) from error
+
+
 @contextlib.contextmanager
 def run_lock(run: PlannedRun) -> Iterator[IO]:
     """Holds the run's lock with a file that the run's process inherits on purpose: the lock

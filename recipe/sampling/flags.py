@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from recipe import machine
-from recipe.core.cpus import usable_cpus
+from recipe.machine.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
 
 SAMPLING = dataclasses.fields(Sampling)[1:]  # the flags; the model is each command's own argument

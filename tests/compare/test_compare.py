@@ -1,5 +1,6 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
+import errno
 import fcntl
 import inspect
 import json
@@ -230,6 +231,11 @@ def test_arms_of_one_config_are_named(tmp_path):
     assert plan.equal_arms(runs) == [["a", "b"]]
 
 
+def test_a_negative_seed_is_refused(small_matrix, capsys):
+    assert compare.main([*small_matrix(), "--seeds", "-1"]) == 2
+    assert "--seeds=-1 is not allowed: use whole numbers from 0 up" in capsys.readouterr().err
+
+
 def test_the_environment_of_a_run_is_the_matrix_s_then_the_user_s_then_the_default(
     tmp_path, monkeypatch
 ):
@@ -366,6 +372,30 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
     (model / "model.safetensors").write_bytes(b"trained")
     assert not is_evaluated()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_before_a_run_starts(
+    small_matrix, tmp_path, monkeypatch, capsys, code
+):
+    """Lustre without -o flock, some NFS: a fake, which this machine has not."""
+
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    command = [word for word in small_matrix() if word != "--dry-run"]
+    assert compare.main(command) == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith(f"error: --out {tmp_path / 'out'} is on a file system that cannot")
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_a_file_system_with_locks_is_fine_also_for_two_comparisons(tmp_path):
+    supervise.check_locking(tmp_path / "out")
+    with (tmp_path / "out/.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        supervise.check_locking(tmp_path / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-OWN = Path("/proc/self/cgroup")
+CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 
 
 def usable_cpus() -> int:
@@ -23,7 +23,7 @@ def cgroup_limits() -> list[float]:
     """Returns the limits, in CPUs, of this process's cgroup and of those above it; of either
     version of cgroups, and none where nothing limits it."""
     limits = []
-    for line in OWN.read_text().splitlines() if OWN.is_file() else []:
+    for line in CGROUP_OF_PROCESS.read_text().splitlines() if CGROUP_OF_PROCESS.is_file() else []:
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from recipe.core import cpus
+from recipe.machine import cpus
 
 # of each: /proc/self/cgroup, the files below /sys/fs/cgroup, and the CPUs out of 192
 V2 = "0::/job/step\n"
@@ -31,7 +31,7 @@ def test_a_cgroup_limits_the_cpus(tmp_path, monkeypatch, case):
         file = tmp_path / "cgroup" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-    monkeypatch.setattr(cpus, "OWN", tmp_path / "own")
+    monkeypatch.setattr(cpus, "CGROUP_OF_PROCESS", tmp_path / "own")
     monkeypatch.setattr(cpus, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(192)))
     assert cpus.usable_cpus() == expected
