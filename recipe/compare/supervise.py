@@ -191,8 +191,13 @@ def evaluate_run(
     settings: Mapping[str, Any],
     environment: Mapping[str, str],
     processes: Processes,
+    wait: Callable[[PlannedRun], None] = lambda run: None,
 ) -> bool:
-    """Evaluates a finished run; returns whether that ended well."""
+    """Evaluates a finished run, unless that is done, when its devices are free (`wait`); returns
+    whether it is evaluated now."""
+    if is_evaluated(run, settings):
+        return True
+    wait(run)
     command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, settings)]
     return processes.call(command, run.folder.evaluation_log, environment) == 0
 
@@ -264,13 +269,12 @@ def run_all(
             )
             environment |= slot
             result = run_once(run, environment, processes, wait)
-            if result == "failed" or not matrix.evaluate or is_evaluated(run, matrix.evaluate):
+            if result == "failed" or not matrix.evaluate:
                 return result
-            wait(run)
-            if evaluate_run(run, matrix.evaluate, environment, processes):
-                return result
-            tqdm.write(f"{run.name}: evaluation failed, see {run.folder.evaluation_log}")
-            return "failed"
+            if not evaluate_run(run, matrix.evaluate, environment, processes, wait):
+                tqdm.write(f"{run.name}: evaluation failed, see {run.folder.evaluation_log}")
+                return "failed"
+            return result
         except TimeoutError as error:
             tqdm.write(str(error))
             return "failed"

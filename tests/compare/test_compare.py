@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import replace
@@ -586,6 +587,29 @@ def test_a_run_waits_until_its_devices_are_free(tmp_path, monkeypatch):
 
             slots.wait_for_devices(two_nodes, as_long_as_others_run)
             assert next(patient, None) is None
+
+
+def test_a_run_whose_devices_others_hold_has_failed_and_the_others_go_on(
+    tmp_path, monkeypatch, capsys
+):
+    """Also one that waits while another is at work does so patiently."""
+    waiting, good = run_of(tmp_path, seed=1), run_of(tmp_path, pause=0.3)
+    patience = []
+
+    def wait_for_devices(run, patient):
+        if run is waiting:
+            while not good.finished:
+                patience.append(patient())
+            while patient():
+                time.sleep(0.01)
+            raise TimeoutError("grpo, seed 1: other jobs hold them")
+
+    monkeypatch.setattr(supervise, "wait_for_devices", wait_for_devices)
+    matrix = Matrix((ARM,), (0, 1), "grpo", "t", tmp_path / "out")
+    results = supervise.run_all(matrix, [good, waiting], [{}, {}])
+    assert results == {"finished": [good], "skipped": [], "failed": [waiting]}
+    assert patience[-1] is True and not (waiting.folder.path / "starts").exists()
+    assert "grpo, seed 1: other jobs hold them" in capsys.readouterr().out
 
 
 def test_without_a_cluster_no_run_waits(tmp_path, monkeypatch):

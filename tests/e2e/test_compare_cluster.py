@@ -22,7 +22,7 @@ from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import Run, read_runs
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 1200  # seconds for all of it
+LIMIT = 2400  # seconds for all of it
 STEPS = 2
 
 pytestmark = [
