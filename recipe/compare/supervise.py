@@ -171,7 +171,7 @@ def was_refused(log: Path, begin: int) -> bool:
 def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
     from recipe.evaluate import __main__ as evaluate
-    from recipe.evaluate.checkpoints import model_of
+    from recipe.sampling.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
     files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]

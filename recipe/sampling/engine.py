@@ -54,6 +54,7 @@ class Sampling:
     max_prompt_length: int = 1024  # tokens; longer prompts are left out
     max_response_length: int = 2048  # tokens
     seed: int = 0
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

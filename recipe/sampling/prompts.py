@@ -6,12 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from recipe.sampling.engine import Sampling
+
+# how a chat template is rendered to a model's prompt; no setting of a run's
+RENDER = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
 
 
 def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
@@ -85,12 +92,17 @@ def resolve_model(
     return None
 
 
-def tokenized(prompts: pd.DataFrame, model: str) -> list[list[int]]:
-    """Returns each prompt's tokens as verl gives them to the model: its chat template alone."""
+def tokenized(prompts: pd.DataFrame, sampling: Sampling) -> list[list[int]]:
+    """Returns each prompt's tokens as verl gives them to the model: by its chat template with
+    data.apply_chat_template_kwargs."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model) or model)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(sampling.model) or sampling.model)
+    render = partial(
+        tokenizer.apply_chat_template,
+        **{**sampling.chat_template_kwargs, **RENDER},
+    )
     return [
-        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+        render(list(messages))
         for messages in tqdm(prompts["prompt"], desc="tokenize", unit="prompt", leave=False)
     ]

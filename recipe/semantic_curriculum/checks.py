@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
@@ -84,6 +88,7 @@ def check_curriculum(config: DictConfig) -> None:
         )
     assert settings.scores is not None  # CurriculumConfig requires it for an order
     scores = read_scores(settings.scores)
+    check_template(config, scores.attrs, settings.scores)
     files = run_config.local_parquet_files(config, "train_files")
     if files is None:
         return  # the trainer looks again
@@ -98,6 +103,19 @@ def check_curriculum(config: DictConfig) -> None:
     curriculum = curriculum_for(ids, settings)
     draws = len(curriculum.plan.prompt_D)
     steps_of_plan(draws, config.data.train_batch_size, config.trainer.total_training_steps)
+
+
+def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError if the scores are of prompts in another format than the run's; tables of
+    older versions do not say theirs."""
+    name = "chat_template_kwargs"
+    trained = plain(config.data.get(f"apply_{name}") or {})
+    if name in measured and measured[name] != trained:
+        raise ValueError(
+            f"data.curriculum.scores={path} was measured with chat template kwargs "
+            f"{measured[name]}, and data.apply_{name} is {trained}: measure it again with "
+            f"--{name.replace('_', '-')} '{json.dumps(trained)}'."
+        )
 
 
 def summary(config: DictConfig) -> dict[str, str]:

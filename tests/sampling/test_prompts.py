@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from recipe.cpu.model import make_tokenizer
+from recipe.sampling.engine import Sampling
 from recipe.sampling.prompts import prompt_id, read_prompts, resolve_model, tokenized
 
 
@@ -49,5 +50,5 @@ def test_a_prompt_gets_its_chat_template_and_nothing_else(tmp_path):
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
-    (tokens,) = tokenized(pd.DataFrame({"prompt": [messages("7+2")]}), str(tmp_path))
+    (tokens,) = tokenized(pd.DataFrame({"prompt": [messages("7+2")]}), Sampling(str(tmp_path)))
     assert tokenizer.decode(tokens) == "<|im_start|>user\n7+2<|im_end|>\n<|im_start|>assistant\n"
