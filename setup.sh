@@ -51,12 +51,12 @@ fi
 
 if [[ $installer == uv ]]; then
   # uv reads none of pip's settings, so the indexes that they name are handed on
-  for pair in index-url=UV_DEFAULT_INDEX extra-index-url=UV_INDEX find-links=UV_FIND_LINKS; do
+  while read -r option variable; do
     value=$(.venv/bin/python -m pip config list |
-      sed -nE "s/^[^=]*\.${pair%=*}='(.*)'$/\1/p" | head -1 | sed 's/\\n/ /g; s/^ *//')
-    [[ $pair != find-links=* ]] || value=${value// /,}
-    [[ -z $value || -n ${!pair#*=} ]] || export "${pair#*=}=$value"
-  done
+      sed -nE "s/^[^=]*\.$option='(.*)'$/\1/p" | head -1 | sed 's/\\n/ /g; s/^ *//')
+    [[ $option != find-links ]] || value=${value// /,}
+    [[ -z $value || -n ${!variable:-} ]] || export "$variable=$value"
+  done <<<$'index-url UV_DEFAULT_INDEX\nextra-index-url UV_INDEX\nfind-links UV_FIND_LINKS'
   [[ -z ${UV_INDEX:-} ]] || export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}
 fi
 install() {
