@@ -53,7 +53,7 @@ if [[ $installer == uv ]]; then
   # uv reads none of pip's settings, so the indexes that they name are handed on
   while read -r option variable; do
     value=$(.venv/bin/python -m pip config list |
-      sed -nE "s/^[^=]*\.$option='(.*)'$/\1/p" | head -1 | sed 's/\\n/ /g; s/^ *//')
+      sed -nE "s/^[^=]*\.$option='(.*)'$/\1/p" | sed '1!d; s/\\n/ /g; s/^ *//')
     [[ $option != find-links ]] || value=${value// /,}
     [[ -z $value || -n ${!variable:-} ]] || export "$variable=$value"
   done <<<$'index-url UV_DEFAULT_INDEX\nextra-index-url UV_INDEX\nfind-links UV_FIND_LINKS'
@@ -61,7 +61,7 @@ if [[ $installer == uv ]]; then
 fi
 install() {
   if [[ $installer == uv ]]; then
-    uv pip install --python .venv/bin/python --compile-bytecode "$@"
+    uv pip install --python .venv/bin/python "$@"
   else
     .venv/bin/python -m pip --disable-pip-version-check install "$@"
   fi
