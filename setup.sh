@@ -100,8 +100,8 @@ from=()
 [[ -z $index ]] || from=(--index-url "$index")
 [[ ! -d $index ]] || from=(--no-index --find-links "$index")
 if ! install --no-deps --only-binary flash-attn "${from[@]}" -r "$pin"; then
-  echo "warning: the environment is complete but for flash-attn, of which no wheel fits (${index:-no" \
-    "FLASH_ATTN_INDEX is set}): set FLASH_ATTN_INDEX to an index or a folder that has one, or run" \
+  echo "warning: the environment is complete but for flash-attn, of which ${index:-the package index}" \
+    "has no wheel that fits: set FLASH_ATTN_INDEX to an index or a folder that has one, or run" \
     "'FLASH_ATTN=build bash setup.sh gpu' (nvcc of CUDA 13, up to an hour), or train without it" \
     "(sdpa with fused kernels and no Ulysses); docs/gpu_environment.md says how." >&2
 elif ! .venv/bin/python -c 'import flash_attn' 2>.venv/flash_attn.log; then
