@@ -51,9 +51,9 @@ fi
 
 if [[ $installer == uv ]]; then
   # uv reads none of pip's settings, so the indexes that they name are handed on
+  settings=$(.venv/bin/python -m pip config list)
   while read -r option variable; do
-    value=$(.venv/bin/python -m pip config list |
-      sed -nE "s/^[^=]*\.$option='(.*)'$/\1/p" | sed '1!d; s/\\n/ /g; s/^ *//')
+    value=$(sed -nE "s/^[^=]*\.$option='(.*)'$/\1/p" <<<"$settings" | sed '1!d; s/\\n/ /g; s/^ *//')
     [[ $option != find-links ]] || value=${value// /,}
     [[ -z $value || -n ${!variable:-} ]] || export "$variable=$value"
   done <<<$'index-url UV_DEFAULT_INDEX\nextra-index-url UV_INDEX\nfind-links UV_FIND_LINKS'

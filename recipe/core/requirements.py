@@ -28,8 +28,8 @@ def check(package: str = PACKAGE) -> None:
         requirements = [Requirement(text) for text in requires(package) or []]
     except PackageNotFoundError:
         raise RuntimeError(
-            f"{package} is not installed in {sys.prefix}: run `bash setup.sh cpu` or `bash setup.sh "
-            "gpu`, or, in an environment that has verl 0.9.1, `pip install --no-deps -e .`."
+            f"{package} is not installed in {sys.prefix}: run `bash setup.sh cpu|gpu`, or, in an "
+            "environment that has verl 0.9.1, `pip install --no-deps -e .`."
         ) from None
     unmet = {}
     for requirement in requirements:
