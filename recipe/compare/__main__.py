@@ -6,7 +6,8 @@
     script: run_cpu.sh                         # of each arm's recipe; an arm may name another
     environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
     overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
-    evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint
+    evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint;
+                                               # presets: [...] evaluates with each paper's sampling
     arms:                                      # the methods that are compared
       grpo: {recipe: semantic_curriculum, preset: grpo}
       asymgrpo: {recipe: asymgrpo, preset: asymgrpo, label: AsymGRPO, overrides: [...]}

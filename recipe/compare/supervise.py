@@ -18,7 +18,13 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
+from recipe.compare.plan import (
+    ROOT,
+    PlannedRun,
+    evaluation_arguments,
+    evaluations_of,
+    run_environment,
+)
 from recipe.compare.slots import Slot
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import has_all_columns
@@ -134,7 +140,8 @@ def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     from recipe.evaluate.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
-    files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
+    assert args.out is not None  # evaluation_arguments names it
+    files = [args.out / f"{file.stem}.json" for file in args.benchmarks]
     tables = [file.with_suffix(".parquet") for file in files]
     if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
         return False
@@ -152,11 +159,15 @@ def evaluate_run(
     environment: Mapping[str, str],
     processes: Processes,
 ) -> bool:
-    """Evaluates a finished run, unless that is done; returns whether it is evaluated now."""
-    if is_evaluated(run, settings):
-        return True
-    command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, settings)]
-    return processes.call(command, run.folder.evaluation_log, environment) == 0
+    """Makes the evaluations of a finished run that are not there yet; returns whether all are there
+    now."""
+    for one in evaluations_of(settings):
+        if is_evaluated(run, one):
+            continue
+        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, one)]
+        if processes.call(command, run.folder.evaluation_log, environment) != 0:
+            return False
+    return True
 
 
 # ---- all runs ------------------------------------------------------------------------------------
