@@ -118,6 +118,9 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
     if args.dry_run:
         print("[recipe] dry run: the config is valid; nothing was started")
         return None
+    from recipe.launch import nodes
+
+    nodes.check(config)
     return config
 
 
