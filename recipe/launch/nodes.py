@@ -34,7 +34,7 @@ FILE_LIMIT = 30  # seconds for a new file to be seen on another node: NFS looks 
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that the nodes of a run must share, and a hash of this package's code."""
+    """Returns the versions that the nodes of a run must share, and a hash of recipe/'s code."""
     digest = hashlib.sha256()
     for file in sorted(FOLDER.rglob("*.py")):
         digest.update(f"{file.relative_to(FOLDER)} ".encode() + file.read_bytes())
