@@ -8,6 +8,7 @@
 # MODEL_PATH says otherwise. Without a GPU the same lines run on the CPU platform. Values are ours.
 set -uo pipefail
 
+own_model=${MODEL_PATH:-}
 OUT=${1:-$PWD/outputs/gpu_check}
 PROJECT_NAME=gpu_check
 PRESET=-  # of each recipe: below
@@ -97,6 +98,15 @@ print(f"steps {first} to {last}, the last {seconds:.1f} s; rollout and actor pro
       f"{gap:.1e}")
 PYTHON
 
+# The CPU task's model is made only where no other is asked for
+prepare() {
+  if [[ -z $own_model ]]; then
+    prepare_cpu_task
+  elif [[ ! -f $TRAIN_FILE || ! -f $TEST_FILE ]]; then
+    "$PYTHON" "$ROOT/data_prep/arithmetic.py" --local_save_dir "$DATA_DIR"
+  fi && echo "$MODEL_PATH, $TRAIN_FILE"
+}
+
 measure() {
   "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
     --max-prompts "$PROMPTS" --max-response-length 24 --samples 4 --again --out "$SCORES"
@@ -119,7 +129,7 @@ check registrations registrations
 check "attention kernels" "$PYTHON" "$ROOT/perf/gpu_check.py" attention
 check losses "$PYTHON" "$ROOT/perf/gpu_check.py" losses
 check "token selection" "$PYTHON" "$ROOT/perf/gpu_check.py" selection
-check "model and data" prepare_cpu_task
+check "model and data" prepare
 check "memory estimate" memory
 check asymgrpo trained asymgrpo algorithm.asymgrpo.preset=asymgrpo
 check resume resumed asymgrpo algorithm.asymgrpo.preset=asymgrpo
