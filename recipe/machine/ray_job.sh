@@ -5,8 +5,8 @@
 #     bash recipe/clip_entropy/run_qwen7b.sh
 # It runs on the head node, in CLUSTER_ROOT: this repository's folder there, on a file system that
 # all nodes share (default: the same path as here). Each node's environment must have this package;
-# docs/cluster.md says what else. FORWARD="HF_HOME NCCL_DEBUG" names more variables to hand on; no
-# secrets, since everybody who sees the cluster sees a job's command.
+# docs/cluster.md says what else. FORWARD="HF_HOME NCCL_DEBUG" names variables that every process of
+# the job shall have; no secrets, since everybody who sees the cluster sees a job's environment.
 set -euo pipefail
 
 : "${RAY_API:?is not set: give the address of the dashboard, http://HEAD:8265}"
@@ -14,13 +14,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 root=${CLUSTER_ROOT:-$root}
 PYTHON=${PYTHON:-$root/.venv/bin/python}
 
-# Handed on with `env` and not as the job's env_vars: Ray refuses a job and a run that both set one
 words=()
-read -ra forward <<<"${FORWARD:-}"
 for name in MODEL_PATH TRAIN_FILE TEST_FILE TRAIN_BATCH_SIZE NNODES NGPUS_PER_NODE ROLLOUT_N \
-  PRESET SEED STEPS SAVE_FREQ TEST_FREQ PROJECT_NAME EXPERIMENT_NAME CKPTS_DIR SCORES DATA \
-  "${forward[@]}"; do
+  PRESET SEED STEPS SAVE_FREQ TEST_FREQ PROJECT_NAME EXPERIMENT_NAME CKPTS_DIR SCORES DATA; do
   [[ -z ${!name:-} ]] || words+=("$name=${!name}")
 done
-exec "$PYTHON" -m ray.scripts.scripts job submit --address "$RAY_API" -- \
-  env --chdir "$root" "${words[@]}" "$@"
+read -ra forward <<<"${FORWARD:-}"
+runtime_env=$("$PYTHON" -c 'import json, os, sys
+print(json.dumps({"env_vars": {name: os.environ[name] for name in sys.argv[1:]}}))' "${forward[@]}")
+# A job and a run in it both set variables for their processes: where they set the same one Ray
+# refuses the run, unless it is told to let the run's win
+exec "$PYTHON" -m ray.scripts.scripts job submit --address "$RAY_API" \
+  --runtime-env-json "$runtime_env" -- \
+  env --chdir "$root" RAY_OVERRIDE_JOB_RUNTIME_ENV=1 "${words[@]}" "$@"

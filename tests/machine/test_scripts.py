@@ -81,25 +81,24 @@ def test_a_slurm_job_starts_ray_on_its_nodes_and_ends_it(tmp_path, free_port):
 
 
 def test_a_job_gets_its_variables_with_its_command(tmp_path):
-    """Not as the job's env_vars, which Ray does not merge with those of a run."""
-    python = stand_in(tmp_path, "python", 'printf "%s\\n" "$@"')
+    body = f'[[ $1 != -c ]] || exec {sys.executable} "$@"\nprintf "%s\\n" "$@"'
     environment = {
         **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME")},
-        "PYTHON": str(python),
+        "PYTHON": str(stand_in(tmp_path, "python", body)),
         "CLUSTER_ROOT": "/shared/recipes",
         "RAY_API": "http://head:8265",
         "NNODES": "2",
         "CKPTS_DIR": "/shared/a b",
-        "FORWARD": "NCCL_DEBUG UNSET",
+        "FORWARD": "NCCL_DEBUG",
         "NCCL_DEBUG": "INFO",
     }
     command = ["bash", ROOT / "recipe/machine/ray_job.sh", "bash", "run.sh", "a=b c"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    words = done.stdout.splitlines()
-    assert words[:7] == ["-m", "ray.scripts.scripts", "job", "submit", "--address", "http://head:8265", "--"]
-    assert words[7:] == [
-        *("env", "--chdir", "/shared/recipes", "NNODES=2", "CKPTS_DIR=/shared/a b"),
-        *("NCCL_DEBUG=INFO", "bash", "run.sh", "a=b c"),
+    assert done.stdout.splitlines() == [
+        *("-m", "ray.scripts.scripts", "job", "submit", "--address", "http://head:8265"),
+        *("--runtime-env-json", '{"env_vars": {"NCCL_DEBUG": "INFO"}}', "--"),
+        *("env", "--chdir", "/shared/recipes", "RAY_OVERRIDE_JOB_RUNTIME_ENV=1"),
+        *("NNODES=2", "CKPTS_DIR=/shared/a b", "bash", "run.sh", "a=b c"),
     ]
     del environment["RAY_API"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
