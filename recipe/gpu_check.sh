@@ -5,7 +5,7 @@
 #   bash recipe/gpu_check.sh [FOLDER]                  # of the logs; default: outputs/gpu_check
 #   MODEL_PATH=Qwen/Qwen2.5-0.5B-Instruct NGPUS_PER_NODE=8 bash recipe/gpu_check.sh
 # Model and data are those of the CPU task, made where they are missing (two minutes), unless
-# MODEL_PATH says otherwise. Without a GPU the same lines run on the CPU platform. Values are ours.
+# MODEL_PATH names another model. Without a GPU the same lines run on the CPU platform. Values are ours.
 set -uo pipefail
 
 own_model=${MODEL_PATH:-}

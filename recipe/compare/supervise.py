@@ -161,10 +161,10 @@ def evaluate_run(
 ) -> bool:
     """Makes the evaluations of a finished run that are not there yet; returns whether all are there
     now."""
-    for one in evaluations_of(settings):
-        if is_evaluated(run, one):
+    for evaluation in evaluations_of(settings):
+        if is_evaluated(run, evaluation):
             continue
-        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, one)]
+        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, evaluation)]
         if processes.call(command, run.folder.evaluation_log, environment) != 0:
             return False
     return True
