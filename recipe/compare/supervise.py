@@ -137,7 +137,7 @@ def run_once(run: PlannedRun, environment: Mapping[str, str], processes: Process
 def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
     from recipe.evaluate import __main__ as evaluate
-    from recipe.evaluate.checkpoints import model_of
+    from recipe.sampling.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
     assert args.out is not None  # evaluation_arguments names it

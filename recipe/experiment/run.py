@@ -120,6 +120,10 @@ class RunFolder:
             records.append(record if isinstance(record, dict) else {})
         return records
 
+    def last_record_file(self) -> Path | None:
+        """Returns the file of the last start's record; None where no start has left one."""
+        return next(reversed(self._starts(".yaml")), None)
+
     def last_record(self) -> dict[str, Any] | None:
         """Returns the last start's record; None where no start has left one."""
         records = self.records()
@@ -190,6 +194,17 @@ class Run:
 def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
     """Returns where a comparison keeps a run."""
     return RunFolder(out / arm / f"seed{seed}")
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """Returns the run that a path belongs to: its folder, a global_step_N of it, or what lies in
+    one; None for any other path."""
+    path = path.expanduser().absolute()
+    for folder in (path, *path.parents):
+        if re.fullmatch(r"global_step_\d+", folder.name):
+            return RunFolder(folder.parent)
+    run = RunFolder(path)
+    return run if run.last_record_file() else None
 
 
 def read_run(out: Path, arm: str, seed: int) -> Run:

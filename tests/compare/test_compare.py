@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from recipe import machine
 from recipe.compare import __main__ as compare
@@ -217,7 +219,8 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     assert supervise.run_once(run, {}, Processes()) == "finished"
     model = run.folder.checkpoint() / "actor/huggingface"
     model.mkdir(parents=True)
-    (model / "model.safetensors").write_bytes(b"weights")
+    weights = model / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, weights)
     settings = {"benchmarks": ["x/b.parquet"], "samples": 3, "boxed_only": True, "again": False}
     words = plan.evaluation_arguments(run, settings)
     assert words[2:] == ["--out", str(run.folder.evaluation), "--samples", "3", "--boxed-only"]
@@ -236,7 +239,7 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     pd.DataFrame(columns=list(COLUMNS)).to_parquet(table)
     assert is_evaluated() and not is_evaluated(samples=4) and not is_evaluated(boxed_only=False)
     assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
-    (model / "model.safetensors").write_bytes(b"trained")
+    save_file({"weight": torch.ones(1)}, weights)
     assert not is_evaluated()
 
 
