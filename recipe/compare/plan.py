@@ -205,8 +205,9 @@ def check_plan(plan: Plan) -> None:
         from recipe.evaluate import __main__ as evaluate
         from recipe.sampling import prompts
 
-        # ends the program where a flag is not allowed
-        args = evaluate.parse(evaluation_arguments(plan.runs[0], plan.matrix.evaluate))
+        for settings in evaluations_of(plan.matrix.evaluate):
+            # ends the program where a flag is not allowed
+            args = evaluate.parse(evaluation_arguments(plan.runs[0], settings))
         for file in args.benchmarks:
             prompts.read_prompts([file], 0, "evaluate: ")
         for run in plan.runs:
@@ -371,17 +372,26 @@ def evaluation_replicas(run: PlannedRun, settings: Mapping[str, Any]) -> int:
     return replicas
 
 
+def evaluations_of(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the settings of each evaluation of a run: one, or one for each of the matrix's
+    `presets`, whose results go to a folder of the preset's name."""
+    shared = {key: value for key, value in settings.items() if key != "presets"}
+    if not settings.get("presets"):
+        return [shared]
+    return [{**shared, "preset": preset, "out": preset} for preset in settings["presets"]]
+
+
 def evaluation_arguments(run: PlannedRun, settings: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of recipe.evaluate for a run's last checkpoint.
 
     Args:
-        settings: the matrix's `evaluate`: benchmarks, and flags with their values. True stands for
-            a flag without a value; False leaves it out.
+        settings: of `evaluations_of`: benchmarks, and flags with their values. True stands for a
+            flag without a value; False leaves it out; `out` is below the run's evaluation folder.
     """
     words = [str(run.folder.path), *map(str, settings["benchmarks"])]
-    words += ["--out", str(run.folder.evaluation)]
+    words += ["--out", str(run.folder.evaluation / settings.get("out", ""))]
     for key, value in {**settings, "replicas": evaluation_replicas(run, settings)}.items():
-        if key != "benchmarks" and value is not False:
+        if key not in ("benchmarks", "out") and value is not False:
             words.append(f"--{key.replace('_', '-')}")
             if value is not True:
                 words += map(str, value if isinstance(value, list) else [value])

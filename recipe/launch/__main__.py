@@ -128,6 +128,9 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
         verdict = f", but it cannot run here: {missing}" if missing else ";"
         print(f"[recipe] dry run: the config is valid{verdict} nothing was started")
         return None
+    from recipe.launch import nodes
+
+    nodes.check(config)
     return config
 
 
