@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from recipe.core.step import Step
 
 
+DATASET_ROW = "dataset_row"  # in the batch of a step, where a part orders the prompts
+
+
 class PromptOrder(NamedTuple):
     """The order of the training prompts, in place of verl's sampler."""
 
@@ -65,7 +68,13 @@ class Part:
         return None
 
     def on_prompts(self, batch: TensorDict) -> None:
-        """Called with the prompts of a step (`uid`, `raw_prompt`) before their rollouts."""
+        """Called with the prompts of a step before their rollouts.
+
+        Args:
+            batch: `uid` and `raw_prompt`, the messages as verl's dataset rewrites them (images for
+                their places in the text); where a part orders the prompts also DATASET_ROW, each
+                prompt's position in what `prompt_order` was given.
+        """
 
     def after_advantage(self, step: Step) -> None:
         """Called when the step's advantages are there."""

@@ -6,7 +6,8 @@ verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write in
     metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
     global_step_<N>/                      checkpoints
     latest_checkpointed_iteration.txt     the last one's N
-    evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures
+    evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures; where a matrix
+                                          has several presets, in a folder for each
     evaluation.txt                        what it printed, where `recipe.compare` started it
     log.txt                               what the run printed, where `recipe.compare` started it
     .lock                                 held while it runs
@@ -61,8 +62,10 @@ class RunFolder:
         return self.path / "evaluation.txt"
 
     def evaluations(self) -> list[Path]:
-        """Returns the tables of evaluated responses, one per benchmark."""
-        return sorted(self.evaluation.glob("*.parquet"))
+        """Returns the tables of evaluated responses, one per benchmark, or per preset and
+        benchmark; beside them are the folders of cached responses."""
+        files = (*self.evaluation.glob("*.parquet"), *self.evaluation.glob("*/*.parquet"))
+        return sorted(file for file in files if file.parent.suffix != ".responses")
 
     # one start's files
 
@@ -92,7 +95,7 @@ class RunFolder:
                     step, values = row["step"], row["data"]
                     if isinstance(step, int) and isinstance(values, dict):
                         steps[step].update(values)
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue
         return dict(sorted(steps.items()))
 

@@ -21,10 +21,14 @@ from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
 from recipe.core.settings import build, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
+from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
 from recipe.launch.check_names import names
+from recipe.launch.check_reward import reward
+from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_types import nodes, values
 from recipe.launch.check_values import batches, numbers
+from recipe.launch.memory import memory
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
 
@@ -170,14 +174,20 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     names,
     trainer,
     recipe_settings,
+    reward,
     data,
     recipe_checks,
     model,
+    parallel_sizes,
+    lengths,
+    attention,
+    prompt_lengths,
     cluster,
     batches,
     entropies,
     distillation,
     verl_itself,
+    memory,
 )
 
 
