@@ -117,7 +117,7 @@ def values(config: DictConfig) -> None:
 def problems(
     node: Mapping[str, Any], default: Mapping[str, Any], raw: Mapping[str, Any], path: str
 ) -> Iterator[tuple[bool, str]]:
-    """Yields (does verl's default refer to another key, sentence) for each value that is not allowed."""
+    """Yields (does verl's default refer to another key, sentence) for what is not allowed."""
     cls = dataclass_of(node)
     fields = {field.name: field for field in dataclasses.fields(cls)} if cls else {}
     hints = hints_of(cls) if cls else {}
