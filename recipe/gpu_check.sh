@@ -118,7 +118,7 @@ evaluate() {
 }
 
 curriculum=(
-  "data.curriculum.scores=$SCORES"
+  "data.curriculum.scores=$(quoted "$SCORES")"
   data.curriculum.epochs_per_stage=1
   "data.train_max_samples=$PROMPTS"
   data.shuffle=false
