@@ -95,7 +95,7 @@ class RunFolder:
                     step, values = row["step"], row["data"]
                     if isinstance(step, int) and isinstance(values, dict):
                         steps[step].update(values)
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue
         return dict(sorted(steps.items()))
 

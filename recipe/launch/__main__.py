@@ -89,7 +89,10 @@ def train(config: DictConfig) -> None:
         run_ppo(config, task_runner_class=get_object(config.trainer.v1.recipe_sync.task_runner))
     finally:
         if metrics_file.is_file() and metrics_file.stat().st_size:
-            print(f"[recipe] curve: {plot.draw(run_dir)}")
+            try:
+                print(f"[recipe] curve: {plot.draw(run_dir)}")
+            except Exception as error:  # it must not take the place of what ended the training
+                print(f"[recipe] the curve could not be drawn: {error!r}", file=sys.stderr)
 
 
 def checked_config(arguments: list[str] | None) -> DictConfig | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from recipe import machine
+from recipe.machine.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import RENDER
 from recipe.sampling.run_settings import run_settings
@@ -68,7 +69,7 @@ def add_hardware(parser: argparse.ArgumentParser, chunk: int, what: str) -> None
     add("--gpu-memory-utilization", type=float, default=utilization, help="default: %(default)s")
     add("--dtype", help=f"default: of the run's rollouts, or {defaults.dtype}")
     add("--chunk", type=int, default=chunk, help=f"{what} between two saves; default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count(), help="cores; default: %(default)s")
+    add("--workers", type=int, default=usable_cpus(), help="cores; default: %(default)s")
     parser.add_argument("--again", action="store_true", help="sample anew, not from the cache")
 
 

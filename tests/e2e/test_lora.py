@@ -30,7 +30,7 @@ pytestmark = [
 def run(tmp_path_factory, small) -> Path:
     """Three steps; the entropy's coefficient moves the policy even where no rollout is correct.
 
-    The settings are those of recipe.compare, which asks verl for `hf_model` as well.
+    `hf_model` is saved as well, which must not be taken for the policy.
     """
     folder = tmp_path_factory.mktemp("lora") / "run"
     settings = {"TRAIN_BATCH_SIZE": "8", "ROLLOUT_N": "4", "STEPS": "3", "SAVE_FREQ": "3"}
