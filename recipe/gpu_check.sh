@@ -5,7 +5,7 @@
 #   bash recipe/gpu_check.sh [FOLDER]                  # of the logs; default: outputs/gpu_check
 #   MODEL_PATH=Qwen/Qwen2.5-0.5B-Instruct NGPUS_PER_NODE=8 bash recipe/gpu_check.sh
 # Model and data are those of the CPU task, made where they are missing (two minutes), unless
-# MODEL_PATH names another model. Without a GPU the same lines run on the CPU platform. Values are ours.
+# MODEL_PATH names another model. Without a GPU the same lines run on the CPU platform.
 set -uo pipefail
 
 own_model=${MODEL_PATH:-}
@@ -64,9 +64,10 @@ train() {
   (launch "$recipe" "$preset" "$@")
 }
 
+# What the dry run estimates: of memory only where there is a device with memory of its own
 memory() {
-  train asymgrpo algorithm.asymgrpo.preset=asymgrpo --dry-run | grep -E '^\[recipe\] +memory' ||
-    { echo "no estimate of memory for this model" && false; }
+  train asymgrpo algorithm.asymgrpo.preset=asymgrpo --dry-run |
+    grep -E '^\[recipe\] +(memory|disk)' | tr -s ' ' | paste -sd ';'
 }
 
 trained() {
@@ -118,7 +119,7 @@ evaluate() {
 }
 
 curriculum=(
-  "data.curriculum.scores=$SCORES"
+  "data.curriculum.scores=$(quoted "$SCORES")"
   data.curriculum.epochs_per_stage=1
   "data.train_max_samples=$PROMPTS"
   data.shuffle=false

@@ -21,6 +21,7 @@ from recipe.core import config as run_config
 from recipe.evaluate import __main__ as evaluate
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.provenance import config_identity, differences, is_below
+from recipe.launch import memory
 
 pytest.importorskip("verl")
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,15 @@ def test_the_sizes_fit_the_model_and_the_data(planned):
     draws = (rows if rows > 0 else study.rows) * data.curriculum.epochs_per_stage
     needed = made.runs[0].steps * data.train_batch_size
     assert needed <= draws < 1.05 * needed
+
+
+def test_every_arm_fits_a_card_of_80_gb_by_the_estimate(planned, monkeypatch):
+    monkeypatch.delenv("GPU_GB", raising=False)
+    for run in planned[1].runs:
+        estimate = memory.estimate(OmegaConf.create(run.record["config"]))
+        assert estimate.checkpoints == 2  # while one is written; then 1
+        for phase, needed in estimate.phases.items():
+            assert needed < 75 * memory.GB, f"{run.name}: {phase}"
 
 
 def test_every_checkpoint_is_evaluated_on_seven_benchmarks_with_each_papers_sampling(planned):

@@ -24,7 +24,7 @@ case "$*" in
   *machine.name*) echo cpu ;;
   *"gpu_check.py card") echo 80 ;;
   *"gpu_check.py losses") echo "a | b"; exit 1 ;;
-  *--dry-run*) echo "[recipe] memory     1 of 80 GB" ;;
+  *--dry-run*) printf "[recipe] memory     1 of 80 GB\n[recipe] disk       2 GB\n" ;;
   *recipe.launch*) echo "trained" ;;
   *) echo "all is well" ;;
 esac
@@ -137,4 +137,5 @@ def test_a_check_that_fails_leaves_the_others_to_run(tmp_path):
     )
     assert [name for name, result in results.items() if result == "FAILED"] == ["losses"]
     assert all(len(row) == 4 for row in rows)  # also where a line has a | of its own
+    assert "| [recipe] memory 1 of 80 GB;[recipe] disk 2 GB |" in table
     assert (tmp_path / "out/3-losses.txt").read_text() == "a | b\n"
