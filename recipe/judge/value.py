@@ -1,58 +1,119 @@
-"""The value of an answer that is a short closed form, to 50 digits: arithmetic with fractions,
-powers, roots, pi and letters, in plain text or LaTeX.
+"""The value of a closed form, to 50 digits: arithmetic with fractions, powers, roots, functions,
+e, i, pi, infinity and letters.
 
 Most answers are of this kind, and parsing LaTeX in full takes milliseconds where this takes a
-tenth of one. A letter stands for a fixed number of 40 random digits: two expressions that agree
-there agree everywhere. What is ambiguous to a reader (1/2x, 3\\frac{1}{2}, e, i) has no value here.
+tenth of one. A letter stands for a fixed positive number of 40 random digits: two expressions that
+agree there agree for all positive numbers. `e` and `i` are the constants, `E` and `I` letters. A
+whole number before a fraction of whole numbers is a mixed number; degrees are radians where a
+function takes them. What a reader could take in two ways (1/2x, log x, f(x)) has no value here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
-LONGEST, DEEPEST, LARGEST_EXPONENT = 200, 20, 1000
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
-TOKEN = re.compile(
-    r"\s*(?:(\d+\.?\d*|\.\d+)|\\([dt]?frac|sqrt|pi|infty|cdot|times|div)(?![A-Za-z])|([A-Za-z])"
-    r"|([-+*/^(){}\[\]]))"
+import mpmath
+
+from recipe.judge.latex import Token
+
+LONGEST, DEEPEST = 200, 20  # tokens; brackets inside one another
+LARGEST_EXPONENT, LARGEST_ARGUMENT = 1000, 10_000
+DIGITS = 50
+EXACT = mpmath.mpf("1e-40")
+PLACES = mpmath.mpf("1e-6") * (1 + mpmath.mpf("1e-9"))
+UNKNOWN_FUNCTIONS = set("fghFG")
+CONSTANTS = {"pi": lambda c: c.pi, "infty": lambda c: c.inf}
+GREEK = set(
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Delta",
+        "Omega",
+        "Sigma",
+        "Gamma",
+        "Theta",
+        "Lambda",
+        "Phi",
+        "Psi",
+        "Pi",
+        "hbar",
+        "ell",
+    ]
 )
-CONSTANTS = {"pi": PI, "infty": Decimal("Infinity")}
-AMBIGUOUS = set("eEiIdD")  # a constant to some readers and a letter to others
+FUNCTIONS = {
+    name: (lambda n: lambda c, x: getattr(c, n)(x))(spelt)
+    for name, spelt in {
+        **{n: n for n in ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "exp"]},
+        **{"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "ln"},
+    }.items()
+}
+INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
+MULTIPLIES, DIVIDES = {"*", "cdot"}, {"/", "div"}
+CLOSING = {"(": ")", "{": "}", "[": "]", "|": "|"}
+
+Number = Any  # an mpf or mpc of a context of mpmath, which has no types
 
 
 class NoValue(Exception):
-    """The text is not of the grammar, or has no finite real value."""
+    """The text is not of the grammar, or has no finite value."""
 
 
-def letter(name: str) -> Decimal:
-    """Returns the number between 1 and 2 that stands for a letter, the same in every process."""
-    digits = int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:17], "big")
-    return Decimal(f"0.{digits:041d}") + 1
+_local = threading.local()
+
+
+def _context() -> mpmath.MPContext:
+    """Returns this thread's arithmetic: mpmath's functions change the precision of theirs."""
+    if not hasattr(_local, "context"):
+        _local.context = mpmath.MPContext()
+        _local.context.dps = DIGITS
+    return _local.context
+
+
+@lru_cache(maxsize=4096)
+def letter(name: str, point: int) -> tuple[int, int]:
+    """Returns the number that stands for a letter, between 1 and 2 at an even point and between 0
+    and 1 at an odd one, as a numerator and a power of ten; the same in every process."""
+    digest = hashlib.sha256(f"{point}{name}".encode()).digest()
+    return int.from_bytes(digest[:17], "big") % 10**40 + 10**40 * (point % 2 == 0), 40
 
 
 class _Reader:
     """Recursive descent; each method reads from `self.at` on and returns a value."""
 
-    def __init__(self, text: str):
-        self.tokens, place = [], 0
-        text = text.strip()
-        while place < len(text):
-            match = TOKEN.match(text, place)
-            if not match:
-                raise NoValue
-            kind = match.lastindex
-            self.tokens.append((("number", "command", "letter", "sign")[kind - 1], match[kind]))
-            place = match.end()
-        self.at, self.depth = 0, 0
-        self.context = Context(prec=50, traps=[InvalidOperation, DivisionByZero, Overflow])
+    def __init__(self, tokens: Sequence[Token], point: int):
+        self.tokens, self.point = list(tokens), point
+        self.at, self.depth, self.in_function = 0, 0, 0
+        self.c = _context()
 
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+    def peek(self, ahead: int = 0) -> Token:
+        place = self.at + ahead
+        return self.tokens[place] if 0 <= place < len(self.tokens) else Token("end", "")
 
     def take(self, *wanted: str) -> bool:
-        if self.peek()[1] in wanted and self.peek()[0] != "letter":
+        token = self.peek()
+        if token.text in wanted and token.kind in ("sign", "command"):
             self.at += 1
             return True
         return False
@@ -61,118 +122,391 @@ class _Reader:
         if not self.take(wanted):
             raise NoValue
 
-    def sum(self) -> Decimal:
+    def sum(self) -> Number:
         self.depth += 1
         if self.depth > DEEPEST:
             raise NoValue
         value = self.product()
         while True:
             if self.take("+"):
-                value = self.context.add(value, self.product())
+                value = self.added(value, self.product())
             elif self.take("-"):
-                value = self.context.subtract(value, self.product())
+                value = self.added(value, -self.product())
             else:
                 self.depth -= 1
                 return value
 
-    def product(self) -> Decimal:
+    @staticmethod
+    def added(a: Number, b: Number) -> Number:
+        """Adds two terms; what is left of terms that cancel is rounding."""
+        total, sizes = a + b, sorted((abs(a), abs(b)))
+        if 0 < sizes[0] < EXACT * sizes[1] < a.context.inf:
+            raise NoValue  # the smaller one is lost
+        return total * 0 if abs(total) <= EXACT * abs(a) < a.context.inf else total
+
+    def product(self) -> Number:
         value, divided = self.signed(), False
         while True:
-            before, (kind, word) = self.tokens[self.at - 1][0], self.peek()
-            if self.take("*", "cdot", "times"):
-                value = self.context.multiply(value, self.signed())
-            elif self.take("/", "div"):
-                value, divided = self.context.divide(value, self.signed()), True
-            elif kind in ("number", "letter", "command") or word in ("(", "{"):
-                # factors side by side: not 1/2x, 3\frac{1}{2}, x2
-                if divided or kind == "number" or (before == "number" and word.endswith("frac")):
+            token = self.peek()
+            if self.take(*MULTIPLIES):
+                value = value * self.signed()
+            elif self.take(*DIVIDES):
+                value, divided = self.quotient(value, self.signed()), True
+            elif self.starts_factor(token):
+                # factors side by side: not 1/2x, x2
+                if divided or (token.kind == "number" and not self.is_factor(token)):
                     raise NoValue
-                value = self.context.multiply(value, self.power())
+                value = value * self.power()
             else:
                 return value
 
-    def signed(self) -> Decimal:
+    def starts_factor(self, token: Token) -> bool:
+        if token.kind in ("number", "letter"):
+            return True
+        if token.kind == "sign":
+            return token.text in ("(", "{", "[") or (token.text == "|" and not self.in_bars())
+        names = (*FUNCTIONS, *CONSTANTS, "sqrt", "frac", "binom", "log", "lg", "lfloor", "lceil")
+        return token.kind == "command" and (token.text in names or token.text in GREEK)
+
+    def is_factor(self, token: Token) -> bool:
+        """Says whether a number is one behind what stands before it: 2! 3!, 2^6 3^5, not x2."""
+        before = self.tokens[self.at - 1].text
+        return before in ("}", "!", ")") or (token.apart and self.peek(-2).text == "^")
+
+    def in_bars(self) -> bool:
+        return getattr(self, "bars", 0) > 0
+
+    def quotient(self, above: Number, below: Number) -> Number:
+        if below == 0:
+            raise NoValue
+        return above / below
+
+    def signed(self) -> Number:
         if self.take("-"):
-            return self.context.minus(self.signed())
+            return -self.signed()
         if self.take("+"):
             return self.signed()
         return self.power()
 
-    def power(self) -> Decimal:
-        base = self.atom()
+    def power(self) -> Number:
+        base = self.postfix(self.atom())
         if not self.take("^"):
             return base
-        exponent = self.group() if self.peek()[1] == "{" else self.signed_atom()
-        if self.peek()[1] == "^" or abs(exponent) > LARGEST_EXPONENT:
+        if self.take("circ"):
+            return self.degrees(base)
+        return self.raised(base, self.exponent())
+
+    def exponent(self) -> Number:
+        """Of a power: a group, or one atom, -1 too. {\\circ} is no exponent."""
+        if self.peek().text == "{":
+            return self.group()
+        return -self.atom() if self.take("-") else self.atom()
+
+    def raised(self, base: Number, exponent: Number) -> Number:
+        if self.peek().text == "^" or abs(exponent) > LARGEST_EXPONENT:
             raise NoValue
-        return self.context.power(base, exponent)
+        if base == 0 and (isinstance(exponent, self.c.mpc) or exponent <= 0):
+            raise NoValue
+        return base**exponent
 
-    def signed_atom(self) -> Decimal:
-        return self.context.minus(self.atom()) if self.take("-") else self.atom()
+    def postfix(self, value: Number) -> Number:
+        while self.take("!"):
+            if value != self.c.floor(value) or not 0 <= value <= LARGEST_ARGUMENT:
+                raise NoValue
+            value = self.c.factorial(value)
+        if self.peek().text == "^" and [self.peek(i).text for i in (1, 2, 3)] == ["{", "circ", "}"]:
+            self.at += 4
+            return self.degrees(value)
+        return value
 
-    def group(self) -> Decimal:
+    def degrees(self, value: Number) -> Number:
+        if not self.in_function:
+            raise NoValue  # the reader takes them for a unit
+        return value * self.c.pi / 180
+
+    def group(self) -> Number:
         self.need("{")
         value = self.sum()
         self.need("}")
         return value
 
-    def argument(self) -> Decimal:
-        """Of a command: a group, or a single digit, which \\frac12 takes out of a number."""
-        if self.peek()[1] == "{":
+    def argument(self, command: str = "frac") -> Number:
+        """Of \\frac, \\binom, \\sqrt: a group, a letter, or one digit, which \\frac12 takes
+        out of 12."""
+        token = self.peek()
+        if token.text == "{":
             return self.group()
-        kind, word = self.peek()
-        if kind != "number" or not word.isdigit():
-            raise NoValue
-        if len(word) == 1:
-            self.at += 1
-        else:
-            self.tokens[self.at] = ("number", word[1:])
-        return Decimal(word[0])
-
-    def atom(self) -> Decimal:
-        kind, word = self.peek()
+        if command == "sqrt" and token.text == "(":
+            return self.bracketed_after()
         self.at += 1
-        if kind == "number":
-            return Decimal(word)
-        if kind == "letter" and word not in AMBIGUOUS:
-            return letter(word)
-        if kind == "sign" and word in "({":
-            value = self.sum()
-            self.need(")" if word == "(" else "}")
+        if token.kind == "letter" or token.text in GREEK:
+            return self.variable(token)
+        if token.text in CONSTANTS:
+            return CONSTANTS[token.text](self.c)
+        if token.kind != "number" or not token.text.isdigit():
+            raise NoValue
+        if len(token.text) == 1:
+            return self.c.mpf(token.text)
+        if command == "sqrt":
+            raise NoValue  # \\sqrt12 is the root of 1, times 2, in LaTeX, and not to its writer
+        self.at -= 1
+        self.tokens[self.at] = Token("number", token.text[1:])
+        return self.c.mpf(token.text[0])
+
+    def bracketed_after(self) -> Number:
+        self.need("(")
+        return self.bracketed("(")
+
+    def applied(self, name: str) -> Number:
+        """A function of what follows: a bracket, or factors up to the next sign or function."""
+        exponent = None
+        if self.take("^"):
+            exponent = self.exponent()
+            if exponent == -1 and name in INVERSES:
+                name, exponent = INVERSES[name], None
+        self.in_function += 1
+        value = self.function_argument()
+        self.in_function -= 1
+        value = FUNCTIONS[name](self.c, value)
+        return value if exponent is None else self.raised(value, exponent)
+
+    def function_argument(self) -> Number:
+        if self.peek().text in ("(", "{", "["):
+            return self.postfix(self.atom())
+        value = self.signed()
+        while self.peek().kind in ("number", "letter") or self.peek().text in (
+            "frac", "pi", "sqrt", *GREEK,
+        ):  # fmt: skip
+            value = value * self.power()
+        if self.take(*DIVIDES):
+            raise NoValue  # sin x/2
+        return value
+
+    def logarithm(self, base: Number | None) -> Number:
+        if self.take("_"):
+            base = self.exponent()
+        if base is None:
+            raise NoValue  # to some readers to base ten, to others natural
+        self.in_function += 1
+        value = self.function_argument()
+        self.in_function -= 1
+        if value == 0 or base in (0, 1):
+            raise NoValue
+        return self.c.log(value) / self.c.log(base)
+
+    def variable(self, token: Token) -> Number:
+        name = token.text
+        if token.kind == "letter" and name in "ei" and self.peek().text != "_":
+            return self.c.e if name == "e" else self.c.j
+        if self.take("_"):
+            start = self.at
+            if self.take("{"):
+                while not self.take("}"):
+                    if self.peek().kind == "end":
+                        raise NoValue
+                    self.at += 1
+            else:
+                self.at += 1
+            name += "_" + "".join(
+                t.text for t in self.tokens[start : self.at] if t.text not in "{}"
+            )
+        while self.take("'"):
+            name += "'"
+        if is_call(self.tokens, self.at):
+            raise NoValue  # f(2) is no product
+        numerator, places = letter(name, self.point)
+        return self.c.mpf(numerator) / 10**places
+
+    def number(self, token: Token) -> Number:
+        """Also a mixed number: a whole number before a fraction of whole numbers."""
+        if len(token.text) > DIGITS - 10:
+            raise NoValue
+        value = self.c.mpf(token.text)
+        if not token.text.isdigit() or self.peek(-2).kind == "number":
             return value
-        if kind == "command" and word in CONSTANTS:
-            return CONSTANTS[word]
-        if kind == "command" and word.endswith("frac"):
-            return self.context.divide(self.argument(), self.argument())
-        if kind == "command" and word == "sqrt":
+        after = [self.peek(i) for i in range(7)]
+        if after[0].text == "frac":
+            braced = [t.text for t in after[1:7:3]] == ["{", "{"]
+            digits = [after[2], after[5]] if braced else [after[1]]
+            if all(t.kind == "number" and t.text.isdigit() for t in digits):
+                self.at += 1
+                return value + self.quotient(self.argument(), self.argument())
+        slash = after[0].kind == after[2].kind == "number" and after[1].text == "/"
+        if slash and after[0].apart and after[0].text.isdigit() and after[2].text.isdigit():
+            self.at += 3
+            return value + self.c.mpf(after[0].text) / int(after[2].text)
+        return value
+
+    def bracketed(self, opening: str) -> Number:
+        self.bars = getattr(self, "bars", 0) + (opening == "|")
+        start, value = self.at, self.sum()
+        self.bars -= opening == "|"
+        self.need(CLOSING[opening])
+        if opening == "|" and has_letters(self.tokens[start : self.at]):
+            raise NoValue  # positive numbers alone do not decide
+        return abs(value) if opening == "|" else value
+
+    def rounded(self, down: bool) -> Number:
+        start, value = self.at, self.sum()
+        self.need("rfloor" if down else "rceil")
+        if has_letters(self.tokens[start : self.at]):
+            raise NoValue  # two points do not decide
+        return self.c.floor(value) if down else self.c.ceil(value)
+
+    def atom(self) -> Number:
+        token = self.peek()
+        self.at += 1
+        if token.kind == "number":
+            return self.number(token)
+        if token.kind == "letter" or (token.kind == "command" and token.text in GREEK):
+            return self.variable(token)
+        if token.kind == "sign" and token.text in CLOSING:
+            return self.bracketed(token.text)
+        if token.kind != "command":
+            raise NoValue
+        return self.command(token.text)
+
+    def command(self, name: str) -> Number:
+        if name in CONSTANTS:
+            return CONSTANTS[name](self.c)
+        if name == "frac":
+            return self.quotient(self.argument(), self.argument())
+        if name in FUNCTIONS:
+            return self.applied(name)
+        if name in ("log", "lg"):
+            return self.logarithm(self.c.mpf(10) if name == "lg" else None)
+        if name in ("lfloor", "lceil"):
+            return self.rounded(name == "lfloor")
+        if name == "binom":
+            return self.chosen(self.argument(), self.argument())
+        if name == "sqrt":
             if not self.take("["):
-                return self.context.sqrt(self.argument())
+                return self.c.sqrt(self.argument("sqrt"))
             root = self.sum()
             self.need("]")
-            return self.context.power(self.argument(), self.context.divide(Decimal(1), root))
+            radicand = self.argument("sqrt")
+            if isinstance(radicand, self.c.mpc) or radicand < 0 or root == 0:
+                raise NoValue  # the real root and the principal one differ
+            return radicand ** (1 / root)
         raise NoValue
 
+    def chosen(self, n: Number, k: Number) -> Number:
+        for number in (n, k):
+            if isinstance(number, self.c.mpc) or not 0 <= number <= LARGEST_ARGUMENT:
+                raise NoValue
+            if number != self.c.floor(number):
+                raise NoValue
+        return self.c.binomial(n, k) if k <= n else self.c.mpf(0)
 
-def value_of(text: str) -> Decimal | None:
-    """Returns the value of a text to 50 digits, or None if it has none by these rules."""
-    if len(text) > LONGEST:
+
+def has_letters(tokens: Sequence[Token]) -> bool:
+    """Says whether an expression has a variable, which e and i are not."""
+    return any(
+        (t.kind == "letter" and t.text not in "ei") or (t.kind == "command" and t.text in GREEK)
+        for t in tokens
+    )
+
+
+def is_call(tokens: Sequence[Token], place: int) -> bool:
+    """Says whether a bracket behind a letter is a function's, as far as that can be told: after f,
+    g, h, or without a sum inside, as in P(A) and I(0); x(x - 3) is a product."""
+    if place >= len(tokens) or tokens[place].text != "(":
+        return False
+    if place and tokens[place - 1].text in UNKNOWN_FUNCTIONS:
+        return True
+    inside = []
+    for token in tokens[place + 1 :]:
+        if token.text in ("(", ")"):
+            break
+        inside.append(token.text)
+    return not {"+", "-"} & set(inside)
+
+
+def formula_key(tokens: Sequence[Token]) -> str:
+    """Returns a text that two expressions with letters share only if they agree at two points to 30
+    digits; "" for one without a value."""
+    c, texts = _context(), []
+    for point in (0, 1):
+        value = value_of(tokens, point)
+        if value is None:
+            return ""
+        texts += [c.nstr(part, 30) for part in (c.re(value), c.im(value))]
+    return "formula " + " ".join(texts)
+
+
+def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
+    """Returns the value of an expression to 50 digits, or None if it has none by these rules.
+
+    Args:
+        tokens: of `latex.tokens_of`.
+        point: letters have other values at another point.
+    """
+    if not 0 < len(tokens) <= LONGEST:
         return None
+    reader = _Reader(tokens, point)
     try:
-        reader = _Reader(text)
         value = reader.sum()
-    except (NoValue, InvalidOperation, DivisionByZero, Overflow):
+        if reader.at != len(reader.tokens):
+            return None
+        # a real number where the imaginary part is rounding
+        if isinstance(value, reader.c.mpc) and abs(value.imag) <= EXACT * abs(value):
+            value = value.real
+        return None if reader.c.isnan(value) else value
+    except (NoValue, ArithmeticError, ValueError, TypeError, MemoryError):
         return None
-    return value if reader.at == len(reader.tokens) else None
 
 
-def same_value(a: Decimal, b: Decimal) -> bool | None:
-    """Returns True for values equal to 40 digits, False for values apart by more than any rounding
-    of decimals, and None between the two."""
+def is_whole(value: Number) -> bool:
+    """Says whether a value is a whole number, to 40 digits."""
+    if isinstance(value, _context().mpc):
+        return is_whole(value.real) and is_whole(value.imag)
+    if abs(value) == _context().inf:
+        return False
+    return abs(value - _context().nint(value)) <= EXACT * abs(value)
+
+
+def same_value(a: Number, b: Number) -> bool:
+    """Says whether two values are equal as answers.
+
+    They are if they agree to 40 digits, or if neither is a whole number and they agree to six
+    places: to 1e-6, and below 1 to 1e-6 of the larger.
+    """
+    infinite = _context().inf
     if a == b:
         return True
-    if a.is_infinite() or b.is_infinite():
+    if infinite in (abs(a), abs(b)):
         return False
     difference, scale = abs(a - b), max(abs(a), abs(b))
-    if difference <= Decimal("1e-40") * scale:
+    if difference <= EXACT * scale:
         return True
-    return False if difference > Decimal("1e-3") * (1 + scale) else None
+    if is_whole(a) or is_whole(b):
+        return False
+    return difference <= PLACES * min(1, scale)
+
+
+def key_of(value: Number) -> str:
+    """Returns a text that two values share only if `same_value` finds them equal: the value to six
+    decimals, below 1 to seven digits; a whole number exactly."""
+    c = _context()
+    if isinstance(value, c.mpc):
+        return f"{key_of(value.real)}+{key_of(value.imag)}i"
+    if abs(value) == c.inf:
+        return "infinity" if value > 0 else "-infinity"
+    if is_whole(value):
+        return str(int(c.nint(value))) if abs(value) < 10**39 else c.nstr(value, 40)
+    if abs(value) >= 1:
+        return f"{int(c.nint(value * 10**6))}e-6" if abs(value) < 10**32 else c.nstr(value, 40)
+    return c.nstr(value, 7)
+
+
+def digits_of(value: Number) -> str:
+    """Returns a value to 45 digits, its real and its imaginary part."""
+    c = _context()
+    return " ".join(c.nstr(part, 45) for part in (c.re(value), c.im(value)))
+
+
+def value_from(digits: str) -> Number:
+    """Returns the value of `digits_of`."""
+    c = _context()
+    real, imaginary = (c.mpf(part) for part in digits.split())
+    return c.mpc(real, imaginary) if imaginary else real

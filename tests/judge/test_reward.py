@@ -22,7 +22,7 @@ from math_verify import parse, verify
 from recipe.judge import child as judge_child
 from recipe.judge import pool as judge_pool
 from recipe.judge import reward as judge
-from recipe.judge.reward import compute_score, extract_answer, fast_verdict, normalise
+from recipe.judge.reward import compute_score, extract_answer, normalise
 
 HANGS = r"\boxed{9^{9^{9^{9}}}}"  # one big-integer power in C: no Python signal handler ever runs
 GROWS = r"\left(1+\sqrt{2}\right)^{1000000}"  # about 400 MB of address space a second
