@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from networkx import Graph, connected_components
 
+from recipe.judge.answer import Answer
 from recipe.judge.latex import tokens_of
 from recipe.judge.pool import pool_of, reply_of
-from recipe.judge.reader import Answer, Reader, read
+from recipe.judge.reader import Reader, read
 from recipe.judge.value import formula_key, same_value, value_from
 
 MAX_PARTS = 50  # of a list whose order does not count
@@ -99,7 +100,7 @@ class Equivalence:
         if {a.kind, b.kind} == {"equation", "value"}:
             equation, value = (a, b) if a.kind == "equation" else (b, a)
             if value.name and value.key.startswith("formula"):
-                return equation.key == Reader().equation_of(value.name, value.text).key
+                return equation.key == Reader().assignment_as_equation(value).key
         return False
 
     def _same_order(self, a: Answer, b: Answer, strict: bool) -> bool | None:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import NamedTuple
 
+from recipe.judge.tokens import Token
+from recipe.judge.vocabulary import (
+    BOLD,
+    COMMANDS,
+    FONTS,
+    FUNCTIONS,
+    SIGN_COMMANDS,
+    SPELT,
+    SYMBOLS,
+    TWO_LETTERS,
+)
 
-class Token(NamedTuple):
-    kind: str  # number, letter, word, command, sign
-    text: str  # of a command, its name
-    apart: bool = False  # a blank or a text command stands before it
-
-
-SYMBOLS = {
-    **dict(zip("αβγδεζηθκλμνξπρστφχψω", ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega"], strict=True)),
-    "Δ": "Delta", "Ω": "Omega", "Σ": "Sigma", "Γ": "Gamma", "Θ": "Theta", "Λ": "Lambda",
-    "Φ": "Phi", "Ψ": "Psi", "Π": "Pi", "∞": "infty", "≤": "le", "≥": "ge", "⩽": "le", "⩾": "ge",
-    "≠": "ne", "×": "cdot", "·": "cdot", "⋅": "cdot", "∙": "cdot", "÷": "div", "∪": "cup",
-    "∩": "cap", "∈": "in", "∉": "notin", "±": "pm", "∓": "mp", "∅": "emptyset", "→": "to",
-    "⇒": "Rightarrow", "↦": "mapsto", "≈": "approx", "∼": "approx", "≡": "equiv", "∠": "angle",
-    "△": "triangle", "…": "ldots", "⋯": "ldots", "∖": "setminus", "⟨": "langle", "⟩": "rangle",
-    "⊂": "subset", "⊆": "subseteq", "∣": "mid", "⌊": "lfloor",
-    "⌋": "rfloor", "⌈": "lceil", "⌉": "rceil", "∫": "int", "∑": "sum", "∏": "prod", "∂": "partial",
-    "∇": "nabla", "⊥": "perp", "∥": "parallel", "ℏ": "hbar", "ℓ": "ell",
-}  # fmt: skip
 PLAIN = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "∗": "*", "⁄": "/", "∕": "/", "’": "'",
     "′": "'", "‘": "'", "″": "''", "“": '"', "”": '"', "，": ",", "、": ",", "；": ";", "：": ":",
@@ -40,67 +32,6 @@ PLAIN = str.maketrans({
 })  # fmt: skip
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n", strict=True))
-COMMANDS = {  # of several names of one thing
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge", "leqslant": "le",
-    "geqslant": "ge", "neq": "ne", "times": "cdot", "ast": "cdot", "varnothing": "emptyset",
-    "rightarrow": "to", "longrightarrow": "to", "implies": "Rightarrow",
-    "Longrightarrow": "Rightarrow", "sim": "approx", "simeq": "approx", "dots": "ldots",
-    "cdots": "ldots", "dbinom": "binom", "tbinom": "binom",
-    "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "degree": "circ",
-    "backslash": "setminus", 
-    "overrightarrow": "vec", "bar": "overline",
-}  # fmt: skip
-SIGN_COMMANDS = {
-    "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":", "prime": "'",
-}  # fmt: skip
-FONTS = [
-    "text",
-    "textrm",
-    "textit",
-    "textbf",
-    "textsf",
-    "texttt",
-    "textnormal",
-    "mathrm",
-    "mathit",
-    "mathsf",
-    "mathtt",
-    "mathbf",
-    "boldsymbol",
-    "mathnormal",
-    "operatorname",
-    "mbox",
-    "rm",
-    "bf",
-    "it",
-]
-FUNCTIONS = [
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "arcsin",
-    "arccos",
-    "arctan",
-    "sinh",
-    "cosh",
-    "tanh",
-    "ln",
-    "log",
-    "lg",
-    "exp",
-    "sqrt",
-    "pi",
-    "max",
-    "min",
-    "gcd",
-    "lcm",
-    "infty",
-]
-SPELT = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 # what has no meaning
 SPACING = re.compile(
     r"\\(?:[,;:! ]|quad(?![a-z])|qquad(?![a-z])|displaystyle(?![a-z])|textstyle(?![a-z])"
@@ -115,7 +46,7 @@ APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
 ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])?")
-FONT = re.compile(rf"\\({'|'.join(FONTS)})(?![A-Za-z])\*?\s*")
+FONT = re.compile(rf"\\({'|'.join(sorted(FONTS, key=len, reverse=True))})(?![A-Za-z])\*?\s*")
 TOKEN = re.compile(
     r"(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+(?![\d.]))?|\.\d+(?:[eE][-+]?\d+(?![\d.]))?)"
     r"|\\(?P<command>[A-Za-z]+)|(?P<letters>[A-Za-z]+)|(?P<escaped>\\[^A-Za-z])"
@@ -130,7 +61,7 @@ SIGNS = set("+-*/^_=<>()[]{}|,;:!%'&.\"")
 
 
 class Unreadable(ValueError):
-    """The text has a sign that no answer has, or brackets that do not close."""
+    """The text has a sign that no answer has, brackets that do not close, or nothing."""
 
 
 def plain(text: str) -> str:
@@ -219,7 +150,7 @@ def _group(text: str, start: int) -> tuple[str, int]:
 
 def _in_font(font: str, content: str, apart: bool) -> list[Token]:
     """Returns the tokens of the content of a font command: words, numbers, a name in bold."""
-    if font in ("mathbf", "boldsymbol", "bf") and re.fullmatch(r"\s*[A-Za-z]\s*", content):
+    if font in BOLD and re.fullmatch(r"\s*[A-Za-z]\s*", content):
         return [Token("command", f"bold {content.strip()}", apart)]
     if re.fullmatch(r"\s*[A-Za-z]\s*", content) and not font.startswith("text"):
         return [Token("letter", content.strip(), apart)]
@@ -232,7 +163,7 @@ def _in_font(font: str, content: str, apart: bool) -> list[Token]:
 def _letters(word: str, apart: bool, words_alone: bool, adjacent: bool) -> list[Token]:
     """Returns a run of letters as a function, a word or a product of letters."""
     name = SPELT.get(word, word)
-    if name in FUNCTIONS and name != "min":
+    if name in FUNCTIONS:
         return [Token("command", name, apart)]
     if len(word) == 1 and not words_alone:
         return [Token("letter", word, apart)]
@@ -245,54 +176,6 @@ def _is_product(word: str) -> bool:
     return len(word) == 2 and word.islower() and word not in TWO_LETTERS
 
 
-TWO_LETTERS = set(
-    [
-        "am",
-        "an",
-        "as",
-        "at",
-        "be",
-        "by",
-        "cm",
-        "do",
-        "dm",
-        "ft",
-        "go",
-        "he",
-        "hr",
-        "if",
-        "in",
-        "is",
-        "it",
-        "kg",
-        "km",
-        "lb",
-        "me",
-        "mg",
-        "mi",
-        "ml",
-        "mm",
-        "my",
-        "ms",
-        "no",
-        "of",
-        "oz",
-        "or",
-        "pm",
-        "so",
-        "to",
-        "up",
-        "us",
-        "we",
-        "yd",
-        "yr",
-        "kw",
-        "mw",
-        "hz",
-    ]
-)
-
-
 def _escaped(word: str, apart: bool) -> list[Token]:
     """Returns an escaped sign: \\{ is a bracket, { is none; \\% is %."""
     if word in (r"\{", r"\}"):
@@ -302,10 +185,3 @@ def _escaped(word: str, apart: bool) -> list[Token]:
     if word == "\\\\":
         return [Token("command", "newline", apart)]
     raise Unreadable(word)
-
-
-def text_of(tokens: list[Token]) -> str:
-    """Returns tokens as one text, the same for the same tokens."""
-    return " ".join(
-        token.text if token.kind != "command" else f"\\{token.text}" for token in tokens
-    )

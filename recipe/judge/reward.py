@@ -33,9 +33,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from recipe.judge.answer import normalise
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.pool import pool_of
-from recipe.judge.reader import normalise
 
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
 MAX_ANSWER = 2_000  # characters
