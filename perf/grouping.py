@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from recipe.judge.equivalence import Equivalence, cluster
+from recipe.machine.cpus import usable_cpus
 
 SECONDS_BAR, RATIO_BAR = 180, 20
 
@@ -106,7 +106,7 @@ def main() -> int:
     )
     parser.add_argument("--prompts", type=int, default=17_000)
     parser.add_argument("--pairs-prompts", type=int, default=150)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=usable_cpus())
     args = parser.parse_args()
     answers = sample(args.prompts)
     clusters(answers[:2], args.workers)  # the children start

@@ -16,6 +16,7 @@ from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
 from recipe.experiment.run import Metrics, RunFolder
+from recipe.experiment.statistics import finite
 
 PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
@@ -36,12 +37,13 @@ def run_labels(run_dirs: Sequence[Path]) -> list[str]:
 
 def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
     """Returns steps and values of a metric; a name that ends in / takes the first metric below it,
-    verl's mean over samples if there is one."""
+    verl's mean over samples if there is one. Values that are no finite numbers are left out."""
     matching = sorted({k for row in steps.values() for k in row if k == name or k.startswith(name)})
     if name.endswith("/"):
         name = next((k for k in matching if "/mean@" in k), matching[0] if matching else name)
-    points = [(step, row[name]) for step, row in steps.items() if name in row]
-    return [step for step, _ in points], [value for _, value in points]
+    points = {step: finite(row.get(name)) for step, row in steps.items()}
+    drawn = {step: value for step, value in points.items() if value is not None}
+    return list(drawn), list(drawn.values())
 
 
 def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
@@ -77,7 +79,8 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     for axis, (title, metric, label) in zip(axes.flat, panels, strict=False):
         for name, steps in runs.items():
             x, y = series(steps, metric)
-            axis.plot(x, y, label=name, linewidth=1.5, marker="." if len(x) < 40 else None)
+            label_text = " " + name.replace("$", r"\$")  # no maths, and not hidden for a first _
+            axis.plot(x, y, label=label_text, linewidth=1.5, marker="." if len(x) < 40 else None)
         axis.set(title=title, xlabel="step", ylabel=label)
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(panels) :]:

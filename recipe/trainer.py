@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
+from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
@@ -24,7 +25,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.core import actor_loss
 from recipe.core.diagnostics_part import DiagnosticsPart
 from recipe.core.files import atomic_write
-from recipe.core.part import Part, PromptOrder
+from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.recipe import TRAINER, recipes
 from recipe.core.rollouts import CorrectnessRule
 from recipe.core.settings import build, plain
@@ -85,6 +86,20 @@ def load_states(parts: Sequence[Part], file: Path) -> None:
                 "start in another folder (trainer.default_local_dir)."
             )
         part.load_state_dict(states[part.name])
+
+
+class NumberedRows(Dataset):
+    """A dataset whose items say which row they are: of a message with images, or of one that a
+    dataset class rewrites, nothing else does."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.dataset[row], DATASET_ROW: row}
 
 
 @register_trainer("recipe_sync")
@@ -161,7 +176,16 @@ class RecipeTrainerSync(PPOTrainerSync):
         ordering = [part for part in self.parts if type(part).prompt_order is not Part.prompt_order]
         if not ordering:
             return  # verl's sampler, of any dataset that verl takes
-        prompts = self.train_dataset.dataframe[self.train_dataset.prompt_key]
+        dataset = self.train_dataset
+        try:
+            prompts = dataset.dataframe[dataset.prompt_key]
+        except AttributeError:
+            raise ValueError(
+                f"data.custom_cls.name={type(dataset).__name__} has no table of its prompts "
+                "(dataframe, prompt_key), by which the parts "
+                f"{[part.name for part in ordering]} order them: derive it from verl's "
+                "RLHFDataset, or set data.curriculum.order=none."
+            ) from None
         orders = [part.prompt_order(prompts) for part in ordering]
         order = the_one([order for order in orders if order is not None], "order the prompts", None)
         if order is not None:
@@ -171,7 +195,7 @@ class RecipeTrainerSync(PPOTrainerSync):
         """Gives verl's dataloader an order in place of its sampler, and the run its length."""
         loader = self.train_dataloader
         self.train_dataloader = StatefulDataLoader(
-            dataset=self.train_dataset,
+            dataset=NumberedRows(self.train_dataset),
             batch_size=loader.batch_size,
             num_workers=loader.num_workers,
             drop_last=True,

@@ -23,11 +23,11 @@ from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
 from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
-from recipe.evaluate.__main__ import model_of
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
 from recipe.report.results import Metric, results
 from recipe.report.tables import write_csv
+from recipe.sampling.checkpoints import model_of
 
 SAMPLES = 8
 

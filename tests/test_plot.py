@@ -35,12 +35,34 @@ def test_runs_whose_folders_share_a_name_are_both_drawn_and_told_apart(tmp_path,
 
     def recorded(axis, x, y, **look):
         if y:
-            drawn[look["label"]] = y
+            drawn[look["label"].strip()] = y
         return draw(axis, x, y, **look)
 
     monkeypatch.setattr(matplotlib.axes.Axes, "plot", recorded)
     plot.draw([tmp_path / "grpo/seed0", tmp_path / "sent/seed0"], tmp_path / "both.png")
     assert drawn == {"grpo/seed0": [0, 1, 2], "sent/seed0": [1, 2, 3]}
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path):
+    steps = {1: 0.5, 2: "x", 3: {"a": 1}, 4: [1], 5: None, 6: float("nan"), 7: 10**400, 8: 2}
+    write(tmp_path, {step: {"critic/rewards/mean": value} for step, value in steps.items()})
+    shown = plot.series(RunFolder(tmp_path).metrics(), "critic/rewards/mean")
+    assert shown == ([1, 8], [0.5, 2.0])
+    plot.draw(tmp_path)
+
+
+def test_a_folder_s_name_is_neither_maths_nor_hidden(tmp_path, monkeypatch):
+    shown, draw = set(), matplotlib.axes.Axes.plot
+
+    def recorded(axis, x, y, **look):
+        shown.add(look["label"])
+        return draw(axis, x, y, **look)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "plot", recorded)
+    for name in ("_$a_$^", "b"):
+        write(tmp_path / name, {1: {"critic/rewards/mean": 1.0}})
+    plot.draw([tmp_path / "_$a_$^", tmp_path / "b"], tmp_path / "both.png")
+    assert shown == {r" _\$a_\$^", " b"}
 
 
 def test_labels_are_as_short_as_tells_the_folders_apart(tmp_path, monkeypatch):

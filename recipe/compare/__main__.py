@@ -6,18 +6,24 @@
     script: run_cpu.sh                         # of each arm's recipe; an arm may name another
     environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
     overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
-    evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint
+    evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint,
+                                               # on as many devices as its training had;
+                                               # presets: [...] evaluates with each paper's sampling
     arms:                                      # the methods that are compared
       grpo: {recipe: semantic_curriculum, preset: grpo}
       asymgrpo: {recipe: asymgrpo, preset: asymgrpo, label: AsymGRPO, overrides: [...]}
       curriculum: {recipe: semantic_curriculum, preset: curriculum, may_differ: [data.curriculum]}
 
 Each run goes to OUT/<arm>/seed<k> and is the recipe's run script with SEED, PRESET and CKPTS_DIR
-set, so it can be repeated by hand. A finished run is not repeated, one that was stopped is resumed
-from its checkpoint, one that crashes is resumed once. Before anything runs all configs are checked:
-those of one seed must agree, except for what makes a method (its loss, estimator and their
-settings) and for the config keys that an arm lists in `may_differ`; a folder that holds a run of
-another config is refused.
+set, so it can be repeated by hand; SAVE_FREQ is 10 unless the matrix or your environment sets it. A
+finished run is not repeated, one that was stopped is resumed from its checkpoint, one that crashes
+is resumed once. In the Ray cluster of RAY_ADDRESS runs are side by side, as many as its nodes
+hold, and one whose devices other jobs use waits for them.
+
+Before anything runs all configs are checked. Those of one seed must agree, except for what makes a
+method (its loss, estimator and their settings, and what a preset sets) and for the config keys that
+an arm lists in `may_differ`; those of two seeds must differ in the order of the prompts. A folder
+that holds a run of another config is refused.
 """
 
 from __future__ import annotations
@@ -30,9 +36,9 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.compare.plan import Plan, check_plan, differing_prompts, make_plan
-from recipe.compare.slots import Slot, run_slots
-from recipe.compare.supervise import interrupted_by_signals, run_all
+from recipe.compare.plan import Plan, check_plan, differing_prompts, equal_arms, make_plan
+from recipe.compare.slots import Slot, cluster, run_slots
+from recipe.compare.supervise import check_locking, interrupted_by_signals, run_all
 from recipe.core import cli
 from recipe.core.settings import check_number
 from recipe.experiment.matrix import read_matrix, write_matrix
@@ -58,10 +64,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def execute(plan: Plan, slots: list[Slot]) -> int:
     """Runs the plan and prints a summary; returns the exit code."""
+    check_locking(plan.matrix.out)
     write_matrix(plan.matrix)
     start = time.monotonic()
     try:
-        with interrupted_by_signals():
+        # Ray sets a handler of its own when it is joined
+        with cluster(), interrupted_by_signals():
             results = run_all(plan.matrix, plan.runs, slots)
     except KeyboardInterrupt:
         print("stopped, with its runs: the same command resumes them", file=sys.stderr)
@@ -88,6 +96,8 @@ def compare(arguments: list[str] | None) -> int:
     for run in plan.runs:
         state = "finished" if run.finished else f"{run.folder.steps_done()} of {run.steps} steps"
         print(f"[compare] {run.name:<30} {state}")
+    for names in equal_arms(plan.runs):
+        print(f"[compare] note: {' = '.join(names)}: one config, reruns of one method")
     return 0 if args.dry_run else execute(plan, slots)
 
 

@@ -6,6 +6,7 @@ sentence before anything starts.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from recipe.core.recipe import FOLDER, default_settings, recipe_named, recipes
-from recipe.core.settings import check_choice
+from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Arm, Matrix
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
@@ -27,10 +28,12 @@ from recipe.experiment.run import RunFolder, run_folder
 from recipe.launch.compose import compose
 
 ROOT = FOLDER.parent
-# What makes a method: the config keys in which arms differ by design. In everything else that
-# decides a run's results the arms of a seed must agree; files are compared by content.
+# What makes a method, beside the recipes' own settings and presets (`method_keys`)
 METHOD_KEYS = (
-    "algorithm",
+    "algorithm.adv_estimator",
+    "algorithm.gamma",
+    "algorithm.lam",
+    "algorithm.norm_adv_by_std_in_grpo",
     "actor_rollout_ref.actor.policy_loss",
     "actor_rollout_ref.actor.clip_ratio",
     "actor_rollout_ref.actor.clip_ratio_low",
@@ -43,6 +46,7 @@ METHOD_KEYS = (
     "actor_rollout_ref.actor.kl_loss_coef",
     "actor_rollout_ref.actor.kl_loss_type",
 )
+COUNT = ("a whole number above 0", lambda x: x > 0, int)
 PROMPT_LENGTHS = tuple(f"prompt_length/{name}" for name in ("mean", "min", "max"))
 
 
@@ -66,10 +70,15 @@ class PlannedRun:
         return self.folder.is_complete(self.steps)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Its nodes, and its devices on each."""
+        trainer = self.record["config"]["trainer"]
+        return trainer["nnodes"], trainer["n_gpus_per_node"]
+
+    @property
     def devices(self) -> int:
         """Devices on all of its nodes."""
-        trainer = self.record["config"]["trainer"]
-        return trainer["nnodes"] * trainer["n_gpus_per_node"]
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,8 @@ def run_environment(matrix: Matrix, arm: Arm, seed: int, folder: RunFolder) -> d
     """Returns the environment of a run's script: with it, the run can be repeated by hand."""
     return {
         "PYTHON": sys.executable,
-        **os.environ,
         "SAVE_FREQ": "10",
+        **os.environ,
         **matrix.environment,
         "PRESET": arm.preset,
         "SEED": str(seed),
@@ -117,6 +126,8 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
         check_choice(f"--arms {name}", name, [arm.name for arm in matrix.arms])
     for arm in matrix.arms:
         check_script(arm)
+    for seed in seeds:
+        check_number("--seeds", seed, "whole numbers from 0 up", lambda x: x >= 0, int)
     chosen = [arm for arm in matrix.arms if not arms or arm.name in arms]
     seeds = list(dict.fromkeys(seeds or matrix.seeds))
     # the baseline first, chosen or not: its script may prepare data that the others need
@@ -153,13 +164,7 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "command"
         done = subprocess.run(
-            [
-                "bash",
-                str(script_of(arm)),
-                *matrix.overrides,
-                *arm.overrides,
-                "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
-            ],
+            ["bash", str(script_of(arm)), *matrix.overrides, *arm.overrides],
             env={**run_environment(matrix, arm, seed, folder), "COMMAND_FILE": str(file)},
             stdin=subprocess.DEVNULL,
         )
@@ -195,19 +200,86 @@ def check_plan(plan: Plan) -> None:
             preflight.check(OmegaConf.create(run.record["config"]))
         check_folder(run)
     check_fair([*plan.baselines, *plan.runs], plan.matrix.baseline)
+    check_seeds(plan.runs)
     if plan.matrix.evaluate and plan.runs:
         from recipe.evaluate import __main__ as evaluate
         from recipe.sampling import prompts
 
-        # ends the program where a flag is not allowed
-        args = evaluate.parse(evaluation_arguments(plan.runs[0], plan.matrix.evaluate))
+        for settings in evaluations_of(plan.matrix.evaluate):
+            # ends the program where a flag is not allowed
+            args = evaluate.parse(evaluation_arguments(plan.runs[0], settings))
         for file in args.benchmarks:
             prompts.read_prompts([file], 0, "evaluate: ")
+        for run in plan.runs:
+            evaluation_replicas(run, plan.matrix.evaluate)
+
+
+def check_seeds(runs: Iterable[PlannedRun]) -> None:
+    """Raises ValueError where two seeds of an arm would be the same run: where their configs are
+    equal, or where data that is shuffled comes in the same order. The seeds of the sampling alone
+    make no other run, because verl does not repeat a run anyway."""
+    seen: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        earlier = seen.setdefault(run.arm.name, [])
+        for other in earlier:
+            seeds = f"seeds {other.seed} and {run.seed} of arm {run.arm.name}"
+            if not differences(config_identity(other.record), config_identity(run.record)):
+                raise ValueError(
+                    f"{seeds} are the same run, since no setting of their configs differs: let the "
+                    f"script {run.arm.script} hand SEED on, or give one seed."
+                )
+            order = shuffle_seed(run.record["config"])
+            if order and order == shuffle_seed(other.record["config"]):
+                key, value = order
+                raise ValueError(
+                    f"{seeds} train on the same order of prompts, {key}="
+                    f"{'null' if value is None else value}: leave {key} to the script's SEED, or "
+                    "switch the shuffling off if all seeds are to have one order."
+                )
+        earlier.append(run)
+
+
+def shuffle_seed(config: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """Returns the config key that decides the order of the prompts, and its value; None where
+    nothing shuffles them. data.seed=null is one order, verl's fixed one."""
+    data = config["data"]
+    curriculum = data.get("curriculum") or {}
+    if curriculum.get("order", "none") != "none":
+        shuffled = curriculum.get("shuffle", True) or curriculum["order"] == "shuffled"
+        return ("data.curriculum.seed", curriculum.get("seed")) if shuffled else None
+    return ("data.seed", data.get("seed")) if data.get("shuffle", True) else None
+
+
+def equal_arms(runs: Iterable[PlannedRun]) -> list[list[str]]:
+    """Returns the groups of arms whose configs are equal at every seed: reruns of one method."""
+    identities: dict[str, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        identities.setdefault(run.arm.name, {})[run.seed] = config_identity(run.record)
+    groups: list[list[str]] = []
+    for name, identity in identities.items():
+        home = next((group for group in groups if identities[group[0]] == identity), None)
+        groups.append([name]) if home is None else home.append(name)
+    return [group for group in groups if len(group) > 1]
+
+
+@functools.cache
+def method_keys() -> tuple[str, ...]:
+    """Returns the config keys in which arms differ by design: METHOD_KEYS, the recipes' own
+    settings, and what their yamls take from a preset. In everything else that decides a run's
+    results the arms of a seed must agree, and files are compared by content. What a recipe does to
+    the data is not among them: an arm names it."""
+    keys = list(METHOD_KEYS)
+    for recipe in recipes():
+        keys += recipe.settings_classes()
+        config = OmegaConf.load(recipe.folder / f"{recipe.name}.yaml")
+        values = flatten(OmegaConf.to_container(config, resolve=False))
+        keys += [key for key, value in values.items() if "${preset:" in str(value)]
+    return tuple(key for key in dict.fromkeys(keys) if not is_below(key, ["data"]))
 
 
 def check_fair(runs: Iterable[PlannedRun], baseline: str) -> None:
     """Raises ValueError unless the runs of each seed agree with the baseline's in everything but
-    METHOD_KEYS and what either arm lists in `may_differ`."""
+    `method_keys` and what either arm lists in `may_differ`."""
     runs = list(runs)
     for seed in dict.fromkeys(run.seed for run in runs):
         of_seed = [run for run in runs if run.seed == seed]
@@ -215,7 +287,7 @@ def check_fair(runs: Iterable[PlannedRun], baseline: str) -> None:
         expected = config_identity(first.record)
         for run in of_seed:
             actual = config_identity(run.record)
-            allowed = (*METHOD_KEYS, *first.arm.may_differ, *run.arm.may_differ)
+            allowed = (*method_keys(), *first.arm.may_differ, *run.arm.may_differ)
             for key in differences(expected, actual):
                 if not is_below(key, allowed):
                     raise ValueError(
@@ -278,17 +350,48 @@ def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:
     return sentences
 
 
+def evaluation_replicas(run: PlannedRun, settings: Mapping[str, Any]) -> int:
+    """Returns the engines of a run's evaluation: as many as the devices of its training hold, or
+    as the matrix's `evaluate` says.
+
+    Raises:
+        ValueError: they would take more devices than the training does, which are not the run's.
+    """
+    given = {key.replace("-", "_"): value for key, value in settings.items()}
+    parallel = given.get("tensor_parallel", 1)
+    check_number("evaluate: tensor_parallel", parallel, *COUNT)
+    fit = run.shape[0] * (run.shape[1] // parallel)
+    replicas = given.get("replicas", max(fit, 1))
+    check_number("evaluate: replicas", replicas, *COUNT)
+    if replicas > fit:
+        raise ValueError(
+            f"evaluate: replicas={replicas} with tensor_parallel={parallel} takes more than the "
+            f"{run.shape[0]} x {run.shape[1]} GPUs of {run.name}, which it is evaluated on: use "
+            "fewer, or a smaller tensor_parallel."
+        )
+    return replicas
+
+
+def evaluations_of(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the settings of each evaluation of a run: one, or one for each of the matrix's
+    `presets`, whose results go to a folder of the preset's name."""
+    shared = {key: value for key, value in settings.items() if key != "presets"}
+    if not settings.get("presets"):
+        return [shared]
+    return [{**shared, "preset": preset, "out": preset} for preset in settings["presets"]]
+
+
 def evaluation_arguments(run: PlannedRun, settings: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of recipe.evaluate for a run's last checkpoint.
 
     Args:
-        settings: the matrix's `evaluate`: benchmarks, and flags with their values. True stands for
-            a flag without a value; False leaves it out.
+        settings: of `evaluations_of`: benchmarks, and flags with their values. True stands for a
+            flag without a value; False leaves it out; `out` is below the run's evaluation folder.
     """
     words = [str(run.folder.path), *map(str, settings["benchmarks"])]
-    words += ["--out", str(run.folder.evaluation)]
-    for key, value in settings.items():
-        if key != "benchmarks" and value is not False:
+    words += ["--out", str(run.folder.evaluation / settings.get("out", ""))]
+    for key, value in {**settings, "replicas": evaluation_replicas(run, settings)}.items():
+        if key not in ("benchmarks", "out") and value is not False:
             words.append(f"--{key.replace('_', '-')}")
             if value is not True:
                 words += map(str, value if isinstance(value, list) else [value])

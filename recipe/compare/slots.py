@@ -1,23 +1,31 @@
-"""How many runs can run at the same time, and on which devices."""
+"""How many runs can run at the same time, on which devices, and when those are free."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from tqdm import tqdm
 
 from recipe import machine
 from recipe.compare.plan import PlannedRun
 
 Slot = dict[str, str]  # environment variables of the runs in it
 
+CPUS_PER_DEVICE = 3  # verl's placement groups take so many beside each device
+DEVICE_WAIT = 3600  # seconds that a run waits for devices while nothing of the comparison runs
+
 
 def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) -> list[Slot]:
     """Returns a slot for each run that can run at the same time.
 
-    Several only in one Ray cluster (RAY_ADDRESS), which gives out its devices. Runs with Ray
-    instances of their own must not share a machine: verl 0.9.1 names the socket of its weight
-    transfer by Ray's job id, which is 01000000 in each of them, so that two transfers at one time
-    wait for each other forever.
+    Several only in one Ray cluster (RAY_ADDRESS), which gives out its devices: as many as fit into
+    all of its devices, held by other jobs or not (`wait_for_devices`). Runs with Ray instances of
+    their own must not share a machine: verl 0.9.1 names the socket of its weight transfer by Ray's
+    job id, which is 01000000 in each of them, so that two transfers at one time wait for each
+    other forever.
 
     Args:
         jobs: runs at the same time; default: in a cluster as many as fit, else 1.
@@ -27,13 +35,22 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
         ValueError: they do not fit, or the cluster cannot be joined.
     """
     if os.environ.get("RAY_ADDRESS"):
-        needed = max((run.devices for run in runs), default=1)
-        available = cluster_devices(os.environ["RAY_ADDRESS"])
-        fitting = available // needed
-        if not fitting or (jobs or 1) > fitting:
+        if gpus:
             raise ValueError(
-                f"{jobs or 1} runs at once need {(jobs or 1) * needed} GPUs and the Ray cluster of "
-                f"RAY_ADDRESS has {available}: use fewer --jobs, or change NGPUS_PER_NODE."
+                f"--gpus={gpus} cannot be kept to in the Ray cluster of RAY_ADDRESS, which chooses "
+                "the devices itself: use --jobs, or a cluster that has these GPUs only."
+            )
+        with cluster():
+            nodes = cluster_nodes()
+        needed = min(runs, key=lambda run: places(nodes, run))
+        fitting = places(nodes, needed)
+        if (jobs or 1) > fitting:
+            nodes_of_run, devices = needed.shape
+            raise ValueError(
+                f"{jobs or 1} runs at once, each on {nodes_of_run} x {devices} GPUs with "
+                f"{CPUS_PER_DEVICE} CPUs beside each, do not fit into the Ray cluster of "
+                f"RAY_ADDRESS, whose nodes have {listed(nodes)}: use fewer --jobs, change NNODES "
+                "or NGPUS_PER_NODE, or start Ray with more --num-cpus."
             )
         return [{} for _ in range(jobs or fitting)]
     if (jobs or 1) > 1:
@@ -41,7 +58,7 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
             f"--jobs={jobs} needs one Ray cluster for all runs: start it (ray start --head) and "
             "set RAY_ADDRESS."
         )
-    needed = max((r.record["config"]["trainer"]["n_gpus_per_node"] for r in runs), default=1)
+    needed = max((run.shape[1] for run in runs), default=1)
     available = len(gpus.split(",")) if gpus else machine.device_slots()
     if available < needed:
         raise ValueError(
@@ -51,18 +68,95 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
     return [{"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}]
 
 
-def cluster_devices(address: str) -> int:
-    """Returns the GPUs, real or virtual, of a Ray cluster; raises ValueError if it cannot be
-    joined."""
+def places(nodes: Sequence[Mapping[str, float]], run: PlannedRun) -> int:
+    """Returns how many such runs fit at the same time.
+
+    Args:
+        nodes: the resources of each. What a run has on one node, one node must hold; a large node
+            may stand for two of a run's.
+    """
+    nodes_of_run, devices = run.shape
+    parts = [
+        min(node.get("GPU", 0) // devices, node.get("CPU", 0) // (CPUS_PER_DEVICE * devices))
+        for node in nodes
+    ]
+    return int(sum(parts)) // nodes_of_run
+
+
+def listed(nodes: Sequence[Mapping[str, float]]) -> str:
+    """Returns the nodes' resources as words."""
+    pairs = ((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
+    return ", ".join(f"{gpus:g} GPUs and {cpus:g} CPUs" for gpus, cpus in pairs)
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Joins the Ray cluster of RAY_ADDRESS, where it is set.
+
+    Raises:
+        ValueError: it cannot be joined.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        yield
+        return
     import ray
 
     try:
-        ray.init(address=address, logging_level="ERROR")
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except ConnectionError as error:
         raise ValueError(
             f"RAY_ADDRESS={address} cannot be joined ({error}): start the cluster, and set "
             "RAY_AUTH_MODE=token if its `ray start` switched that on."
         ) from error
-    devices = int(ray.cluster_resources().get("GPU", 0))
-    ray.shutdown()
-    return devices
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node of the cluster, in use or not."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def wait_for_devices(run: PlannedRun, patient: Callable[[], bool | None]) -> None:
+    """Waits until the cluster has free what a run takes; without a cluster there is nothing to wait
+    for. verl itself does not wait, it raises.
+
+    Ray says so by lending the devices for a moment, in a placement group like verl's.
+
+    Args:
+        patient: True: wait however long; False: for DEVICE_WAIT; None: no longer.
+
+    Raises:
+        TimeoutError: other jobs have held them for DEVICE_WAIT seconds.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return
+    from ray.util import placement_group, remove_placement_group
+
+    nodes_of_run, devices = run.shape
+    part = {"GPU": devices, "CPU": CPUS_PER_DEVICE * devices}
+    group = placement_group([part] * nodes_of_run, strategy="PACK")
+    try:
+        end, told = time.monotonic() + DEVICE_WAIT, False
+        while not group.wait(timeout_seconds=2):
+            patience = patient()
+            if patience is None:
+                return
+            if patience:
+                end = time.monotonic() + DEVICE_WAIT
+            elif time.monotonic() > end:
+                raise TimeoutError(
+                    f"{run.name}: {nodes_of_run} x {devices} GPUs of the Ray cluster have not been "
+                    f"free for {DEVICE_WAIT // 60} minutes, other jobs hold them: start the same "
+                    "command again when they are."
+                )
+            if not told:
+                tqdm.write(f"{run.name}: waiting for {nodes_of_run} x {devices} free GPUs")
+                told = True
+    finally:
+        remove_placement_group(group)

@@ -11,18 +11,27 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
 
-from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
-from recipe.compare.slots import Slot
+from recipe.compare.plan import (
+    ROOT,
+    PlannedRun,
+    evaluation_arguments,
+    evaluations_of,
+    run_environment,
+)
+from recipe.compare.slots import Slot, wait_for_devices
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import has_all_columns
 from recipe.experiment.matrix import Matrix
+
+CRASHES, REFUSALS = 2, 5  # starts of a run, after which it has failed
+REFUSAL = b"is less than total desired GPUs"  # of verl's ResourcePoolManager
 
 # ---- processes -----------------------------------------------------------------------------------
 
@@ -75,6 +84,20 @@ class Processes:
                     os.killpg(process.pid, signal.SIGTERM)
 
 
+def check_locking(out: Path) -> None:
+    """Raises ValueError if the comparison's folder is on a file system without locks, where a run
+    that was left behind could be started again beside itself."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with (out / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"--out {out} is on a file system that cannot lock files ({error.strerror}): give a "
+            "folder on another one, or have it mounted with locks (Lustre: -o flock)."
+        ) from error
+
+
 @contextlib.contextmanager
 def run_lock(run: PlannedRun) -> Iterator[IO]:
     """Holds the run's lock with a file that the run's process inherits on purpose: the lock
@@ -109,8 +132,17 @@ def interrupted_by_signals() -> Iterator[None]:
 # ---- one run -------------------------------------------------------------------------------------
 
 
-def run_once(run: PlannedRun, environment: Mapping[str, str], processes: Processes) -> str:
+def run_once(
+    run: PlannedRun,
+    environment: Mapping[str, str],
+    processes: Processes,
+    wait: Callable[[PlannedRun], None] = lambda run: None,
+) -> str:
     """Runs a run that is not finished, and resumes it once if it crashes.
+
+    Args:
+        wait: returns when the run's devices are free. A start that verl refused all the same,
+            because another job was faster, is no crash.
 
     Returns:
         "skipped" (it was finished before), "finished" or "failed".
@@ -118,23 +150,38 @@ def run_once(run: PlannedRun, environment: Mapping[str, str], processes: Process
     with run_lock(run) as lock:
         if run.finished:
             return "skipped"
-        for _ in range(2):
+        crashes, refusals = 0, 0
+        while crashes < CRASHES and refusals < REFUSALS:
+            wait(run)
+            begin = run.folder.log.stat().st_size if run.folder.log.is_file() else 0
             code = processes.call(run.command, run.folder.log, environment, (lock.fileno(),))
             if run.finished:
                 return "finished"
             # after a signal it is not resumed; Ray turns SIGTERM into another exit code
             if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
                 break
+            if was_refused(run.folder.log, begin):
+                refusals += 1
+            else:
+                crashes += 1
         return "failed"
+
+
+def was_refused(log: Path, begin: int) -> bool:
+    """Says whether verl found too few free devices, by what it printed from this byte on."""
+    with log.open("rb") as stream:
+        stream.seek(begin)
+        return any(REFUSAL in line for line in stream)
 
 
 def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
     from recipe.evaluate import __main__ as evaluate
-    from recipe.evaluate.checkpoints import model_of
+    from recipe.sampling.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
-    files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
+    assert args.out is not None  # evaluation_arguments names it
+    files = [args.out / f"{file.stem}.json" for file in args.benchmarks]
     tables = [file.with_suffix(".parquet") for file in files]
     if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
         return False
@@ -151,12 +198,18 @@ def evaluate_run(
     settings: Mapping[str, Any],
     environment: Mapping[str, str],
     processes: Processes,
+    wait: Callable[[PlannedRun], None] = lambda run: None,
 ) -> bool:
-    """Evaluates a finished run, unless that is done; returns whether it is evaluated now."""
-    if is_evaluated(run, settings):
-        return True
-    command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, settings)]
-    return processes.call(command, run.folder.evaluation_log, environment) == 0
+    """Makes the evaluations of a finished run that are not there yet, each when the run's devices
+    are free (`wait`); returns whether all are there now."""
+    for evaluation in evaluations_of(settings):
+        if is_evaluated(run, evaluation):
+            continue
+        wait(run)
+        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, evaluation)]
+        if processes.call(command, run.folder.evaluation_log, environment) != 0:
+            return False
+    return True
 
 
 # ---- all runs ------------------------------------------------------------------------------------
@@ -207,23 +260,36 @@ def run_all(
     progress = Progress(runs)
     results: dict[str, list[PlannedRun]] = {"finished": [], "skipped": [], "failed": []}
 
+    at_work: set[str] = set()  # runs that do not wait for devices
+
+    def wait(run: PlannedRun) -> None:
+        """As long as others of the comparison run, whose devices it can have afterwards."""
+        at_work.discard(run.name)
+        wait_for_devices(run, lambda: None if processes.ended else bool(at_work))
+        at_work.add(run.name)
+
     def run_and_evaluate(run: PlannedRun) -> str:
         slot = free.pop()
         progress.running[run.name] = run
+        at_work.add(run.name)
         try:
             environment = run_environment(matrix, run.arm, run.seed, run.folder)
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
             )
             environment |= slot
-            result = run_once(run, environment, processes)
+            result = run_once(run, environment, processes, wait)
             if result == "failed" or not matrix.evaluate:
                 return result
-            if not evaluate_run(run, matrix.evaluate, environment, processes):
+            if not evaluate_run(run, matrix.evaluate, environment, processes, wait):
                 tqdm.write(f"{run.name}: evaluation failed, see {run.folder.evaluation_log}")
                 return "failed"
             return result
+        except TimeoutError as error:
+            tqdm.write(str(error))
+            return "failed"
         finally:
+            at_work.discard(run.name)
             progress.running.pop(run.name)
             free.append(slot)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from recipe.core.step import Step
 
 
+DATASET_ROW = "dataset_row"  # in the batch of a step, where a part orders the prompts
+
+
 class PromptOrder(NamedTuple):
     """The order of the training prompts, in place of verl's sampler."""
 
@@ -34,6 +37,8 @@ class Part:
         name: Names the part and its state in a checkpoint; no two parts share one.
         reads_step_in_loss: Whether the policy loss needs what the trainer knows of a step
             (`recipe.core.actor_loss`).
+        needs_entropy: Whether it needs the old policy's entropies, which verl does not compute in
+            bypass mode.
         correctness: Which rollouts are correct, where this part's settings say so; parts that say
             so must agree.
         logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
@@ -44,6 +49,7 @@ class Part:
 
     name: ClassVar[str] = ""
     reads_step_in_loss: bool = False
+    needs_entropy: bool = False
     correctness: CorrectnessRule | None = None
     logit_hook: Callable[[Tensor], dict[str, Tensor]] | None = None
     loss_observer: Callable[[MicroBatch], None] | None = None
@@ -62,7 +68,13 @@ class Part:
         return None
 
     def on_prompts(self, batch: TensorDict) -> None:
-        """Called with the prompts of a step (`uid`, `raw_prompt`) before their rollouts."""
+        """Called with the prompts of a step before their rollouts.
+
+        Args:
+            batch: `uid` and `raw_prompt`, the messages as verl's dataset rewrites them (images for
+                their places in the text); where a part orders the prompts also DATASET_ROW, each
+                prompt's position in what `prompt_order` was given.
+        """
 
     def after_advantage(self, step: Step) -> None:
         """Called when the step's advantages are there."""

@@ -5,8 +5,12 @@ reports, each with a bootstrap interval over the problems: avg@n, unbiased pass@
 clusters of equivalent answers), response length, and the share of responses that the limit cut off.
 
 CHECKPOINT is a Hugging Face folder or name, or a run's folder (its last checkpoint), a
-global_step_N of it, or that one's actor/; FSDP shards are merged by verl's own model merger.
-BENCHMARKs are files of data_prep/, such as those of data_prep/benchmarks.py.
+global_step_N of it, or that one's actor/; FSDP shards are merged by verl's own model merger, a LoRA
+adapter with its base model by peft. BENCHMARKs are files of data_prep/, such as those of
+data_prep/benchmarks.py.
+
+The chat template's kwargs, the lengths, the dtype and --boxed-only are by default those of the
+run's training, as its record says; a preset overrides them, and flags override both.
 
 OUT (default: evaluation/ in the checkpoint's folder) gets <benchmark>.parquet with one row per
 response, and <benchmark>.json with settings, versions and figures. Responses are cached chunk by
@@ -32,13 +36,13 @@ from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
 from recipe.core.settings import check_choice
-from recipe.evaluate.checkpoints import model_of
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import figures
 from recipe.experiment.statistics import Estimate
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, judge_prompts
 from recipe.sampling import flags
+from recipe.sampling.checkpoints import model_of
 from recipe.sampling.engine import ENGINES, Hardware, Sampling
 from recipe.sampling.prompts import read_prompts
 from recipe.sampling.responses import (
@@ -65,6 +69,7 @@ class Evaluation:
     chunk: int = 64  # problems
     judge_only: bool = False
     again: bool = False
+    sources: str = ""  # a line: where the settings come from
 
 
 # ---- judging -------------------------------------------------------------------------------------
@@ -125,7 +130,7 @@ def presets() -> dict[str, Mapping[str, Any]]:
         for name, sampling in record.evaluation.items():
             for key in sampling:
                 what = f"recipe {record.name}: evaluation.{name}.{key}"
-                check_choice(what, key, [field.name for field in flags.SAMPLING])
+                check_choice(what, key, flags.SAMPLING)
             samplings[name] = sampling
     return samplings
 
@@ -143,7 +148,7 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
     add("--out", type=Path, help="folder; default: evaluation/ in the checkpoint's")
     samplings = presets()
     parser.add_argument("--preset", choices=samplings, help="a paper's sampling; flags override it")
-    flags.add_sampling(parser, ", or the preset's")
+    flags.add_sampling(parser, ", or the preset's or the run's")
     add("--k", type=int, nargs="+", default=[], help="of pass@k, below n; default: powers of 2")
     add("--max-prompts", type=int, default=0, help="the first so many problems of each only")
     flags.add_hardware(parser, chunk=64, what="problems")
@@ -154,11 +159,11 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         help="transformers starts at once, for tiny models; default: %(default)s",
     )
     add("--time-limit", type=float, default=5.0, help="seconds of CPU per verdict")
-    parser.add_argument("--boxed-only", action="store_true", help="only \\boxed{} answers count")
     parser.add_argument("--judge-only", action="store_true", help="judge cached responses again")
     args = parser.parse_args(arguments)
     flags.check(parser, args)
-    sampling = flags.sampling_of(args, args.checkpoint, samplings.get(args.preset))
+    resolved = flags.resolve(args, args.checkpoint, args.preset, samplings.get(args.preset))
+    sampling = resolved.sampling
     for k in args.k:
         if not 1 <= k < sampling.samples:
             parser.error(f"--k {k} is not allowed: pass@k wants 1 <= k < n = {sampling.samples}")
@@ -173,9 +178,9 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         checkpoint=args.checkpoint,
         benchmarks=tuple(args.benchmarks),
         sampling=sampling,
-        hardware=flags.hardware_of(args, engine=args.engine, likelihoods=False),
+        hardware=flags.hardware_of(args, resolved.dtype, engine=args.engine, likelihoods=False),
         grading=Grading(
-            boxed_only=args.boxed_only, time_limit=args.time_limit, workers=args.workers
+            boxed_only=resolved.boxed_only, time_limit=args.time_limit, workers=args.workers
         ),
         out=args.out,
         ks=tuple(args.k),
@@ -183,6 +188,7 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         chunk=args.chunk,
         judge_only=args.judge_only,
         again=args.again,
+        sources=resolved.sources,
     )
 
 
@@ -192,6 +198,7 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     del sampling["model"]
     return sampling | {
         "engine": evaluation.hardware.engine,
+        "dtype": evaluation.hardware.dtype,
         "boxed_only": evaluation.grading.boxed_only,
         "max_prompts": evaluation.max_prompts,
     }
@@ -201,23 +208,21 @@ def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
     """Samples, judges, writes and prints; returns {benchmark: {figure: estimate}}."""
     files = evaluation.benchmarks
     prompts = [read_prompts([file], evaluation.max_prompts, "") for file in files]
+    print(evaluation.sources)
     model, folder = model_of(evaluation.checkpoint)
     out = evaluation.out or (folder / "evaluation" if folder else None)
     if out is None:
         raise ValueError(f"{evaluation.checkpoint} is no folder of this machine: set --out.")
     out = out.expanduser().absolute()
-    # the model by its content: a checkpoint may be moved, and another one put into its place
-    fingerprint = provenance.fingerprint(model)
-    identity = dataclasses.replace(evaluation.sampling, model=fingerprint)
+    sampling = dataclasses.replace(evaluation.sampling, model=model)
     jobs = []
     for file, table in zip(files, prompts, strict=True):
-        same = cache_settings(table, identity, evaluation.chunk)
-        same |= {"engine": evaluation.hardware.engine}
+        same = cache_settings(table, sampling, evaluation.hardware, evaluation.chunk)
         cache = ResponseCache(out / f"{file.stem}.responses", same, evaluation.again)
         jobs.append(SamplingJob(table, cache))
     chunks = sample_cached(
         jobs,
-        dataclasses.replace(evaluation.sampling, model=model),
+        sampling,
         None if evaluation.judge_only else evaluation.hardware,
         evaluation.chunk,
     )
@@ -233,7 +238,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
             raise ValueError(f"{file}: no problem is short enough: raise --max-prompt-length.")
         table = pd.concat(parts).sort_values(["index", "sample"], ignore_index=True)
         results[file.stem] = figures(table, list(evaluation.ks))
-        record = settings(evaluation) | {"model": fingerprint}
+        record = settings(evaluation) | {"model": provenance.fingerprint(model)}
         write_results(out, file, table, results[file.stem], record, model)
     print(summary(results))
     print(f"[mean and 95 % interval over problems] -> {out}")

@@ -8,7 +8,7 @@ The yaml calls each method an arm. `recipe.compare` reads the user's yaml (its f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -23,6 +23,7 @@ from recipe.core.settings import check_choice
 from recipe.experiment.provenance import write_yaml
 
 FILE = "matrix.yaml"
+RESERVED = (FILE, "report")  # in OUT, beside the arms' folders
 DEFAULT_SEEDS = (0, 1, 2)
 DEFAULT_SCRIPT = "run_cpu.sh"
 CONFIG = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
@@ -37,6 +38,8 @@ def _distinct(seeds: Any) -> Any:
 def _names_benchmarks(settings: Any) -> Any:
     if settings and not isinstance(settings.get("benchmarks"), list):
         raise ValueError("no benchmarks")
+    if not isinstance(settings.get("presets", []), list):
+        raise ValueError("no list of presets")
     return settings
 
 
@@ -68,7 +71,9 @@ Environment = Annotated[
 ]
 Evaluation = Annotated[
     dict[str, Any],
-    Field(description="settings of recipe.evaluate, with a list of benchmarks"),
+    Field(
+        description="settings of recipe.evaluate, with a list of benchmarks; presets is a list too"
+    ),
     BeforeValidator(lambda x: _names_benchmarks(x) if isinstance(x, Mapping) else x),
 ]
 
@@ -145,6 +150,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
     script = values.pop("script", DEFAULT_SCRIPT)
     arms = [_arm_values(f"{file}: arms.{name}", name, spec, script) for name, spec in specs.items()]
     names = [arm["name"] for arm in arms]
+    _check_folders(f"{file}: ", names)
     defaults = {"seeds": DEFAULT_SEEDS, "baseline": names[0], "title": file.stem}
     values = {**defaults, "out": f"outputs/{file.stem}", **values, "arms": arms}
     if out is not None:
@@ -174,6 +180,19 @@ def write_matrix(matrix: Matrix) -> Path:
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
     """A key without a value has its default."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_folders(where: str, names: Sequence[str]) -> None:
+    """Raises ValueError for arms whose folders would be one, or one of OUT's own files, on a file
+    system that ignores case."""
+    taken = {name: f"{name}, which a comparison has beside its arms" for name in RESERVED}
+    for name in names:
+        if other := taken.get(name.casefold()):
+            raise ValueError(
+                f"{where}arms.{name} would have the folder of {other}, on some file systems or on "
+                "all: give it another name."
+            )
+        taken[name.casefold()] = f"arms.{name}"
 
 
 def _check_keys(where: str, values: Mapping[Any, Any], owner: type, *more: str) -> None:

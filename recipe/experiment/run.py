@@ -6,7 +6,8 @@ verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write in
     metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
     global_step_<N>/                      checkpoints
     latest_checkpointed_iteration.txt     the last one's N
-    evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures
+    evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures; where a matrix
+                                          has several presets, in a folder for each
     evaluation.txt                        what it printed, where `recipe.compare` started it
     log.txt                               what the run printed, where `recipe.compare` started it
     .lock                                 held while it runs
@@ -61,8 +62,10 @@ class RunFolder:
         return self.path / "evaluation.txt"
 
     def evaluations(self) -> list[Path]:
-        """Returns the tables of evaluated responses, one per benchmark."""
-        return sorted(self.evaluation.glob("*.parquet"))
+        """Returns the tables of evaluated responses, one per benchmark, or per preset and
+        benchmark; beside them are the folders of cached responses."""
+        files = (*self.evaluation.glob("*.parquet"), *self.evaluation.glob("*/*.parquet"))
+        return sorted(file for file in files if file.parent.suffix != ".responses")
 
     # one start's files
 
@@ -92,7 +95,7 @@ class RunFolder:
                     step, values = row["step"], row["data"]
                     if isinstance(step, int) and isinstance(values, dict):
                         steps[step].update(values)
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue
         return dict(sorted(steps.items()))
 
@@ -116,6 +119,10 @@ class RunFolder:
                 record = None
             records.append(record if isinstance(record, dict) else {})
         return records
+
+    def last_record_file(self) -> Path | None:
+        """Returns the file of the last start's record; None where no start has left one."""
+        return next(reversed(self._starts(".yaml")), None)
 
     def last_record(self) -> dict[str, Any] | None:
         """Returns the last start's record; None where no start has left one."""
@@ -187,6 +194,17 @@ class Run:
 def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
     """Returns where a comparison keeps a run."""
     return RunFolder(out / arm / f"seed{seed}")
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """Returns the run that a path belongs to: its folder, a global_step_N of it, or what lies in
+    one; None for any other path."""
+    path = path.expanduser().absolute()
+    for folder in (path, *path.parents):
+        if re.fullmatch(r"global_step_\d+", folder.name):
+            return RunFolder(folder.parent)
+    run = RunFolder(path)
+    return run if run.last_record_file() else None
 
 
 def read_run(out: Path, arm: str, seed: int) -> Run:

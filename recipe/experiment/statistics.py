@@ -6,8 +6,8 @@ Axes: S seeds (runs of one method), P problems, D points of a distribution.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, comb
-from typing import NamedTuple
+from math import ceil, comb, isfinite
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +26,15 @@ class Estimate(NamedTuple):
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def finite(value: Any) -> float | None:
+    """Returns a logged value as a finite float, else None: verl's logger writes NaN as null, and a
+    line may hold anything."""
+    try:
+        return float(value) if isinstance(value, int | float) and isfinite(value) else None
+    except OverflowError:  # a whole number beyond a float's range
+        return None
 
 
 def pass_at_k(correct_P: ArrayLike, samples: int, k: int) -> np.ndarray:

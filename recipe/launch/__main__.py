@@ -17,10 +17,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from recipe import machine
 from recipe.core import cli
 from recipe.core.recipe import TRAINER, recipe_named, recipes
 from recipe.core.settings import markdown_table
 from recipe.core.trainer_settings import TrainerSettings
+from recipe.launch import check_sizes, memory
 from recipe.launch.compose import compose
 
 
@@ -47,6 +49,7 @@ def summary(config: DictConfig) -> str:
         f"({config.trainer.device})",
         "run folder": config.trainer.default_local_dir,
     }
+    lines |= memory.summary(config)
     return "\n".join(f"[recipe] {name:<10} {text}" for name, text in lines.items())
 
 
@@ -86,7 +89,10 @@ def train(config: DictConfig) -> None:
         run_ppo(config, task_runner_class=get_object(config.trainer.v1.recipe_sync.task_runner))
     finally:
         if metrics_file.is_file() and metrics_file.stat().st_size:
-            print(f"[recipe] curve: {plot.draw(run_dir)}")
+            try:
+                print(f"[recipe] curve: {plot.draw(run_dir)}")
+            except Exception as error:  # it must not take the place of what ended the training
+                print(f"[recipe] the curve could not be drawn: {error!r}", file=sys.stderr)
 
 
 def checked_config(arguments: list[str] | None) -> DictConfig | None:
@@ -114,10 +120,17 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
     from recipe.launch import preflight
 
     preflight.check(config)
+    missing = check_sizes.missing_flash_attention(config)
+    if missing and (not args.dry_run or machine.has_own_memory(machine.torch_device())):
+        raise ValueError(missing)
     print(summary(config))
     if args.dry_run:
-        print("[recipe] dry run: the config is valid; nothing was started")
+        verdict = f", but it cannot run here: {missing}" if missing else ";"
+        print(f"[recipe] dry run: the config is valid{verdict} nothing was started")
         return None
+    from recipe.launch import nodes
+
+    nodes.check(config)
     return config
 
 

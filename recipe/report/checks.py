@@ -8,7 +8,7 @@ from typing import Any
 
 from recipe.experiment import provenance
 from recipe.experiment.run import Run
-from recipe.report.results import finite
+from recipe.experiment.statistics import finite
 
 
 def to_text(value: Any) -> str:

@@ -9,6 +9,12 @@ from typing import Any
 from recipe.report.charts import COLOURS, DASHES
 
 
+def shown(label: str) -> str:
+    """Returns a label as matplotlib is to show it: on one line, not as maths ($), and not hidden
+    (a first _)."""
+    return " " + " ".join(label.split()).replace("$", r"\$")
+
+
 def draw(
     charts: Sequence[Mapping[str, Any]], styles: Sequence[Mapping[str, Any]], file: Path
 ) -> None:
@@ -26,7 +32,7 @@ def draw(
 
     colours = ["#202124", *COLOURS]
     dashes = {dash: (0, tuple(map(int, dash.split()))) if dash else "-" for dash in DASHES}
-    labels = [" " + style["label"].replace("$", r"\$") for style in styles]  # no maths, none hidden
+    labels = [shown(style["label"]) for style in styles]
     looks = [
         {"color": colours[style["colour"]], "linestyle": dashes[style["dash"]]} for style in styles
     ]
@@ -62,7 +68,7 @@ def draw(
             axis.locator_params(axis="x", nbins=6)
             axis.set_yticks([-i for i in range(len(chart["rows"]))])
             short = [styles[row["arm"]]["label"] for row in chart["rows"]]
-            short = [" " + (s if len(s) <= 18 else s[:17] + "…").replace("$", r"\$") for s in short]
+            short = [shown(s if len(s) <= 18 else s[:17] + "…") for s in short]
             axis.set_yticklabels(short, fontsize="small")
         for point in chart.get("points", ()):
             colour = looks[point["arm"]]["color"]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recipe.experiment.matrix import Arm
 from recipe.experiment.run import Run
-from recipe.experiment.statistics import Estimate, interval, pass_at_k, pooled_sd
+from recipe.experiment.statistics import Estimate, finite, interval, pass_at_k, pooled_sd
 
 HELD_OUT = "val-core/*/mean@*"
 LAST = 5  # "final entropy" is the mean of that many last steps
@@ -91,11 +90,6 @@ class Result(NamedTuple):
 
 
 # curves
-
-
-def finite(value: Any) -> float | None:
-    """A finite float, else None: NaN is written as null by verl's logger."""
-    return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def curve(run: Run, metric: str) -> dict[int, float]:

@@ -137,7 +137,8 @@ def markdown(
 
 def _cell(text: str) -> str:
     """A cell ends at a | and at the end of the line."""
-    return " ".join(text.split()).replace("<", "&lt;").replace("|", r"\|")
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace("\\", r"\\").replace("|", r"\|")
 
 
 def fill(text: str, name: str, arms: Iterable[str], table: Callable[[Sequence[str]], str]) -> str:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from recipe.sampling.engine import Sampling
 from recipe.sampling.prompts import resolve_model, tokenized
 
 
-def read_dumps(prompts: pd.DataFrame, folder: Path, model: str) -> pd.DataFrame:
+def read_dumps(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFrame:
     """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), all steps together.
 
     Args:
         prompts: of `read_prompts`.
         folder: of the dumps.
-        model: its tokenizer turns the prompts into the texts by which the dumps name them.
+        sampling: its model's tokenizer and chat template turn the prompts into the texts by which
+            the dumps name them.
 
     Returns:
         a row per prompt that has responses: prompt_id, responses.
@@ -33,11 +35,11 @@ def read_dumps(prompts: pd.DataFrame, folder: Path, model: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"--rollouts {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
         )
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model) or model)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(sampling.model) or sampling.model)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
     id_of_text = {
         decode(tokens): name
-        for tokens, name in zip(tokenized(prompts, model), prompts["prompt_id"], strict=True)
+        for tokens, name in zip(tokenized(prompts, sampling), prompts["prompt_id"], strict=True)
     }
     texts: dict[str, list[str]] = {}
     others = 0

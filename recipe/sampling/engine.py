@@ -1,20 +1,26 @@
 """Responses of a model to many prompts, in this process or by replicas in a Ray cluster.
 
 By vLLM, or by transformers alone, which starts at once and is faster for a tiny model on a CPU.
+All replicas are in one placement group: Ray lends it all of its devices or none, so that two
+evaluations never wait for each other's, and no replica takes a device beyond it.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipe import machine
 
 if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
     from torch import Tensor
+
+DEVICE_WAIT = 1800  # seconds, for devices that other jobs of the cluster hold
 
 
 class Chunk(NamedTuple):
@@ -48,6 +54,7 @@ class Sampling:
     max_prompt_length: int = 1024  # tokens; longer prompts are left out
     max_response_length: int = 2048  # tokens
     seed: int = 0
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class VLLMEngine:
         self.llm = LLM(
             os.path.expanduser(sampling.model),
             tensor_parallel_size=hardware.tensor_parallel,
+            # by default vLLM spreads over the placement group that its actor is in, which is full
+            distributed_executor_backend="mp" if hardware.tensor_parallel > 1 else None,
             dtype=hardware.dtype,
             max_model_len=longest_prompt + sampling.max_response_length,
             gpu_memory_utilization=hardware.gpu_memory_utilization,
@@ -202,31 +211,68 @@ def sample_all(
     Args:
         chunks: their numbers differ.
         sampling: what decides the responses.
-        hardware: one replica is this process, several are Ray actors.
+        hardware: a replica is a Ray actor; a single one is this process, except in a shared cluster
+            (RAY_ADDRESS), where only an actor's devices are the cluster's to lend.
         longest_prompt: tokens.
 
     Raises:
         ValueError: if the machine, or the cluster of RAY_ADDRESS, lacks the devices.
+        TimeoutError: if other jobs of the cluster hold them for DEVICE_WAIT seconds.
     """
+    chunks = list(chunks)
     replicas = hardware.replicas or default_replicas(hardware.tensor_parallel)
+    replicas = min(replicas, max(1, len(chunks)))  # one without a chunk would load for nothing
     engine, settings = ENGINES[hardware.engine], (sampling, hardware, longest_prompt)
-    if replicas == 1:
+    if replicas == 1 and not in_cluster():
         yield from map(engine(*settings).sample, chunks)
         return
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     connect(replicas, hardware.tensor_parallel)
     try:
-        # the devices alone decide where a replica is placed
-        actor_class = ray.remote(num_gpus=hardware.tensor_parallel, num_cpus=0)(engine)
-        actors = [actor_class.remote(*settings) for _ in range(replicas)]
-        try:
-            yield from spread(chunks, actors)
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+        with placement_group_of(replicas, hardware.tensor_parallel) as group:
+            # the devices alone decide where a replica is placed
+            actor_class = ray.remote(num_gpus=hardware.tensor_parallel, num_cpus=0)(engine)
+            actors = [
+                actor_class.options(
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle)
+                ).remote(*settings)
+                for bundle in range(replicas)
+            ]
+            try:
+                yield from spread(chunks, actors)
+            finally:
+                for actor in actors:
+                    ray.kill(actor)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def placement_group_of(replicas: int, tensor_parallel: int) -> Iterator[PlacementGroup]:
+    """Yields a placement group that holds `tensor_parallel` devices for each replica; gives them
+    back at the end.
+
+    Raises:
+        TimeoutError: if other jobs hold them for DEVICE_WAIT seconds.
+    """
+    from ray.util import placement_group, remove_placement_group
+
+    group = placement_group([{"GPU": tensor_parallel} for _ in range(replicas)], strategy="PACK")
+    try:
+        if not group.wait(timeout_seconds=2):
+            devices = replicas * tensor_parallel
+            print(f"waiting for {devices} GPUs of the Ray cluster, which others hold", flush=True)
+            if not group.wait(timeout_seconds=DEVICE_WAIT):
+                raise TimeoutError(
+                    f"--replicas {replicas} with --tensor-parallel {tensor_parallel} needs "
+                    f"{devices} GPUs, and other jobs of the Ray cluster have held them for "
+                    f"{DEVICE_WAIT // 60} minutes: use fewer, or start the command again later."
+                )
+        yield group
+    finally:
+        remove_placement_group(group)
 
 
 def spread(chunks: Iterable[Chunk], actors: list[Any]) -> Iterator[tuple[int, Responses]]:
@@ -250,13 +296,17 @@ def spread(chunks: Iterable[Chunk], actors: list[Any]) -> Iterator[tuple[int, Re
             yield result
 
 
+def in_cluster() -> bool:
+    """Says whether this process is to join a Ray cluster, which other jobs may use as well."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def connect(replicas: int, tensor_parallel: int) -> None:
     """Joins the Ray cluster of RAY_ADDRESS, or starts one on this machine with the slots needed.
 
-    Raises ValueError if it cannot hold the replicas.
+    Raises ValueError if it could not hold the replicas even if it were free.
     """
-    in_cluster = bool(os.environ.get("RAY_ADDRESS"))
-    if in_cluster:
+    if in_cluster():
         place, fit = "the Ray cluster of RAY_ADDRESS", cluster_places(tensor_parallel)
     else:
         place, fit = "this machine", machine.device_slots() // tensor_parallel
@@ -269,27 +319,31 @@ def connect(replicas: int, tensor_parallel: int) -> None:
     machine.prepare()
     import ray
 
-    slots = {} if in_cluster else {"num_gpus": replicas * tensor_parallel}
+    slots = {} if in_cluster() else {"num_gpus": replicas * tensor_parallel}
     ray.init(include_dashboard=False, **slots)
 
 
-def cluster_places(tensor_parallel: int) -> int:
+def cluster_places(tensor_parallel: int, free: bool = False) -> int:
     """Returns how many replicas the GPUs of the Ray cluster of RAY_ADDRESS hold, each of them on
-    one node."""
+    one node; with `free` those GPUs only that no job holds now."""
     machine.prepare()
     import ray
 
     ray.init()
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes: list[Mapping[str, float]]
+        if free:  # as verl asks: Ray has no public function for it
+            nodes = list(ray._private.state.available_resources_per_node().values())
+        else:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
     return sum(int(resources.get("GPU", 0)) // tensor_parallel for resources in nodes)
 
 
 def default_replicas(tensor_parallel: int) -> int:
-    """Returns how many replicas fit: in the Ray cluster of RAY_ADDRESS, or on this machine; at
-    least 1."""
-    if os.environ.get("RAY_ADDRESS"):
-        return max(1, cluster_places(tensor_parallel))
+    """Returns how many replicas fit: on the devices of the Ray cluster of RAY_ADDRESS that are free
+    now, or on this machine; at least 1."""
+    if in_cluster():
+        return max(1, cluster_places(tensor_parallel, free=True))
     return machine.default_engines(tensor_parallel)

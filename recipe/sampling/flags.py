@@ -4,26 +4,59 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from recipe import machine
+from recipe.machine.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
+from recipe.sampling.prompts import RENDER
+from recipe.sampling.run_settings import run_settings
 
-SAMPLING = dataclasses.fields(Sampling)[1:]  # the flags; the model is each command's own argument
+# the defaults of the flags; the model is each command's own argument
+SAMPLING = dataclasses.asdict(Sampling(""))
+del SAMPLING["model"]
+
+
+def template_kwargs(text: str) -> dict[str, Any]:
+    """Reads --chat-template-kwargs; raises argparse's error for what is no JSON mapping."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)  # NaN and the like, which are not JSON
+
+    try:
+        kwargs = json.loads(text, parse_constant=refuse)
+    except ValueError:
+        kwargs = None
+    if not isinstance(kwargs, dict):
+        example = """'{"enable_thinking": false}'"""
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: use a JSON mapping, {example}")
+    if fixed := [key for key in kwargs if key in RENDER]:
+        raise argparse.ArgumentTypeError(f"{fixed[0]} is not allowed: it is no setting of a prompt")
+    return kwargs
 
 
 def add_sampling(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Adds a flag for each field of Sampling but the model; `more` continues the help's default."""
-    for field in SAMPLING:
-        name = "--" + field.name.replace("_", "-")
-        default = f"default: {field.default}{more}"
-        parser.add_argument(name, type=type(field.default), metavar="X", help=default)
+    """Adds a flag for each field of Sampling but the model, and for how responses are judged;
+    `more` continues the help's default."""
+    for name, default in SAMPLING.items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=template_kwargs if name == "chat_template_kwargs" else type(default),
+            metavar="X",
+            help=f"default: {default}{more}",
+        )
+    parser.add_argument(
+        "--boxed-only",
+        action=argparse.BooleanOptionalAction,
+        help="only \\boxed{} answers count; default: as the run of the model was trained, or no",
+    )
 
 
 def add_hardware(parser: argparse.ArgumentParser, chunk: int, what: str) -> None:
@@ -34,9 +67,9 @@ def add_hardware(parser: argparse.ArgumentParser, chunk: int, what: str) -> None
     add("--replicas", type=int, help="engines; default: as many as fit")
     add("--tensor-parallel", type=int, default=1, help="GPUs per engine; default: %(default)s")
     add("--gpu-memory-utilization", type=float, default=utilization, help="default: %(default)s")
-    add("--dtype", default=defaults.dtype, help="default: %(default)s")
+    add("--dtype", help=f"default: of the run's rollouts, or {defaults.dtype}")
     add("--chunk", type=int, default=chunk, help=f"{what} between two saves; default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count(), help="cores; default: %(default)s")
+    add("--workers", type=int, default=usable_cpus(), help="cores; default: %(default)s")
     parser.add_argument("--again", action="store_true", help="sample anew, not from the cache")
 
 
@@ -63,21 +96,54 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace, **ranges: t
             parser.error(f"--{option} {value} is not allowed: use {low} to {high}")
 
 
-def sampling_of(
-    args: argparse.Namespace, model: str, preset: Mapping[str, Any] | None = None
-) -> Sampling:
-    """Returns the sampling of the flags; where one was not given, of the preset or the default."""
-    given = {field.name: getattr(args, field.name) for field in SAMPLING}
-    return Sampling(
-        model=model,
-        **{**(preset or {}), **{name: value for name, value in given.items() if value is not None}},
-    )
+class Resolved(NamedTuple):
+    """What a command line asks for, where flags leave it to a preset, a run or the defaults."""
+
+    sampling: Sampling
+    dtype: str
+    boxed_only: bool
+    sources: str  # in a line: where each value comes from
 
 
-def hardware_of(args: argparse.Namespace, **more: Any) -> Hardware:
+def resolve(
+    args: argparse.Namespace, model: str, preset: str = "", values: Mapping[str, Any] | None = None
+) -> Resolved:
+    """Returns each setting as the flags say it; where they do not, as the preset, else as the
+    record of the run that the model is of, else by default.
+
+    Args:
+        args: of the flags above.
+        model: as the command line names it: a run, a checkpoint of one, or any model.
+        preset: its name.
+        values: the preset's.
+
+    Raises:
+        ValueError: if the run's record cannot be read.
+    """
+    of_run, record = run_settings(model)
+    defaults = SAMPLING | {"dtype": machine.engine_defaults().dtype, "boxed_only": False}
+    given = {name: getattr(args, name) for name in defaults}
+    layers: dict[str, Mapping[str, Any]] = {
+        "flags": {name: value for name, value in given.items() if value is not None},
+        f"preset {preset}": values or {},
+        f"the run ({record})": of_run,
+        "default": defaults,
+    }
+    chosen = {name: next(x for x in layers if name in layers[x]) for name in defaults}
+    value_of = {name: layers[layer][name] for name, layer in chosen.items()}
+    texts = {
+        layer: ", ".join(f"{name} {value_of[name]}" for name in defaults if chosen[name] == layer)
+        for layer in layers
+    }
+    sources = "; ".join(f"by {layer}: {text}" for layer, text in texts.items() if text)
+    dtype, boxed_only = value_of.pop("dtype"), value_of.pop("boxed_only")
+    return Resolved(Sampling(model=model, **value_of), dtype, boxed_only, f"[settings] {sources}")
+
+
+def hardware_of(args: argparse.Namespace, dtype: str, **more: Any) -> Hardware:
     """Returns the hardware of the flags, and `more` of its fields."""
-    names = ("replicas", "tensor_parallel", "gpu_memory_utilization", "dtype")
-    return Hardware(**{name: getattr(args, name) for name in names}, **more)
+    names = ("replicas", "tensor_parallel", "gpu_memory_utilization")
+    return Hardware(**{name: getattr(args, name) for name in names}, dtype=dtype, **more)
 
 
 def leave(code: int) -> NoReturn:

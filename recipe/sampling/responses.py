@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from recipe import machine
 from recipe.core.files import atomic_write
+from recipe.experiment import provenance
 from recipe.sampling.engine import Chunk, Hardware, Responses, Sampling, sample_all
 from recipe.sampling.prompts import prompt_id, tokenized
 
@@ -28,12 +30,27 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def cache_settings(prompts: pd.DataFrame, sampling: Sampling, chunk_size: int) -> dict[str, Any]:
-    """Returns what must be equal for cached responses to be taken for this sampling."""
+def cache_settings(
+    prompts: pd.DataFrame, sampling: Sampling, hardware: Hardware, chunk_size: int
+) -> dict[str, Any]:
+    """Returns what must be equal for cached responses to be taken for this sampling; the model by
+    its content, since another one may be put into its place."""
     names = "".join(prompts["prompt_id"])
     return dataclasses.asdict(sampling) | {
+        "model": provenance.fingerprint(sampling.model),
+        "engine": hardware.engine,
+        "dtype": hardware.dtype,
         "chunk": chunk_size,
         "prompts": prompt_id([{"role": "data", "content": names}]),
+    }
+
+
+def unwritten_settings() -> dict[str, Any]:
+    """Returns what decided the responses of versions that did not write it down."""
+    return {
+        "chat_template_kwargs": {},
+        "dtype": machine.engine_defaults().dtype,
+        "engine": "vllm",
     }
 
 
@@ -54,7 +71,7 @@ class ResponseCache:
             shutil.rmtree(self.folder, ignore_errors=True)
         file = self.folder / "settings.json"
         if file.is_file():
-            before = json.loads(file.read_text())
+            before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
             if changed:
                 raise ValueError(
@@ -120,7 +137,7 @@ def sample_cached(
     missing: dict[int, _Missing] = {}
     token_ids = []
     for number, (prompts, cache) in enumerate(jobs):
-        token_ids.append(tokenized(prompts, sampling.model))
+        token_ids.append(tokenized(prompts, sampling))
         fits = [len(tokens) <= sampling.max_prompt_length for tokens in token_ids[-1]]
         if not all(fits):
             print(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
 from recipe.core import config as run_config
 from recipe.core.settings import plain
+from recipe.sampling import rows
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import (
     CURRICULUM,
@@ -84,12 +89,19 @@ def check_curriculum(config: DictConfig) -> None:
         )
     assert settings.scores is not None  # CurriculumConfig requires it for an order
     scores = read_scores(settings.scores)
+    check_template(config, scores.attrs, settings.scores)
     files = run_config.local_parquet_files(config, "train_files")
     if files is None:
         return  # the trainer looks again
     key = config.data.get("prompt_key", "prompt")
     prompts = [p for file in files for p in pq.read_table(file, columns=[key])[key].to_pylist()]
     ids = [prompt_id(prompt) for prompt in prompts]
+    if len(set(ids)) < len(ids) and any(rows.media_in(file, str(file)) for file in files):
+        raise ValueError(
+            f"{CURRICULUM}.scores names a prompt by its text, and of the {len(ids)} training "
+            f"prompts, which have images, only {len(set(ids))} have a text of their own: number "
+            f"them in their text, or set {CURRICULUM}.order=none."
+        )
     limit = config.data.get("train_max_samples", -1)
     if 0 < limit < len(ids):
         if config.data.shuffle:  # any of them may be taken
@@ -98,6 +110,19 @@ def check_curriculum(config: DictConfig) -> None:
     curriculum = curriculum_for(ids, settings)
     draws = len(curriculum.plan.prompt_D)
     steps_of_plan(draws, config.data.train_batch_size, config.trainer.total_training_steps)
+
+
+def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError if the scores are of prompts in another format than the run's; tables of
+    older versions do not say theirs."""
+    name = "chat_template_kwargs"
+    trained = plain(config.data.get(f"apply_{name}") or {})
+    if name in measured and measured[name] != trained:
+        raise ValueError(
+            f"data.curriculum.scores={path} was measured with chat template kwargs "
+            f"{measured[name]}, and data.apply_{name} is {trained}: measure it again with "
+            f"--{name.replace('_', '-')} '{json.dumps(trained)}'."
+        )
 
 
 def summary(config: DictConfig) -> dict[str, str]:

@@ -5,6 +5,9 @@ verl's rollout dumps), clusters them by the equivalence of their final answers, 
 per prompt: G, semantic entropy, pass rate, number of clusters, majority answer and whether it is
 correct.
 
+--model is a model, or a run or checkpoint, whose trained policy is taken. The chat template's
+kwargs, the lengths, the dtype and --boxed-only are by default those of that run's training.
+
 The responses are cached in <out>.responses, chunk by chunk: the same command resumes where it was
 stopped, and clusters again by other rules without sampling.
 """
@@ -25,6 +28,7 @@ from recipe.core import cli
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, Judged, judge_prompts
 from recipe.sampling import flags
+from recipe.sampling.checkpoints import model_of
 from recipe.sampling.dumps import read_dumps
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import read_prompts
@@ -66,6 +70,7 @@ class Measurement:
     max_prompts: int = 0  # 0: all
     chunk: int = 256  # prompts
     again: bool = False
+    sources: str = ""  # a line: where the settings come from
 
 
 def scores_of(
@@ -149,12 +154,12 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = partial(parser.add_argument, metavar="X")
-    add("--model", required=True, help="checkpoint folder, or a name on the hub")
+    add("--model", required=True, help="checkpoint or run folder, or a name on the hub")
     add("--data", required=True, nargs="+", type=Path, help="parquet files of data_prep/")
     add("--out", required=True, type=Path, help="parquet file to write")
     add("--max-prompts", type=int, default=0, help="the first so many rows only")
     add("--rollouts", type=Path, help="folder of verl's rollout dumps, in place of sampling")
-    flags.add_sampling(parser)
+    flags.add_sampling(parser, ", or the run's")
     flags.add_hardware(parser, chunk=256, what="prompts")
     parser.add_argument(
         "--units", choices=["ignore", "compare"], default="ignore", help="is 5 cm 5, or not"
@@ -192,12 +197,14 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     )
     if args.rollouts and args.weights == "likelihood":
         parser.error("--weights likelihood is not possible with --rollouts, which hold none")
+    resolved = flags.resolve(args, args.model)
     return Measurement(
         data=tuple(args.data),
         out=args.out.expanduser(),
-        sampling=flags.sampling_of(args, args.model),
-        hardware=flags.hardware_of(args),
+        sampling=resolved.sampling,
+        hardware=flags.hardware_of(args, resolved.dtype),
         grading=Grading(
+            boxed_only=resolved.boxed_only,
             units=args.units,
             thousands=not args.no_thousands,
             unparsable=args.unparsable,
@@ -209,25 +216,30 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
         max_prompts=args.max_prompts,
         chunk=args.chunk,
         again=args.again,
+        sources=resolved.sources,
     )
 
 
 def measure(measurement: Measurement) -> pd.DataFrame:
     """Samples or reads responses, scores them, writes the table and prints its summary."""
     prompts = read_prompts(measurement.data, measurement.max_prompts)
-    sampling, out = measurement.sampling, measurement.out
+    print(measurement.sources)
+    model, _ = model_of(measurement.sampling.model)
+    sampling, out = dataclasses.replace(measurement.sampling, model=model), measurement.out
     if measurement.rollouts:
-        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling.model)])
+        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling)])
     else:
         cache = ResponseCache(
             out.with_name(f"{out.name}.responses"),
-            cache_settings(prompts, sampling, measurement.chunk),
+            cache_settings(prompts, sampling, measurement.hardware, measurement.chunk),
             measurement.again,
         )
         jobs = [SamplingJob(prompts, cache)]
         sampled = sample_cached(jobs, sampling, measurement.hardware, measurement.chunk)
         chunks = (chunk for _, chunk in sampled)
     table = score_all(prompts, chunks, measurement.grading, measurement.weighting)
+    # for the run that trains on these scores: a curriculum of another prompt is not its own
+    table.attrs["chat_template_kwargs"] = dict(sampling.chat_template_kwargs)
     write_table(table, out)
     print(summary(table))
     print(f"{len(table)} prompts -> {out}")

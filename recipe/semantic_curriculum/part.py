@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.core.part import Part, PromptOrder
+from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
@@ -113,9 +113,8 @@ class CurriculumPart(Part):
 
     def on_prompts(self, batch: TensorDict) -> None:
         assert self.curriculum is not None
-        for uid, prompt in zip(batch["uid"], batch["raw_prompt"], strict=True):
-            row = self.curriculum.prompts.loc[prompt_id(prompt)]
-            self.in_flight[str(uid)] = self.next_step, row
+        for uid, row in zip(batch["uid"], batch[DATASET_ROW], strict=True):
+            self.in_flight[str(uid)] = self.next_step, self.curriculum.prompts.iloc[int(row)]
 
     def after_update(self, step: Step) -> None:
         assert self.curriculum is not None

@@ -19,9 +19,10 @@ from verl.workers.config import ActorConfig
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clipped_term import clipped_term
+from recipe.core.policy_loss import NODE as POLICY_LOSS
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
-from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule
+from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, TokenRuleSettings
 from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
@@ -109,7 +110,13 @@ def sent_loss(
         The scalar loss, and verl's metrics of it.
     """
     assert config is not None
-    rule: TokenRule = config.policy_loss.token_rule
+    settings = config.policy_loss
+    if not isinstance(settings, TokenRuleSettings):
+        raise ValueError(
+            f"{POLICY_LOSS}.loss_mode={LOSS_MODE} needs its settings in the same node: start from "
+            "recipe/common.yaml."
+        )
+    rule = settings.token_rule
     micro_batch = actor_loss.current()
     mask_BT = response_mask.bool()
     measured: dict[str, Tensor] = {}

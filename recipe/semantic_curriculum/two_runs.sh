@@ -20,22 +20,26 @@ if [[ $script != run_cpu.sh ]]; then
   export SCORES=${SCORES:?set SCORES to the parquet of the first model}
   ((REFRESH == 0)) || export TRAIN_FILE=${TRAIN_FILE:?set TRAIN_FILE: REFRESH=1 measures it again}
 fi
+run_python() {  # that of run.sh
+  (
+    PRESET=any PROJECT_NAME=any
+    source "$here/../run.sh"
+    "$PYTHON" -m "$@"
+  )
+}
 folder=${CKPTS_DIR:-$PWD/outputs/semantic_curriculum_two_runs/${script%.sh}-${PRESET:-sent}-seed${SEED:-0}}
 for stage in 1 2; do
   if ((stage == 2)); then
-    step=$(<"$folder/stage1/latest_checkpointed_iteration.txt")
-    export MODEL_PATH=$folder/stage1/global_step_$step/actor/huggingface
+    # the trained policy, of a LoRA run with its adapter merged
+    MODEL_PATH=$(run_python recipe.sampling.checkpoints "$folder/stage1")
+    export MODEL_PATH
     if ((REFRESH)); then
       export SCORES=$folder/semantic_entropy_stage2.parquet
       # run_cpu.sh measures what is not there by itself
       if [[ $script != run_cpu.sh && ! -f $SCORES ]]; then
-        (
-          PRESET=${PRESET:-sent}
-          source "$here/../run.sh"  # for its Python
-          # shellcheck disable=SC2086  # several options
-          "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" \
-            --data "$TRAIN_FILE" --out "$SCORES" ${MEASURE_OPTIONS:-}
-        )
+        # shellcheck disable=SC2086  # several options; the rest is as stage 1 was trained
+        run_python recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
+          --out "$SCORES" ${MEASURE_OPTIONS:-}
       fi
     fi
   fi

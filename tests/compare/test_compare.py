@@ -1,13 +1,17 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
+import errno
 import fcntl
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,14 +19,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from ray_head import ray_cluster
+from safetensors.torch import save_file
 
 from recipe import machine
 from recipe.compare import __main__ as compare
-from recipe.compare import plan, supervise
+from recipe.compare import plan, slots, supervise
 from recipe.compare.plan import PlannedRun
 from recipe.compare.slots import run_slots
 from recipe.compare.supervise import Processes
+from recipe.experiment import provenance
 from recipe.experiment.evaluation import COLUMNS
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
 from recipe.experiment.provenance import fingerprint
@@ -114,6 +122,134 @@ def test_runs_of_a_seed_must_share_what_a_comparison_shares(tmp_path):
         plan.check_fair([base, run_of(tmp_path, other, recorded=different_model)], "grpo")
     # another seed may begin with other weights
     plan.check_fair([base, run_of(tmp_path, other, seed=1, recorded=different_model)], "grpo")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "actor_rollout_ref.rollout.temperature",
+        "actor_rollout_ref.rollout.dtype",
+        "algorithm.filter_groups.enable",
+        "algorithm.rollout_correction.rollout_is",
+        "algorithm.use_kl_in_reward",
+        "data.apply_chat_template_kwargs.enable_thinking",
+        "data.curriculum.order",
+        "reward.custom_reward_function.name",
+        "actor_rollout_ref.model.lora_rank",
+        "actor_rollout_ref.actor.ppo_epochs",
+        "trainer.n_gpus_per_node",
+    ],
+)
+def test_what_is_no_method_s_may_not_differ_unless_an_arm_names_it(tmp_path, key):
+    """The other way round than a list of what is shared: what nobody thought of is refused."""
+    other = Arm("other", "asymgrpo", "asymgrpo", "other", "run_cpu.sh")
+    changed = record()
+    node, (*path, last) = changed["config"], key.split(".")
+    for part in path:
+        node = node.setdefault(part, {})
+    node[last] = "changed"
+    base = run_of(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"differ in {key} ")):
+        plan.check_fair([base, run_of(tmp_path, other, recorded=changed)], "grpo")
+    named = replace(other, may_differ=(key,))
+    plan.check_fair([base, run_of(tmp_path, named, recorded=changed)], "grpo")
+
+
+def test_a_method_is_what_presets_and_the_recipes_settings_are():
+    keys = plan.method_keys()
+    loss = "actor_rollout_ref.actor.policy_loss"
+    assert {"algorithm.adv_estimator", "algorithm.asymgrpo", loss} <= set(keys)
+    assert "actor_rollout_ref.actor.use_kl_loss" in keys  # a preset of SENT's sets it
+    assert not plan.is_below("algorithm.filter_groups.enable", keys)
+    assert not any(key.startswith("data") for key in keys)
+
+
+def seeds_of(tmp_path, *configs, arm=ARM):
+    return [
+        run_of(tmp_path, arm, seed, recorded=record(**config))
+        for seed, config in enumerate(configs)
+    ]
+
+
+SAMPLING_SEED = "actor_rollout_ref__rollout__seed"
+ORDERED = {"order": "semantic_entropy", "shuffle": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ({}, {}, "are the same run, since no setting"),
+        # the sampling's seed alone is no other run
+        ({SAMPLING_SEED: 0}, {SAMPLING_SEED: 1}, "same order of prompts, data.seed=0: leave"),
+        (
+            {SAMPLING_SEED: 0, "data__seed": None},
+            {SAMPLING_SEED: 1, "data__seed": None},
+            "same order of prompts, data.seed=null: leave data.seed to the script's SEED",
+        ),
+        (
+            {"data__seed": 0, "data__curriculum": ORDERED | {"seed": 0}},
+            {"data__seed": 1, "data__curriculum": ORDERED | {"seed": 0}},
+            "same order of prompts, data.curriculum.seed=0",
+        ),
+    ],
+)
+def test_two_seeds_that_are_one_run_are_refused(tmp_path, first, second, sentence):
+    with pytest.raises(ValueError, match=f"seeds 0 and 1 of arm grpo .*{sentence}"):
+        plan.check_seeds(seeds_of(tmp_path, first, second))
+    # also where the two are not neighbours
+    other = {"data__seed": 7, "data__curriculum": ORDERED | {"seed": 7}}
+    with pytest.raises(ValueError, match="seeds 0 and 2 of arm grpo"):
+        plan.check_seeds(seeds_of(tmp_path, first, other, second))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"data__seed": 1}),
+        ({"data__seed": None}, {"data__seed": 1}),
+        # a curriculum's own seed decides
+        ({"data__curriculum": ORDERED}, {"data__curriculum": ORDERED | {"seed": 1}}),
+        # one order for all is meant where nothing is shuffled; the sampling differs
+        (
+            {"data__shuffle": False, SAMPLING_SEED: 0},
+            {"data__shuffle": False, SAMPLING_SEED: 1},
+        ),
+    ],
+)
+def test_two_seeds_that_differ_are_not(tmp_path, first, second):
+    plan.check_seeds(seeds_of(tmp_path, first, second))
+    other = Arm("other", "asymgrpo", "asymgrpo", "other", "run_cpu.sh")
+    plan.check_seeds([*seeds_of(tmp_path, first), *seeds_of(tmp_path, first, arm=other)])
+
+
+def test_arms_of_one_config_are_named(tmp_path):
+    arms = [Arm(name, "asymgrpo", name, name, "run_cpu.sh") for name in ("a", "b", "c")]
+    runs = [
+        run
+        for arm in arms
+        for run in seeds_of(
+            tmp_path, {"data__seed": 0}, {"data__seed": 2 if arm.name == "c" else 1}, arm=arm
+        )
+    ]
+    assert plan.equal_arms(runs) == [["a", "b"]]
+
+
+def test_a_negative_seed_is_refused(small_matrix, capsys):
+    assert compare.main([*small_matrix(), "--seeds", "-1"]) == 2
+    assert "--seeds=-1 is not allowed: use whole numbers from 0 up" in capsys.readouterr().err
+
+
+def test_the_environment_of_a_run_is_the_matrix_s_then_the_user_s_then_the_default(
+    tmp_path, monkeypatch
+):
+    def save_freq(**environment):
+        matrix = Matrix((ARM,), (0,), "grpo", "t", tmp_path, environment)
+        return plan.run_environment(matrix, ARM, 0, RunFolder(tmp_path))["SAVE_FREQ"]
+
+    monkeypatch.delenv("SAVE_FREQ", raising=False)
+    assert save_freq() == "10"
+    monkeypatch.setenv("SAVE_FREQ", "200")
+    assert save_freq() == "200" and save_freq(SAVE_FREQ="5") == "5"
 
 
 def test_a_folder_with_a_run_of_another_config_is_refused(tmp_path):
@@ -217,10 +353,12 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     assert supervise.run_once(run, {}, Processes()) == "finished"
     model = run.folder.checkpoint() / "actor/huggingface"
     model.mkdir(parents=True)
-    (model / "model.safetensors").write_bytes(b"weights")
+    weights = model / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, weights)
     settings = {"benchmarks": ["x/b.parquet"], "samples": 3, "boxed_only": True, "again": False}
     words = plan.evaluation_arguments(run, settings)
-    assert words[2:] == ["--out", str(run.folder.evaluation), "--samples", "3", "--boxed-only"]
+    assert words[2:4] == ["--out", str(run.folder.evaluation)]
+    assert words[4:] == ["--samples", "3", "--boxed-only", "--replicas", "1"]
 
     def is_evaluated(**change):
         return supervise.is_evaluated(run, settings | change)
@@ -236,8 +374,63 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     pd.DataFrame(columns=list(COLUMNS)).to_parquet(table)
     assert is_evaluated() and not is_evaluated(samples=4) and not is_evaluated(boxed_only=False)
     assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
-    (model / "model.safetensors").write_bytes(b"trained")
+    save_file({"weight": torch.ones(1)}, weights)
     assert not is_evaluated()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_before_a_run_starts(
+    small_matrix, tmp_path, monkeypatch, capsys, code
+):
+    """Lustre without -o flock, some NFS: a fake, which this machine has not."""
+
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    command = [word for word in small_matrix() if word != "--dry-run"]
+    assert compare.main(command) == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith(f"error: --out {tmp_path / 'out'} is on a file system that cannot")
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_a_file_system_with_locks_is_fine_also_for_two_comparisons(tmp_path):
+    supervise.check_locking(tmp_path / "out")
+    with (tmp_path / "out/.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        supervise.check_locking(tmp_path / "out")
+
+
+def test_a_run_is_evaluated_once_with_each_preset(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    settings = {"benchmarks": ["x/b.parquet"], "presets": ["asymgrpo", "sent"], "samples": 3}
+    started, there = [], []
+    monkeypatch.setattr(supervise, "is_evaluated", lambda run, one: one["preset"] in there)
+    processes = Processes()
+    monkeypatch.setattr(processes, "call", lambda command, *_: started.append(command) or 0)
+    assert supervise.evaluate_run(run, settings, {}, processes)
+    out = run.folder.evaluation
+    samples = ["--samples", "3", "--preset"]
+    assert [command[3:] for command in started] == [
+        [
+            str(run.folder.path),
+            "x/b.parquet",
+            "--out",
+            str(out / preset),
+            *samples,
+            preset,
+            "--replicas",
+            "1",
+        ]
+        for preset in ("asymgrpo", "sent")
+    ]
+    started.clear()
+    there.append("asymgrpo")
+    assert supervise.evaluate_run(run, settings, {}, processes)
+    assert [command[-3] for command in started] == ["sent"]
+    monkeypatch.setattr(processes, "call", lambda *_: 1)
+    assert not supervise.evaluate_run(run, settings, {}, processes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -291,8 +484,8 @@ def test_the_run_itself_holds_the_lock(tmp_path, monkeypatch):
 def test_side_by_side_each_has_its_own_gpus(tmp_path):
     runs = [run_of(tmp_path, seed=seed, steps=2, pause=0.2) for seed in range(4)]
     matrix = Matrix((ARM,), (0, 1, 2, 3), "grpo", "t", tmp_path / "out")
-    slots = [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
-    results = supervise.run_all(matrix, runs, slots)
+    devices = [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    results = supervise.run_all(matrix, runs, devices)
     assert len(results["finished"]) == 4
     used = [starts(run) for run in runs]
     assert sorted({slot for slots_of_run in used for slot in slots_of_run}) == ["0,1", "2,3"]
@@ -321,19 +514,175 @@ def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch, device):
     assert run_slots([small, large], None, None) == [{}]
 
 
-@pytest.mark.parametrize(("available", "jobs", "slots"), [(8, None, 4), (9, 2, 2), (1, None, 0)])
-def test_in_a_cluster_as_many_as_fit(tmp_path, monkeypatch, available, jobs, slots):
+NODES = {  # GPUs and CPUs of each
+    "one": [(8, 96)],
+    "two": [(4, 96), (4, 96)],
+    "odd": [(3, 96), (3, 96)],
+    "few CPUs": [(8, 16)],
+    "no GPU": [(0, 8), (1, 8)],
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "slots"),
+    [
+        ("one", (1, 2), 4),
+        ("one", (2, 4), 1),  # verl lets a large node stand for two of a run's
+        ("two", (1, 4), 2),
+        ("two", (2, 4), 1),
+        ("two", (1, 8), 0),  # no node has 8
+        ("odd", (1, 2), 2),  # not 3: a device of each node stays over
+        ("few CPUs", (1, 4), 1),  # verl takes 3 CPUs beside each device
+        ("few CPUs", (1, 8), 0),
+        ("no GPU", (1, 1), 1),
+    ],
+)
+def test_in_a_cluster_as_many_as_fit_node_by_node(tmp_path, monkeypatch, nodes, shape, slots):
     ray = pytest.importorskip("ray")
+    resources = [{"GPU": float(gpus), "CPU": float(cpus)} for gpus, cpus in NODES[nodes]]
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     monkeypatch.setattr(ray, "init", lambda address, **_: address == "somewhere:6379" or 1 / 0)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(available)})
-    run = on_devices(run_of(tmp_path), devices=1, nodes=2)
+    down = {"Alive": False, "Resources": {"GPU": 64.0, "CPU": 64.0}}
+    up = [{"Alive": True, "Resources": node} for node in resources]
+    monkeypatch.setattr(ray, "nodes", lambda: [down, *up])
+    run = on_devices(run_of(tmp_path), devices=shape[1], nodes=shape[0])
+    small = on_devices(run_of(tmp_path), devices=1)
+    with pytest.raises(ValueError, match="--gpus=0 cannot be kept to in the Ray cluster"):
+        run_slots([run], None, "0")
     if slots:
-        assert run_slots([run], jobs, None) == [{}] * slots
-        return
-    with pytest.raises(ValueError, match="RAY_ADDRESS has 1"):
-        run_slots([run], jobs, None)
+        assert run_slots([small, run], None, None) == [{}] * slots
+        assert run_slots([run], 1, None) == [{}]
+    sentence = rf"{slots + 1} runs at once, each on {shape[0]} x {shape[1]} GPUs .* do not fit"
+    with pytest.raises(ValueError, match=sentence):
+        run_slots([run], slots + 1, None)
+
+
+def test_as_many_cpus_beside_a_device_as_verl_takes():
+    base = pytest.importorskip("verl.single_controller.ray.base")
+    assert base.ResourcePoolManager.max_colocate_count == slots.CPUS_PER_DEVICE
+
+
+def test_the_sentence_by_which_a_refused_start_is_known_is_verl_s():
+    base = pytest.importorskip("verl.single_controller.ray.base")
+    source = inspect.getsource(base.ResourcePoolManager._check_resource_available)
+    assert supervise.REFUSAL.decode() in source
+
+
+def test_a_start_that_verl_refuses_for_want_of_devices_is_no_crash(tmp_path):
+    """Three such refusals, then a crash, then a start that goes on to the end."""
+    run, waits = run_of(tmp_path, crash_at=2), []
+    refusing = (
+        "import subprocess, sys; from pathlib import Path; file = Path(sys.argv[1]);"
+        "n = int(file.read_text()) if file.exists() else 0; file.write_text(str(n + 1));"
+        "n < 3 and sys.exit('ValueError: Total available GPUs 0.0 is less than total desired GPUs"
+        " 2'); sys.exit(subprocess.call(sys.argv[2:]))"
+    )
+    count = tmp_path / "count"
+    run = replace(run, command=[sys.executable, "-c", refusing, str(count), *run.command])
+    assert supervise.run_once(run, {}, Processes(), waits.append) == "finished"
+    assert count.read_text() == "5" and waits == [run] * 5 and len(starts(run)) == 2
+    always = run_of(tmp_path, seed=1)
+    script = f"import sys; sys.exit({supervise.REFUSAL.decode()!r})"
+    always = replace(always, command=[sys.executable, "-c", script])
+    assert supervise.run_once(always, {}, Processes(), waits.append) == "failed"
+    assert len(waits) == 5 + supervise.REFUSALS
+
+
+@pytest.mark.ray
+def test_a_run_waits_until_its_devices_are_free(tmp_path, monkeypatch):
+    """In a real cluster of two nodes with 2 virtual GPUs each, of which another job holds some."""
+    ray = pytest.importorskip("ray")
+    nodes = [{"num_gpus": 2, "num_cpus": 6}] * 2
+    with ray_cluster(*nodes) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        two_nodes = on_devices(run_of(tmp_path), devices=2, nodes=2)
+        one_node = on_devices(run_of(tmp_path), devices=2)
+        too_wide = on_devices(run_of(tmp_path), devices=4)
+        assert len(run_slots([two_nodes], None, None)) == 1
+        assert len(run_slots([one_node], None, None)) == 2
+        with pytest.raises(ValueError, match="2 GPUs and 6 CPUs, 2 GPUs and 6 CPUs"):
+            run_slots([too_wide], None, None)  # 4 are there, but on no node
+        monkeypatch.setattr(slots, "DEVICE_WAIT", 1)
+        with slots.cluster():
+            slots.wait_for_devices(two_nodes, lambda: pytest.fail("they are free"))
+            other = ray.remote(num_gpus=1, num_cpus=0)(type("OtherJob", (), {})).remote()
+            ray.get(other.__ray_ready__.remote())
+            slots.wait_for_devices(one_node, lambda: pytest.fail("those of a node are free"))
+            with pytest.raises(TimeoutError, match=r"2 x 2 GPUs .* have not been free for"):
+                slots.wait_for_devices(two_nodes, lambda: False)
+            slots.wait_for_devices(two_nodes, lambda: None)  # the comparison is stopped
+            patient = iter([True] * 4)
+
+            def as_long_as_others_run():
+                if next(patient, None) is None:
+                    ray.kill(other)
+                return True
+
+            slots.wait_for_devices(two_nodes, as_long_as_others_run)
+            assert next(patient, None) is None
+
+
+def test_a_run_whose_devices_others_hold_has_failed_and_the_others_go_on(
+    tmp_path, monkeypatch, capsys
+):
+    """Also one that waits while another is at work does so patiently."""
+    waiting, good = run_of(tmp_path, seed=1), run_of(tmp_path, pause=0.3)
+    patience = []
+
+    def wait_for_devices(run, patient):
+        if run is waiting:
+            while not good.finished:
+                patience.append(patient())
+            while patient():
+                time.sleep(0.01)
+            raise TimeoutError("grpo, seed 1: other jobs hold them")
+
+    monkeypatch.setattr(supervise, "wait_for_devices", wait_for_devices)
+    matrix = Matrix((ARM,), (0, 1), "grpo", "t", tmp_path / "out")
+    results = supervise.run_all(matrix, [good, waiting], [{}, {}])
+    assert results == {"finished": [good], "skipped": [], "failed": [waiting]}
+    assert patience[-1] is True and not (waiting.folder.path / "starts").exists()
+    assert "grpo, seed 1: other jobs hold them" in capsys.readouterr().out
+
+
+def test_without_a_cluster_no_run_waits(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with slots.cluster():
+        slots.wait_for_devices(run_of(tmp_path), lambda: pytest.fail("it waited"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "replicas"),
+    [
+        ({}, (1, 2), 2),
+        ({}, (2, 4), 8),
+        ({"tensor_parallel": 2}, (2, 4), 4),
+        ({"tensor-parallel": 2}, (1, 5), 2),
+        ({"replicas": 1}, (1, 8), 1),
+    ],
+)
+def test_an_evaluation_gets_the_devices_of_its_training(tmp_path, settings, shape, replicas):
+    run = on_devices(run_of(tmp_path), devices=shape[1], nodes=shape[0])
+    words = plan.evaluation_arguments(run, {"benchmarks": ["b.parquet"], **settings})
+    assert words.count("--replicas") == 1
+    assert words[words.index("--replicas") + 1] == str(replicas)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"replicas": 3}, "replicas=3 with tensor_parallel=1 takes more than the 1 x 2 GPUs"),
+        ({"tensor_parallel": 4}, "replicas=1 with tensor_parallel=4 takes more than"),
+        ({"replicas": 2, "tensor_parallel": 2}, "replicas=2 with tensor_parallel=2 takes more"),
+        ({"replicas": 0}, "evaluate: replicas=0 is not allowed: use a whole number above 0"),
+        ({"tensor_parallel": "x"}, "evaluate: tensor_parallel=x is not allowed"),
+    ],
+)
+def test_an_evaluation_gets_no_more(tmp_path, settings, sentence):
+    run = on_devices(run_of(tmp_path), devices=2)
+    with pytest.raises(ValueError, match=sentence):
+        plan.evaluation_arguments(run, {"benchmarks": ["b.parquet"], **settings})
 
 
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(tmp_path, monkeypatch):
@@ -384,12 +733,34 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
     assert compare.main(small_matrix()) == 0
     printed = capsys.readouterr().out
     assert printed.count("0 of 3 steps") == 4 and "asymgrpo, seed 1" in printed
+    assert "reruns of one method" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_repeated_baseline_is_said(small_matrix, capsys):
+    arm = {"recipe": "asymgrpo", "preset": "grpo"}
+    assert compare.main(small_matrix(arms={"grpo": arm, "grpo_again": arm})) == 0
+    assert "note: grpo = grpo_again: one config" in capsys.readouterr().out
+
+
+def test_a_run_keeps_no_hugging_face_copy_of_every_checkpoint(small_matrix, tmp_path):
+    matrix = read_matrix(Path(small_matrix()[0]), tmp_path / "out")
+    first, *_ = plan.make_plan(matrix, ["grpo"], [0]).runs
+    saved = first.record["config"]["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"]
+    assert saved == ["model", "optimizer", "extra"]
+    # a folder of runs that did is no other config
+    (first.folder.path / "metrics").mkdir(parents=True)
+    saved.append("hf_model")
+    provenance.write_yaml(first.folder.path / "metrics/000.yaml", first.record)
+    again, *_ = plan.make_plan(matrix, ["grpo"], [0]).runs
+    plan.check_folder(again)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"overrides": ["data.seed=0"]}, "same order of prompts, data.seed=0"),
+        ({"overrides": ["data.seed=null"]}, "same order of prompts, data.seed=null"),
         ({"overrides": ["data.seed=5", "trainer.total_training_steps=null"]}, "has no end"),
         ({"overrides": ["no_such_key=1"]}, "no_such_key"),
         (
@@ -436,6 +807,14 @@ def test_a_script_may_lie_anywhere(small_matrix, tmp_path, capsys):
     trainer = run.record["config"]["trainer"]
     assert (trainer["test_freq"], trainer["nnodes"], run.devices) == (7, 3, 3)
     assert (run.name, run.steps) == ("b, seed 5", 3)
+
+
+def test_a_script_that_ignores_its_seed_is_refused(small_matrix, tmp_path, capsys):
+    script = tmp_path / "run_it.sh"
+    script.write_text(f'SEED=0 exec bash {ROOT}/recipe/asymgrpo/run_cpu.sh "$@"\n')
+    arm = {"recipe": "asymgrpo", "preset": "grpo", "script": str(script)}
+    assert compare.main(small_matrix(arms={"a": arm})) == 2
+    assert "seeds 0 and 1 of arm a are the same run" in capsys.readouterr().err
 
 
 def test_the_study_is_fair(tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 """Evaluation of a checkpoint with a stand-in for the engine; the real ones are in tests/e2e."""
 
 import json
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,6 @@ pytest.importorskip("math_verify")
 
 from recipe.core.recipe import Recipe
 from recipe.evaluate import __main__ as evaluate
-from recipe.evaluate import checkpoints
-from recipe.evaluate.checkpoints import model_of
 from recipe.experiment.evaluation import COLUMNS, read_values
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
@@ -184,48 +180,6 @@ def test_two_benchmarks_of_one_name_are_refused(command, capsys):
     assert "same file name" in capsys.readouterr().err
 
 
-def test_checkpoints_are_found(tmp_path, monkeypatch):
-    run, actor = tmp_path / "run", tmp_path / "run/global_step_7/actor"
-    (actor / "huggingface").mkdir(parents=True)
-    (actor / "huggingface/config.json").write_text("{}")
-    (run / "latest_checkpointed_iteration.txt").write_text("7")
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        model_of(str(run))
-    (actor / "model_world_size_1_rank_0.pt").touch()
-    merged = []
-    monkeypatch.setattr(checkpoints, "merge", lambda *folders: merged.append(folders))
-    model = str(actor / "huggingface")
-    for folder in (run, actor.parent, actor):
-        assert model_of(str(folder)) == (model, actor.parent)
-    (actor / "huggingface/model-00001-of-00002.safetensors").touch()  # a merge that was killed
-    assert model_of(str(run)) == (model, actor.parent)
-    assert merged == [(actor, actor / "huggingface")] * 4
-    (actor / "huggingface/model.safetensors.index.json").touch()
-    assert model_of(str(run)) == (model, actor.parent) and len(merged) == 4
-    assert model_of(model) == (model, actor / "huggingface")
-    assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
-
-
-def test_merged_weights_appear_last(tmp_path, monkeypatch):
-    actor, model = tmp_path / "actor", tmp_path / "actor/huggingface"
-    model.mkdir(parents=True)
-
-    def fake_merger(command, **_):
-        target = Path(command[command.index("--target_dir") + 1])
-        target.mkdir()
-        for name in ("config.json", "model.safetensors.index.json", "model-1-of-1.safetensors"):
-            (target / name).write_text(name)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    moved = []
-    replace = Path.replace
-    monkeypatch.setattr(checkpoints.subprocess, "run", fake_merger)
-    monkeypatch.setattr(Path, "replace", lambda a, b: moved.append(b.name) or replace(a, b))
-    checkpoints.merge(actor, model)
-    assert moved[-1] == "model.safetensors.index.json" and len(moved) == 3
-    assert sorted(path.name for path in actor.iterdir()) == ["huggingface"]
-
-
 def test_flags_override_a_papers_preset():
     sampling = evaluate.parse(["m", "d", "--preset", "clip_entropy", "--top-p", "1"]).sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 1.0, 20)
@@ -241,6 +195,50 @@ def test_each_paper_has_a_preset_and_a_misspelt_one_is_named(monkeypatch, comman
     assert command() == 2
     error = capsys.readouterr().err
     assert "recipe new: evaluation.p.temprature does not exist: did you mean temperature" in error
+
+
+def test_responses_of_another_prompt_format_are_never_mixed(command, capsys):
+    """Those of older versions, which could not set it, are those without kwargs."""
+    kwargs = ("--chat-template-kwargs", '{"enable_thinking": false}')
+    assert command() == 0
+    file = command.out / "five.responses/settings.json"
+    settings = json.loads(file.read_text())
+    for name in ("chat_template_kwargs", "dtype"):
+        del settings[name]
+    file.write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert command(engine=FakeEngine(fail_after=0)) == 0
+    assert command(*kwargs) == 2
+    assert "another chat_template_kwargs ({}, now {'enable_thinking'" in capsys.readouterr().err
+    assert command(*kwargs, "--again") == 0
+    assert "[settings] by flags: samples 4, chat_template_kwargs {" in capsys.readouterr().out
+    record = json.loads((command.out / "five.json").read_text())["settings"]
+    assert record["chat_template_kwargs"] == {"enable_thinking": False}
+    assert command() == 2
+    assert "another chat_template_kwargs" in capsys.readouterr().err
+
+
+def test_a_run_is_evaluated_as_it_was_trained(command, capsys):
+    run = command.model.parent / "run"
+    folder = run / "global_step_2/actor/huggingface"
+    folder.parent.mkdir(parents=True)
+    command.model.rename(folder)
+    (run / "metrics").mkdir()
+    config = {"data": {"max_response_length": 24, "apply_chat_template_kwargs": {"a": 1}}}
+    judge = {"path": "pkg://recipe.judge", "reward_kwargs": {"boxed_only": True}}
+    config["reward"] = {"custom_reward_function": judge}
+    (run / "metrics/000.yaml").write_text(json.dumps({"config": config}))
+    assert command(checkpoint=folder) == 0
+    record = json.loads((folder / "evaluation/five.json").read_text())
+    settings = record["settings"]
+    assert (settings["max_response_length"], settings["chat_template_kwargs"]) == (24, {"a": 1})
+    assert settings["boxed_only"] and record["figures"]["avg@4"]["mean"] == 0  # no box
+    # what recipe.compare asks is the same, read from the same record
+    asked = evaluate.settings(evaluate.parse([str(folder), str(command.data), "--samples", "4"]))
+    assert {key: settings[key] for key in asked} == asked
+    (run / "metrics/001.yaml").write_text("[")
+    assert command(checkpoint=folder) == 2
+    assert "001.yaml, the run's record, has no config" in capsys.readouterr().err
 
 
 def test_the_settings_of_an_evaluation_are_those_that_it_records(command):

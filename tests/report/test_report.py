@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from recipe import plot
 from recipe.experiment.matrix import Arm, read_matrix
 from recipe.experiment.statistics import interval
 from recipe.report import __main__ as report
@@ -482,6 +483,50 @@ def test_a_label_cannot_break_the_markdown_table(tmp_path):
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
     assert lines[0] == r"| method | seeds | final entropy | to a \| b c |"
     assert lines[2].startswith(r"| a \| b c | 1 |")
+
+
+LABELS = [r"a\|b", "\\", "|", "a\r\n|\n", "<b>|</b>", "&lt;", "$x$_", "_x"]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_no_label_breaks_a_table_or_a_picture(tmp_path, label):
+    matrix(tmp_path, {"a": {"label": label}, "b": {}}, seeds=[0])
+    for arm in ("a", "b"):
+        run(tmp_path, arm, 0, entropies(1.0), planned=1)
+    report.write(tmp_path)
+    assert (tmp_path / "report/figures/charts.png").stat().st_size > 1000
+    assert "<b>|" not in (tmp_path / "report/index.html").read_text()
+    lines = collect(tmp_path).markdown().splitlines()
+    # a | ends a cell unless an odd number of \ is before it
+    cells = {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}
+    assert len(lines) == 4 and cells == {5}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        "3",
+        '"text"',
+        "null",
+        "[" * 100_000,
+        '{"step": 1}',
+        '{"step": true, "data": {"actor/entropy": 1}}',
+        '{"step": 2, "data": {"critic/rewards/mean": {"a": [1]}, "timing_s/step": "x"}}',
+        '{"step": 2, "data": {"critic/rewards/mean": [1, 2], "perf/total_num_tokens": {}}}',
+        '{"step": 2, "data": {"critic/rewards/mean": ' + "9" * 400 + "}}",
+        '{"step": 2, "data": {"critic/rewards/mean": NaN}}',
+    ],
+    ids=range(11),
+)
+def test_a_line_of_metrics_that_is_no_row_ends_neither_page_nor_picture(tmp_path, line):
+    matrix(tmp_path, {"a": {}}, seeds=[0])
+    run(tmp_path, "a", 0, entropies(1.0, 2.0), planned=2)
+    with (tmp_path / "a/seed0/metrics/000.jsonl").open("a") as file:
+        file.write(line + "\n")
+    report.write(tmp_path)
+    plot.draw(tmp_path / "a/seed0")
+    assert (tmp_path / "a/seed0/curve.png").is_file()
 
 
 def test_the_command_ends_with_a_sentence(small, tmp_path, capsys):

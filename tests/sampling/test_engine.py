@@ -1,10 +1,16 @@
 """The engines' defaults and placement: replicas in Ray, on virtual slots. vLLM is in tests/e2e."""
 
 import os
+import subprocess
+import sys
 import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from ray_head import ray_cluster
 
 from recipe import machine
 from recipe.cpu.model import ModelShape, make_model, make_tokenizer
@@ -73,7 +79,7 @@ def test_more_replicas_than_fit_are_refused_in_one_sentence(monkeypatch, samplin
 def test_as_many_replicas_as_fit_by_default(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(machine, "default_engines", lambda devices: 8 // devices)
-    monkeypatch.setattr(engine, "cluster_places", lambda devices: 2 // devices)
+    monkeypatch.setattr(engine, "cluster_places", lambda devices, free: 2 // devices)
     assert [engine.default_replicas(n) for n in (1, 4)] == [8, 2]
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     assert [engine.default_replicas(n) for n in (1, 4)] == [2, 1]
@@ -117,3 +123,137 @@ def test_a_replica_that_waits_for_its_devices_holds_nothing_up(monkeypatch):
         assert len(set(results.values())) == 1
     finally:
         ray.shutdown()
+
+
+# ---- in a Ray cluster that others use ------------------------------------------------------------
+
+
+def stub_engine():
+    """Returns a class that stands for an engine: it answers with the process and the devices that
+    it has, when as many replicas as `samples` says are there. Made in a function, so that Ray sends
+    it along."""
+
+    class StubEngine:
+        def __init__(self, sampling, hardware, longest_prompt):
+            self.folder, self.replicas = Path(sampling.model), sampling.samples
+            (self.folder / str(os.getpid())).touch()
+
+        def sample(self, chunk):
+            end = time.monotonic() + 120
+            while len(list(self.folder.iterdir())) < self.replicas and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(0.2)
+            return chunk.number, (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    return StubEngine
+
+
+def stub_chunks(folder, chunks, replicas, hardware):
+    """Samples so many chunks by a stub; returns {number: (process, devices)}."""
+    work = [Chunk(n, [[1]], [0]) for n in range(chunks)]
+    return dict(sample_all(work, Sampling(str(folder), samples=replicas), hardware, 1))
+
+
+OTHER_JOB = """
+import sys, ray
+ray.init(log_to_driver=False)
+
+class Training:
+    pass
+
+training = ray.remote(num_gpus=int(sys.argv[1]), num_cpus=0)(Training).remote()
+ray.get(training.__ray_ready__.remote())
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_job(devices):
+    """Holds devices of the cluster, as another run's training does."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", OTHER_JOB, str(devices)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout.readline() == b"holds\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with ray_cluster({"num_gpus": 4, "num_cpus": 2}) as address:
+        yield address
+
+
+@pytest.fixture
+def cluster(monkeypatch, address):
+    """A Ray cluster of one node with 4 virtual GPUs, in RAY_ADDRESS."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setitem(engine.ENGINES, "stub", stub_engine())
+
+
+def free_devices():
+    import ray
+
+    ray.init(log_to_driver=False)
+    try:
+        return int(ray.available_resources().get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_an_evaluation_takes_its_own_devices_while_another_run_holds_the_others(
+    cluster, tmp_path, replicas
+):
+    """By default what is free, or as many as it is told; all of it is free again at the end."""
+    with other_job(2):
+        results = stub_chunks(tmp_path, 6, 2, Hardware(replicas, engine="stub"))
+        assert sorted(results) == list(range(6))
+        processes, devices = map(set, zip(*results.values(), strict=True))
+        assert len(processes) == 2 and len(devices) == 2
+        assert os.getpid() not in processes
+        until(lambda: free_devices() == 2)
+
+
+@pytest.mark.ray
+def test_a_single_replica_is_an_actor_too_where_devices_are_the_clusters(cluster, tmp_path):
+    hardware = Hardware(1, tensor_parallel=2, engine="stub")
+    ((process, devices),) = stub_chunks(tmp_path, 1, 1, hardware).values()
+    assert process != os.getpid() and len(devices.split(",")) == 2
+
+
+@pytest.mark.ray
+def test_devices_that_others_hold_are_waited_for_and_all_or_none_are_taken(
+    cluster, tmp_path, monkeypatch, capsys
+):
+    """Three are wanted and one is free: it is not held, and after the limit a sentence says why."""
+    monkeypatch.setattr(engine, "DEVICE_WAIT", 120)
+    hardware = Hardware(3, engine="stub")
+    with other_job(3) as job:
+        threading.Timer(6, job.kill).start()
+        results = stub_chunks(tmp_path, 6, 3, hardware)
+        assert len({process for process, _ in results.values()}) == 3
+        assert "waiting for 3 GPUs of the Ray cluster" in capsys.readouterr().out
+    until(lambda: free_devices() == 4)
+    monkeypatch.setattr(engine, "DEVICE_WAIT", 1)
+    with other_job(3):
+        with pytest.raises(TimeoutError, match=r"--replicas 3 with .*needs 3 GPUs, and other jobs"):
+            stub_chunks(tmp_path, 6, 3, hardware)
+        until(lambda: free_devices() == 1)
+
+
+@pytest.mark.ray
+def test_no_more_replicas_than_chunks_are_started(cluster, tmp_path):
+    assert len(stub_chunks(tmp_path, 2, 2, Hardware(4, engine="stub"))) == 2
+    assert len(list(tmp_path.iterdir())) == 2

@@ -8,6 +8,7 @@ import math
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 pytest.importorskip("math_verify")
 
@@ -16,6 +17,7 @@ from recipe.sampling import responses
 from recipe.sampling.engine import Responses
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import measure
+from recipe.semantic_curriculum.checks import check_curriculum
 from recipe.semantic_curriculum.measure import Weighting
 from recipe.semantic_curriculum.scores import COLUMNS, read_scores
 
@@ -170,6 +172,43 @@ def test_responses_of_other_settings_are_not_mixed(command, capsys):
     assert fresh.sampled == [0, 1, 2]
 
 
+def test_scores_of_another_prompt_format_are_refused_before_the_run(command, data):
+    assert command("--chat-template-kwargs", '{"enable_thinking": false}') == 0
+    config = OmegaConf.create(
+        {
+            "data": {
+                "curriculum": {"order": "semantic_entropy", "scores": str(command.out)},
+                "train_files": str(data),
+                "train_batch_size": 1,
+                "shuffle": False,
+                "apply_chat_template_kwargs": {"enable_thinking": False},
+            },
+            "algorithm": {},
+            "trainer": {"total_training_steps": None},
+        }
+    )
+    check_curriculum(config)
+    config.data.apply_chat_template_kwargs = {}
+    with pytest.raises(ValueError, match=r"\{'enable_thinking': False\}, and .* is \{\}: meas"):
+        check_curriculum(config)
+    # tables of older versions do not say with which kwargs they were measured
+    table = pd.read_parquet(command.out)
+    table.attrs.clear()
+    table.to_parquet(command.out)
+    check_curriculum(config)
+
+
+def test_responses_of_a_model_that_was_trained_again_are_not_taken(command, tmp_path, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    assert command("--model", str(model)) == 0
+    assert command("--model", str(model), sampler=FakeSampler(fail_after=0)) == 0
+    (model / "config.json").write_text('{"trained": "again"}')
+    assert command("--model", str(model)) == 2
+    assert "another model" in capsys.readouterr().err
+
+
 def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
     monkeypatch.setattr(responses, "tokenized", lambda p, s: [[i] * (i + 1) for i in range(len(p))])
     assert command("--max-prompt-length", "3") == 0
@@ -195,7 +234,7 @@ def test_a_table_of_before_the_columns_were_renamed_is_still_read(command, tmp_p
     [
         (None, "does not exist"),
         (b"text", "is not parquet"),
-        (pd.DataFrame({"question": ["a"]}), "is not parquet with columns prompt"),
+        (pd.DataFrame({"question": ["a"]}), "lacks the column prompt"),
         (pd.DataFrame({"prompt": [], "reward_model": []}), "has no rows"),
     ],
 )

@@ -16,9 +16,11 @@ for word in "$@"; do
   before=$word
 done
 if [[ $* == *recipe.launch* ]]; then
-  mkdir -p "$folder/global_step_7/actor/huggingface"
-  touch "$folder/global_step_7/actor/huggingface/config.json"
+  mkdir -p "$folder/global_step_7/actor/lora_merged"
+  touch "$folder/global_step_7/actor/lora_merged/config.json"
   echo 7 > "$folder/latest_checkpointed_iteration.txt"
+elif [[ $* == *sampling.checkpoints* ]]; then
+  echo "${@: -1}/global_step_7/actor/lora_merged"
 elif [[ -n $out ]]; then
   touch "$out"
 fi
@@ -56,7 +58,7 @@ def test_the_second_stage_begins_with_the_first_ones_model(tmp_path, script, ref
     assert done.returncode == 0, done.stderr
     first, second = (c.split() for c in commands if "recipe.launch" in c)
     measured = [c.split() for c in commands if "semantic_curriculum.measure" in c]
-    last = f"{tmp_path}/run/stage1/global_step_7/actor/huggingface"
+    last = f"{tmp_path}/run/stage1/global_step_7/actor/lora_merged"  # as it was printed
     assert f"actor_rollout_ref.model.path={tmp_path}" in first
     assert f"actor_rollout_ref.model.path={last}" in second
     for words, stage in ((first, 1), (second, 2)):
