@@ -125,8 +125,10 @@ class Equivalence:
         for gold, answer in (one, other), (other, one):
             reply = reply_of(pool, gold, answer)
             if reply is None:
-                alone = (text for text in (one, other) if reply_of(pool, "0", text) is None)
-                self.timed_out_answers.update(alone)
+                suspects = [x.text for x in (a, b) if x.kind != "value"]
+                if len(suspects) > 1:
+                    suspects = [text for text in suspects if reply_of(pool, "0", text) is None]
+                self.timed_out_answers.update(suspects)
                 return None
             if reply["equal"]:
                 return True

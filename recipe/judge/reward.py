@@ -57,25 +57,27 @@ if importlib.util.find_spec("math_verify") is None:
     raise ImportError("recipe.judge needs math-verify: run `pip install math-verify`.")
 
 
-def _last_box(text: str) -> str:
-    """Returns the content of the complete, non-blank box that opens last, in one linear pass."""
-    opened, last, content = [], -1, ""
+def boxes(text: str) -> list[str]:
+    """Returns the contents of the complete, non-blank boxes in the order in which they open; in one
+    linear pass."""
+    opened: list[tuple[int, bool]] = []
+    contents: dict[int, str] = {}
     for token in BRACES.finditer(text):
         if token[0] == "}" and opened:
             start, boxed = opened.pop()
-            if boxed and start > last and text[start : token.start()].strip():
-                last, content = start, text[start : token.start()]
+            if boxed and text[start : token.start()].strip():
+                contents[start] = text[start : token.start()].strip()
         elif token[0].endswith("{") and token[0] != r"\{":
             opened.append((token.end(), token[0] != "{"))
-    return content
+    return [contents[start] for start in sorted(contents)]
 
 
 def extract_answer(response: str, boxed_only: bool = False) -> str:
     """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
-    answer = _last_box(text).strip()
-    if answer or boxed_only:
-        return answer
+    boxed = boxes(text)
+    if boxed or boxed_only:
+        return boxed[-1] if boxed else ""
     _, mark, rest = text.rpartition("####")
     answer = rest.partition("\n")[0].strip() if mark else ""
     if answer:
