@@ -11,6 +11,7 @@ from recipe.judge.tokens import Token, has_letters, text_of
 from recipe.judge.value import digits_of, formula_key, key_of, value_of
 
 CURRENCY = re.compile(r"\\?[$€£¥]")
+NAMED_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
 SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
 PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -70,8 +71,9 @@ def is_plain(number: str) -> bool:
 def value_answer(value: Number, tokens: Sequence[Token] = (), **tags: str) -> Answer:
     """Returns a value as an answer; with letters in its tokens, all its digits count."""
     if not has_letters(tokens):
-        text = text_of(tokens)
-        return Answer("value", key_of(value), digits=digits_of(value), text=text, **tags)
+        key = key_of(value)
+        text = key if is_plain(key) and "." not in key else text_of(tokens)
+        return Answer("value", key, digits=digits_of(value), text=text, **tags)
     key = formula_key(tokens)
     return Answer("value", key, text=text_of(tokens), **tags) if key else text_answer(tokens)
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from recipe.judge.answer import (
+    NAMED_CURRENCY,
     Answer,
     is_plain,
     normalise,
@@ -86,7 +87,8 @@ class Reader:
     def read(self, answer: str) -> Answer:
         """Returns what the answer says; kind "text" where that is beyond this reader."""
         number = normalise(answer)
-        if is_plain(number) and (self.thousands or "," not in answer):
+        plain_number = is_plain(number) and (self.thousands or "," not in answer)
+        if plain_number and not NAMED_CURRENCY.search(answer):
             return number_answer(number)
         if len(answer) > LONGEST:
             return Answer("text", answer)

@@ -118,7 +118,7 @@ def verdict(answer: str, golds: Sequence[str], equivalence: Equivalence) -> Verd
     """
     if not answer or len(answer) > MAX_ANSWER:
         return Verdict(correct=False, parsed=False, timed_out=False)
-    if normalise(answer) in map(normalise, golds):
+    if answer in golds:
         return Verdict(correct=True, parsed=True, timed_out=False)
     read = equivalence.read(answer)
     verdicts = []
@@ -176,7 +176,7 @@ def compute_score(
         raise ValueError(
             f"reward_model.ground_truth of a row of {data_source} is blank: give the final answer."
         )
-    answer = normalise(extract_answer(solution_str, boxed_only))
+    answer = extract_answer(solution_str, boxed_only)
     answer = answer.encode("utf-8", "replace").decode()  # verl writes pred to a file
     limits = {"time_limit": time_limit, "memory_mb": memory_mb, "children": children}
     result = verdict(answer, golds, Equivalence(**limits))
@@ -185,6 +185,6 @@ def compute_score(
     return {
         "score": float(result.correct),
         "acc": result.correct,
-        "pred": answer if result.parsed else "",
+        "pred": normalise(answer) if result.parsed else "",
         "judge_timed_out": result.timed_out,
     }

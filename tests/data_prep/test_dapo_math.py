@@ -93,9 +93,7 @@ def test_what_is_neither_a_text_nor_a_whole_number_is_one_sentence(tmp_path, ans
 
 
 def test_a_git_lfs_pointer_is_named(tmp_path):
-    (tmp_path / dapo_math.FILE).write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0"
-    )
+    (tmp_path / dapo_math.FILE).write_text("version https://git-lfs.github.com/spec/v1")
     done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
     assert done.returncode == 2
     assert f"{dapo_math.FILE} is a Git LFS pointer" in done.stderr

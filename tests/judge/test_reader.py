@@ -51,7 +51,7 @@ OTHER = [
     ("315", ["< 315", r"\leq 315", r"\ge 315", "x<315", "315+", r"\text{at least }315"]),
     ("5", ["5a", "5 or more", r"5\text{ or more}", r"5\text{ squared}", "5 halves", "7 \\to 5",
            r"6 \Rightarrow 5", "2x+3y=5", "5, 5", "5 or 6", r"\{5, 6\}", "(5, 5)", "5!", "5_8",
-           r"5 \bmod 7", r"\neq 5", "not 5", r"5\text{ remainder }2", "5 thousand", "5x", "5%",
+           r"5 \bmod 7", r"\neq 5", "not 5", r"5\text{ remainder }2", "5 thousand", "5x", 
            r"x=5\text{ is extraneous}", "4 = 5", r"5\mathbf{i}", "[4,5]", "5:1:1", "5i"]),
     ("3", [r"3\text{ hours } 20\text{ minutes}", r"3\text{ dollars } 17\text{ cents}",
            r"3\text{ apples and } 4\text{ pears}", "3 dozen", r"\sqrt{3}", "3k", "3m"]),
