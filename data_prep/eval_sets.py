@@ -62,8 +62,8 @@ def listed(where: str, answer: Any) -> Any:
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ValueError(
-            f"{where} has the answer {answer!r:.80}, which begins like a list of texts and is none: "
-            "give the original files."
+            f"{where} has the answer {answer!r:.80}, which begins like a list of texts and is "
+            "none: give the original files."
         )
     return items
 
