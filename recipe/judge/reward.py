@@ -1,4 +1,4 @@
-"""The reward function: is the final answer of a response correct? 1 or 0, by math-verify.
+"""The reward function: is the final answer of a response correct? 1 or 0.
 
 For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file's path) and
 `name=compute_score`; settings as `+reward.custom_reward_function.reward_kwargs.time_limit=10`.
@@ -9,17 +9,18 @@ For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file'
 3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`).
 With `boxed_only` only 1 counts. Of several answers the last one alone is judged.
 
-**Correct** means equal to the ground truth after `normalise`, or equal by math-verify. So 1,234 is
-1234, never a pair; $5.00 is 5; 0.5 is 1/2; `x = 5` is 5; 18 \\text{ dollars} is 18. By
-math-verify's rules 50% is 50, 0.5 and 1/2 alike, and a decimal is compared to six places, though
-not with an integer. What math-verify ignores makes an answer incorrect unless the truth says it:
-\\neq 5, 5 \\bmod 3, 5_8 (but 5_{10} is 5), 4 = 5. An answer that cannot be parsed or is longer
-than MAX_ANSWER is incorrect.
-A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
+**Correct** means that the answer says what the truth says: `reader.py` reads both, and
+`equivalence.Equivalence.accepts` compares. So 1,234 is 1234, never a pair; $5.00 is 5; 0.5 is 1/2;
+`x = 5` is 5; 18 \\text{ dollars} is 18; 50% is 50, 0.5 and 1/2 alike. Numbers are equal to six
+places, relative to their size below 1, and a whole number only exactly. What the reader does not
+use must be a known unit or a known filler; else the answer is incorrect, unless its text is the
+truth's: \\neq 5, 5 \\bmod 3, 5_8, 5 \\text{ or more}, < 5, 4 = 5. What has no value here (sums,
+integrals) is math-verify's to compare. An answer that cannot be read or is longer than MAX_ANSWER
+is incorrect. A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
 
-**It cannot hang.** Plain numbers are compared at once. All else goes to a child process with
-limits of CPU time and of memory (`pool.py`, `child.py`), which is replaced when it
-dies: in any thread and in Ray workers. A child ends with this process, however it is killed (one
+**It cannot hang.** Reading and values take bounded time in this process. math-verify runs in a
+child process with limits of CPU time and of memory (`pool.py`, `child.py`), which is replaced when
+it dies: in any thread and in Ray workers. A child ends with this process, however it is killed (one
 that is at work at its limit at the latest).
 """
 
