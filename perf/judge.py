@@ -8,8 +8,8 @@ every mutation, of which none may be accepted, and against the answers of other 
 Two answers of different problems may be the same number, or the same expression; they count as
 equal if `judge.equivalence` finds so, and the rest are printed for a person to read. Then made-up
 texts, none of which is correct: noise, brackets, arithmetic that never ends, hedges around the
-correct answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a bar
-is missed.
+correct answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a
+bar is missed.
 """
 
 from __future__ import annotations
