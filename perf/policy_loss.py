@@ -19,11 +19,13 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
-from recipe.clip_entropy.register import pack
+from recipe.clip_entropy.regions import observe_regions
 from recipe.clip_entropy.schedules import ClipLines
 from recipe.core import actor_loss
 from recipe.core.clip import Bounds
-from recipe.semantic_curriculum.config import SentConfig, TokenRule
+from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
+from recipe.policy_loss import RecipePolicyLoss
+from recipe.semantic_curriculum.config import TokenRule
 from recipe.semantic_curriculum.register import CLASS_FIELD
 
 SIZES = ("256x24", "64x8192")  # rollouts x tokens: the CPU task's step, and a long micro-batch
@@ -81,7 +83,7 @@ def make_micro_batch(rows: int, tokens: int) -> tuple[list[torch.Tensor], Tensor
 
 
 def config(loss_mode: str, regions: bool, rule: dict[str, str]) -> FSDPActorConfig:
-    settings = SentConfig(
+    settings = RecipePolicyLoss(
         loss_mode=loss_mode, region_diagnostics=regions, token_rule=TokenRule(**rule)
     )
     return FSDPActorConfig(
@@ -92,11 +94,12 @@ def config(loss_mode: str, regions: bool, rule: dict[str, str]) -> FSDPActorConf
 def seconds_of(name: str, leaves: list[torch.Tensor], micro: TensorDict) -> float:
     loss_mode, bounds, regions, rule = LOSSES[name]
     actor = config(loss_mode, regions, rule)
-    tu.assign_non_tensor(micro, **{actor_loss.EXTRA_INFO: {"clip_bounds": pack(bounds)}})
+    tu.assign_non_tensor(micro, **{actor_loss.EXTRA_INFO: {CLIP_BOUNDS: pack_bounds(bounds)}})
     output = {"log_probs": nested(leaves)}
     output["entropy"] = output["log_probs"].detach().neg()
     start = time.perf_counter()
-    loss, _ = actor_loss.actor_loss(actor, output, micro)
+    observers = [observe_regions] if regions else []
+    loss, _ = actor_loss.actor_loss(actor, output, micro, observers=observers)
     torch.autograd.grad(loss, output["log_probs"])
     return time.perf_counter() - start
 

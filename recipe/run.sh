@@ -28,6 +28,13 @@ QWEN_OVERRIDES=(
   actor_rollout_ref.rollout.gpu_memory_utilization=0.6          # ours
 )
 
+# A text as a value of Hydra's grammar, so that a path may have blanks, quotes and = , ( ) [ ] # in
+# it: in single quotes, before which a backslash is doubled. A list in brackets stays as it is.
+quoted() {
+  [[ $1 == \[*\] ]] && printf '%s' "$1" ||
+    printf "'%s'" "$(sed -E 's/(\\*)\x27/\1\1\\\x27/g; s/\\+$/&&/' <<<"$1")"
+}
+
 launch() {
   local recipe=$1
   shift
@@ -37,9 +44,9 @@ launch() {
     cluster=(ray_kwargs.ray_init.num_cpus=null ++ray_kwargs.ray_init.num_gpus=null)
   local command=(
     "$PYTHON" -m recipe.launch "$recipe"
-    "actor_rollout_ref.model.path=$MODEL_PATH"
-    "data.train_files=$TRAIN_FILE"
-    "data.val_files=$TEST_FILE"
+    "actor_rollout_ref.model.path=$(quoted "$MODEL_PATH")"
+    "data.train_files=$(quoted "$TRAIN_FILE")"
+    "data.val_files=$(quoted "$TEST_FILE")"
     "data.train_batch_size=$TRAIN_BATCH_SIZE"
     "data.seed=$SEED"
     "actor_rollout_ref.actor.data_loader_seed=$SEED"
@@ -50,9 +57,9 @@ launch() {
     "trainer.total_training_steps=$STEPS"
     "trainer.save_freq=$SAVE_FREQ"
     "trainer.test_freq=$TEST_FREQ"
-    "trainer.project_name=$PROJECT_NAME"
-    "trainer.experiment_name=$EXPERIMENT_NAME"
-    "trainer.default_local_dir=$CKPTS_DIR"
+    "trainer.project_name=$(quoted "$PROJECT_NAME")"
+    "trainer.experiment_name=$(quoted "$EXPERIMENT_NAME")"
+    "trainer.default_local_dir=$(quoted "$CKPTS_DIR")"
     "${TASK_OVERRIDES[@]}"
     "${cluster[@]}"
     "$@"

@@ -7,7 +7,6 @@ runs once, on the driver; workers hold no state of a part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
+from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
@@ -23,16 +23,15 @@ from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.core import actor_loss
 from recipe.core.diagnostics_part import DiagnosticsPart
-from recipe.core.files import atomic_write
-from recipe.core.part import Part, PromptOrder
+from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.recipe import TRAINER, recipes
 from recipe.core.rollouts import CorrectnessRule
 from recipe.core.settings import build, plain
+from recipe.core.states import STATE_FILE, load_states, save_states
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
 
 T = TypeVar("T")
-STATE_FILE = "recipe_state.json"  # beside verl's data.pt, in each checkpoint
 
 
 def make_parts(config: DictConfig, settings: TrainerSettings) -> list[Part]:
@@ -62,29 +61,18 @@ def the_one(values: Sequence[T], what: str, default: T) -> T:
     return values[0] if values else default
 
 
-def save_states(parts: Sequence[Part], file: Path) -> None:
-    """Writes the state of every part that has one."""
-    states = {part.name: state for part in parts if (state := part.state_dict()) is not None}
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(states, indent=1))
+class NumberedRows(Dataset):
+    """A dataset whose items say which row they are: of a message with images, or of one that a
+    dataset class rewrites, nothing else does."""
 
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
 
-def load_states(parts: Sequence[Part], file: Path) -> None:
-    """Restores the state of every part that has one.
+    def __len__(self) -> int:
+        return len(self.dataset)
 
-    Raises:
-        ValueError: If a part's state is missing, or belongs to other settings.
-    """
-    states = json.loads(file.read_text()) if file.is_file() else {}
-    for part in parts:
-        if part.state_dict() is None:
-            continue
-        if part.name not in states:
-            raise ValueError(
-                f"{file} holds no state of {part.name}: that checkpoint was written without it, so "
-                "start in another folder (trainer.default_local_dir)."
-            )
-        part.load_state_dict(states[part.name])
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.dataset[row], DATASET_ROW: row}
 
 
 @register_trainer("recipe_sync")
@@ -161,7 +149,16 @@ class RecipeTrainerSync(PPOTrainerSync):
         ordering = [part for part in self.parts if type(part).prompt_order is not Part.prompt_order]
         if not ordering:
             return  # verl's sampler, of any dataset that verl takes
-        prompts = self.train_dataset.dataframe[self.train_dataset.prompt_key]
+        dataset = self.train_dataset
+        try:
+            prompts = dataset.dataframe[dataset.prompt_key]
+        except AttributeError:
+            raise ValueError(
+                f"data.custom_cls.name={type(dataset).__name__} has no table of its prompts "
+                "(dataframe, prompt_key), by which the parts "
+                f"{[part.name for part in ordering]} order them: derive it from verl's "
+                "RLHFDataset, or set data.curriculum.order=none."
+            ) from None
         orders = [part.prompt_order(prompts) for part in ordering]
         order = the_one([order for order in orders if order is not None], "order the prompts", None)
         if order is not None:
@@ -171,7 +168,7 @@ class RecipeTrainerSync(PPOTrainerSync):
         """Gives verl's dataloader an order in place of its sampler, and the run its length."""
         loader = self.train_dataloader
         self.train_dataloader = StatefulDataLoader(
-            dataset=self.train_dataset,
+            dataset=NumberedRows(self.train_dataset),
             batch_size=loader.batch_size,
             num_workers=loader.num_workers,
             drop_last=True,

@@ -27,6 +27,20 @@ def check(config: DictConfig) -> None:
             "compute with algorithm.rollout_correction.bypass_mode=true: set it to false."
         )
 
+    if config.algorithm.use_kl_in_reward and config.algorithm.adv_estimator == NAME:
+        raise ValueError(
+            f"algorithm.use_kl_in_reward=true has no effect with adv_estimator={NAME}, which reads "
+            "only which rollouts are correct: set it to false, and use actor_rollout_ref.actor."
+            "use_kl_loss=true for a KL term."
+        )
+    reward_model = config.reward.reward_model
+    if settings.correct_field and reward_model.enable and not reward_model.enable_resource_pool:
+        raise ValueError(
+            f"{NODE}.correct_field={settings.correct_field} is read with the rollouts, before a "
+            "reward model on the same GPUs has scored them: set reward.reward_model."
+            "enable_resource_pool=true, or use correct_threshold."
+        )
+
 
 def summary(config: DictConfig) -> dict[str, str]:
     """Returns what the summary of a run says of these settings."""

@@ -34,7 +34,7 @@ overrides=(
   actor_rollout_ref.rollout.max_num_batched_tokens=2048
   actor_rollout_ref.rollout.temperature=0.7                     # at 1.0 a 135M model rambles
   trainer.val_before_train=false
-  "trainer.rollout_data_dir=$CKPTS_DIR/rollouts"
-  "trainer.validation_data_dir=$CKPTS_DIR/validation"
+  "trainer.rollout_data_dir=$(quoted "$CKPTS_DIR/rollouts")"
+  "trainer.validation_data_dir=$(quoted "$CKPTS_DIR/validation")"
 )
 launch asymgrpo "${overrides[@]}" "$@"

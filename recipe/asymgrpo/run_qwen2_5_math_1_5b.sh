@@ -2,12 +2,12 @@
 # The paper's analysis run (arXiv 2604.04894 v1, sec. 3): Qwen2.5-Math-1.5B, MATH, 4 GPUs.
 # Each line ends in its source: paper, verl (its default), or ours.
 #   bash recipe/asymgrpo/run_qwen2_5_math_1_5b.sh [--dry-run] [key=value ...]
-# PRESET=pos_only, neg_only, ent_increase … runs the arms of sec. 3. Data: data_prep/hendrycks_math.py
+# PRESET=pos_only, neg_only, ent_increase … runs the arms of sec. 3. Data: as for run_qwen3_4b.sh
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-1.5B}                     # paper sec. 3
 TRAIN_FILE=${TRAIN_FILE:-$HOME/data/hendrycks_math/train.parquet}    # paper App. C
-TEST_FILE=${TEST_FILE:-$HOME/data/hendrycks_math/test.parquet}       # paper: MATH-500 and 4 more
+TEST_FILE=${TEST_FILE:-$HOME/data/benchmarks/math500.parquet}        # paper: MATH-500 and 4 more
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-512}                            # paper App. C
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-4}                                  # paper App. C
 PRESET=${PRESET:-asymgrpo}

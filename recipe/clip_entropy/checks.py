@@ -30,7 +30,10 @@ def check(config: DictConfig) -> None:
                 "below 1 (paper: 0.2)."
             )
     lines = settings.lines(actor.clip_ratio_low, actor.clip_ratio_high)
-    settings.make_schedule(lines, config.trainer.total_training_steps)
+    steps = config.trainer.total_training_steps
+    settings.make_schedule(lines, steps)
+    check_length(settings, steps)
+    check_exact_contributions(settings, config)
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
     if run_config.updates_per_rollout(config) <= 1 and moves:
         raise ValueError(
@@ -51,6 +54,36 @@ def check(config: DictConfig) -> None:
                 f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
                 "algorithm.rollout_correction.bypass_mode=true: set it to false."
             )
+
+
+def check_length(settings: ClipSettings, steps: int | None) -> None:
+    """A schedule that is over before the run would stand still at its end."""
+    if settings.schedule == "static" or settings.total_steps is None or steps is None:
+        return
+    if settings.total_steps < steps:
+        raise ValueError(
+            f"{NODE}.total_steps={settings.total_steps} is less than the run's trainer."
+            f"total_training_steps={steps}, so schedule={settings.schedule} would be over before "
+            f"it: use at least {steps}, or null."
+        )
+
+
+def check_exact_contributions(settings: ClipSettings, config: DictConfig) -> None:
+    """They need the logits of whole sequences, which only FSDP without fused kernels has."""
+    if not settings.exact_contribution_freq:
+        return
+    what = f"{NODE}.exact_contribution_freq={settings.exact_contribution_freq} needs the logits"
+    strategy = config.actor_rollout_ref.actor.strategy
+    if not strategy.startswith("fsdp"):
+        raise ValueError(
+            f"{what} of the whole vocabulary, which actor_rollout_ref.actor.strategy={strategy} "
+            "splits: use fsdp or fsdp2, or set it to 0."
+        )
+    if config.actor_rollout_ref.model.use_fused_kernels:
+        raise ValueError(
+            f"{what}, which actor_rollout_ref.model.use_fused_kernels=true does not make: set one "
+            "of them back."
+        )
 
 
 def summary(config: DictConfig) -> dict[str, str]:

@@ -7,7 +7,8 @@
     environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
     overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
     evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint,
-                                               # on as many devices as its training had
+                                               # on as many devices as its training had;
+                                               # presets: [...] evaluates with each paper's sampling
     arms:                                      # the methods that are compared
       grpo: {recipe: semantic_curriculum, preset: grpo}
       asymgrpo: {recipe: asymgrpo, preset: asymgrpo, label: AsymGRPO, overrides: [...]}

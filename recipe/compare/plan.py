@@ -19,12 +19,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from recipe.core.recipe import FOLDER, default_settings, recipe_named, recipes
+from recipe.core.recipe import FOLDER, recipe_named, recipes
 from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Arm, Matrix
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder, run_folder
+from recipe.launch.check_resume import forget_unused_settings
 from recipe.launch.compose import compose
 
 ROOT = FOLDER.parent
@@ -205,8 +206,9 @@ def check_plan(plan: Plan) -> None:
         from recipe.evaluate import __main__ as evaluate
         from recipe.sampling import prompts
 
-        # ends the program where a flag is not allowed
-        args = evaluate.parse(evaluation_arguments(plan.runs[0], plan.matrix.evaluate))
+        for settings in evaluations_of(plan.matrix.evaluate):
+            # ends the program where a flag is not allowed
+            args = evaluate.parse(evaluation_arguments(plan.runs[0], settings))
         for file in args.benchmarks:
             prompts.read_prompts([file], 0, "evaluate: ")
         for run in plan.runs:
@@ -317,16 +319,6 @@ def check_folder(run: PlannedRun) -> None:
         )
 
 
-def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Drops, from both identities, the settings of recipes that only one of them knows and leaves
-    at their defaults: a recipe that was installed since, or is gone, is not another config."""
-    defaults = flatten(default_settings())
-    for identity, other in ((old, new), (new, old)):
-        for key in [key for key in identity if key not in other]:
-            if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
-                del identity[key]
-
-
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:
     """Returns a sentence on each finished run that should have trained on the same prompts as
     another and did not, by the lengths of the prompts at each step."""
@@ -371,17 +363,26 @@ def evaluation_replicas(run: PlannedRun, settings: Mapping[str, Any]) -> int:
     return replicas
 
 
+def evaluations_of(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the settings of each evaluation of a run: one, or one for each of the matrix's
+    `presets`, whose results go to a folder of the preset's name."""
+    shared = {key: value for key, value in settings.items() if key != "presets"}
+    if not settings.get("presets"):
+        return [shared]
+    return [{**shared, "preset": preset, "out": preset} for preset in settings["presets"]]
+
+
 def evaluation_arguments(run: PlannedRun, settings: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of recipe.evaluate for a run's last checkpoint.
 
     Args:
-        settings: the matrix's `evaluate`: benchmarks, and flags with their values. True stands for
-            a flag without a value; False leaves it out.
+        settings: of `evaluations_of`: benchmarks, and flags with their values. True stands for a
+            flag without a value; False leaves it out; `out` is below the run's evaluation folder.
     """
     words = [str(run.folder.path), *map(str, settings["benchmarks"])]
-    words += ["--out", str(run.folder.evaluation)]
+    words += ["--out", str(run.folder.evaluation / settings.get("out", ""))]
     for key, value in {**settings, "replicas": evaluation_replicas(run, settings)}.items():
-        if key != "benchmarks" and value is not False:
+        if key not in ("benchmarks", "out") and value is not False:
             words.append(f"--{key.replace('_', '-')}")
             if value is not True:
                 words += map(str, value if isinstance(value, list) else [value])

@@ -18,7 +18,13 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from recipe.compare.plan import ROOT, PlannedRun, evaluation_arguments, run_environment
+from recipe.compare.plan import (
+    ROOT,
+    PlannedRun,
+    evaluation_arguments,
+    evaluations_of,
+    run_environment,
+)
 from recipe.compare.slots import Slot, wait_for_devices
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import has_all_columns
@@ -174,7 +180,8 @@ def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
     from recipe.sampling.checkpoints import model_of
 
     args = evaluate.parse(evaluation_arguments(run, settings))
-    files = [run.folder.evaluation / f"{file.stem}.json" for file in args.benchmarks]
+    assert args.out is not None  # evaluation_arguments names it
+    files = [args.out / f"{file.stem}.json" for file in args.benchmarks]
     tables = [file.with_suffix(".parquet") for file in files]
     if not all(file.is_file() for file in files) or not all(map(has_all_columns, tables)):
         return False
@@ -193,13 +200,16 @@ def evaluate_run(
     processes: Processes,
     wait: Callable[[PlannedRun], None] = lambda run: None,
 ) -> bool:
-    """Evaluates a finished run, unless that is done, when its devices are free (`wait`); returns
-    whether it is evaluated now."""
-    if is_evaluated(run, settings):
-        return True
-    wait(run)
-    command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, settings)]
-    return processes.call(command, run.folder.evaluation_log, environment) == 0
+    """Makes the evaluations of a finished run that are not there yet, each when the run's devices
+    are free (`wait`); returns whether all are there now."""
+    for evaluation in evaluations_of(settings):
+        if is_evaluated(run, evaluation):
+            continue
+        wait(run)
+        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, evaluation)]
+        if processes.call(command, run.folder.evaluation_log, environment) != 0:
+            return False
+    return True
 
 
 # ---- all runs ------------------------------------------------------------------------------------

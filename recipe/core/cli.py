@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 # what a user can cause: a wrong setting, file or environment
-ERRORS = (ValueError, AssertionError, RuntimeError, OSError)
+ERRORS = (ValueError, AssertionError, RuntimeError, OSError, ModuleNotFoundError)
 
 
 def run(
@@ -30,5 +30,8 @@ def run(
 
 def fail(error: Exception) -> int:
     """Prints the error as one sentence on stderr; returns the exit code 2."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    message = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        message += f" in {sys.prefix}: install it there, or run `bash setup.sh cpu|gpu`."
+    print(f"error: {message}", file=sys.stderr)
     return 2

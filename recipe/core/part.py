@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from recipe.core.step import Step
 
 
+DATASET_ROW = "dataset_row"  # in the batch of a step, where a part orders the prompts
+START_ANEW = (
+    "start anew in another folder (trainer.default_local_dir, with trainer.resume_mode=disable)"
+)
+
+
+def changed(setting: str, old: object, new: object) -> str:
+    """Returns the sentence that refuses to resume with another value of a setting."""
+    return (
+        f"{setting} is {new}, but the checkpoint was written with {old}, so the run would not "
+        f"continue as it was: set it to {old}, or {START_ANEW}."
+    )
+
+
 class PromptOrder(NamedTuple):
     """The order of the training prompts, in place of verl's sampler."""
 
@@ -34,6 +48,8 @@ class Part:
         name: Names the part and its state in a checkpoint; no two parts share one.
         reads_step_in_loss: Whether the policy loss needs what the trainer knows of a step
             (`recipe.core.actor_loss`).
+        needs_entropy: Whether it needs the old policy's entropies, which verl does not compute in
+            bypass mode.
         correctness: Which rollouts are correct, where this part's settings say so; parts that say
             so must agree.
         logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
@@ -44,6 +60,7 @@ class Part:
 
     name: ClassVar[str] = ""
     reads_step_in_loss: bool = False
+    needs_entropy: bool = False
     correctness: CorrectnessRule | None = None
     logit_hook: Callable[[Tensor], dict[str, Tensor]] | None = None
     loss_observer: Callable[[MicroBatch], None] | None = None
@@ -62,7 +79,13 @@ class Part:
         return None
 
     def on_prompts(self, batch: TensorDict) -> None:
-        """Called with the prompts of a step (`uid`, `raw_prompt`) before their rollouts."""
+        """Called with the prompts of a step before their rollouts.
+
+        Args:
+            batch: `uid` and `raw_prompt`, the messages as verl's dataset rewrites them (images for
+                their places in the text); where a part orders the prompts also DATASET_ROW, each
+                prompt's position in what `prompt_order` was given.
+        """
 
     def after_advantage(self, step: Step) -> None:
         """Called when the step's advantages are there."""
@@ -72,6 +95,14 @@ class Part:
 
     def after_update(self, step: Step) -> None:
         """Called after the actor's update; `step.metrics` holds verl's metrics of it."""
+
+    def resume_settings(self) -> Mapping[str, Any]:
+        """Returns {config key: value} of the settings without which the state has no meaning.
+
+        The trainer keeps them beside the state, and a resume with another value is refused, before
+        Ray starts where `recipe.launch` starts it. Left out: what a resumed run may change.
+        """
+        return {}
 
     def state_dict(self) -> Mapping[str, Any] | None:
         """Returns the state for a checkpoint as plain numbers and strings; None for no state."""

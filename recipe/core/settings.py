@@ -29,13 +29,13 @@ KEY = "setting"  # of a field's metadata
 class Setting(NamedTuple):
     """What is allowed for a field, and where its default comes from. Bounds None: no bound."""
 
-    source: str
-    choices: Collection[Any] | None  # read when a value is checked: a registry may grow
-    kind: type
-    above: float | None
-    at_least: float | None
-    at_most: float | None
-    below: float | None
+    source: str = ""
+    choices: Collection[Any] | None = None  # read when a value is checked: a registry may grow
+    kind: type = float
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
 
     def allowed(self, optional: bool) -> str:
         """Returns the allowed values in words, as an error message and a table give them."""
@@ -77,7 +77,7 @@ class Setting(NamedTuple):
         )
 
 
-NO_SETTING = Setting("", None, str, None, None, None, None)
+NO_SETTING = Setting(kind=str)
 
 
 def setting(

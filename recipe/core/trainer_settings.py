@@ -12,7 +12,7 @@ class TrainerSettings:
     """How the shared trainer waits, what it logs, and which model it accepts."""
 
     poll_interval: float = setting(
-        0.05, "ours: seconds between two looks for rollouts; verl 2.0", above=0
+        2.0, "verl: seconds between two looks for rollouts; on CPUs 0.05, ours", above=0
     )
     diagnostics: bool = setting(True, "ours: log the papers' instruments, `diagnostics/`")
     log_prob_gain_freq: int = setting(

@@ -21,7 +21,6 @@ TASK_OVERRIDES=(
   actor_rollout_ref.rollout.val_kwargs.top_k=-1
   actor_rollout_ref.rollout.val_kwargs.do_sample=true
   trainer.total_epochs=100000                                 # the steps decide
-  trainer.max_actor_ckpt_to_keep=2
 )
 
 # The data and the model, made once and kept.

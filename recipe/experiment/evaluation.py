@@ -112,16 +112,18 @@ def read_evaluations(
     most runs (of equally many, the larger set).
 
     Returns:
-        {benchmark: {arm: {seed: (P, N)}}}, and a sentence on each table that was left out.
+        {benchmark, or preset/benchmark: {arm: {seed: (P, N)}}}, and a sentence on each table that
+        was left out.
     """
     tables: dict[str, list[tuple[Run, Problems, np.ndarray]]] = {}
     left_out = []
     for run in runs:
         for file in run.folder.evaluations():
+            benchmark = file.relative_to(run.folder.evaluation).with_suffix("").as_posix()
             try:
-                tables.setdefault(file.stem, []).append((run, *read_evaluation(file, column)))
+                tables.setdefault(benchmark, []).append((run, *read_evaluation(file, column)))
             except (OSError, ValueError, KeyError) as error:
-                left_out.append(f"{run.name}: {file.name} is left out: {error}.")
+                left_out.append(f"{run.name}: {benchmark}.parquet is left out: {error}.")
     results: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     for benchmark, evaluated in sorted(tables.items()):
         sets = [problems for _, problems, _ in evaluated]

@@ -38,6 +38,8 @@ def _distinct(seeds: Any) -> Any:
 def _names_benchmarks(settings: Any) -> Any:
     if settings and not isinstance(settings.get("benchmarks"), list):
         raise ValueError("no benchmarks")
+    if not isinstance(settings.get("presets", []), list):
+        raise ValueError("no list of presets")
     return settings
 
 
@@ -69,7 +71,9 @@ Environment = Annotated[
 ]
 Evaluation = Annotated[
     dict[str, Any],
-    Field(description="settings of recipe.evaluate, with a list of benchmarks"),
+    Field(
+        description="settings of recipe.evaluate, with a list of benchmarks; presets is a list too"
+    ),
     BeforeValidator(lambda x: _names_benchmarks(x) if isinstance(x, Mapping) else x),
 ]
 

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from recipe import machine
 from recipe.core import cli
 from recipe.core.recipe import TRAINER, recipe_named, recipes
 from recipe.core.settings import markdown_table
 from recipe.core.trainer_settings import TrainerSettings
+from recipe.launch import check_sizes, memory
 from recipe.launch.compose import compose
 
 
@@ -47,6 +49,7 @@ def summary(config: DictConfig) -> str:
         f"({config.trainer.device})",
         "run folder": config.trainer.default_local_dir,
     }
+    lines |= memory.summary(config)
     return "\n".join(f"[recipe] {name:<10} {text}" for name, text in lines.items())
 
 
@@ -69,7 +72,10 @@ def train(config: DictConfig) -> None:
 
     auto_set_device(config)
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
-    metrics_file = RunFolder(run_dir).next_metrics_file()
+    folder = RunFolder(run_dir)
+    if config.trainer.resume_mode == "auto" and (repaired := folder.repair_marker()):
+        print(f"[recipe] {repaired}")
+    metrics_file = folder.next_metrics_file()
     provenance.write_yaml(
         metrics_file.with_suffix(".yaml"),
         provenance.record(OmegaConf.to_container(config, resolve=True)),
@@ -117,10 +123,17 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
     from recipe.launch import preflight
 
     preflight.check(config)
+    missing = check_sizes.missing_flash_attention(config)
+    if missing and (not args.dry_run or machine.has_own_memory(machine.torch_device())):
+        raise ValueError(missing)
     print(summary(config))
     if args.dry_run:
-        print("[recipe] dry run: the config is valid; nothing was started")
+        verdict = f", but it cannot run here: {missing}" if missing else ";"
+        print(f"[recipe] dry run: the config is valid{verdict} nothing was started")
         return None
+    from recipe.launch import nodes
+
+    nodes.check(config)
     return config
 
 

@@ -1,39 +1,131 @@
-"""What can be known to be wrong with verl's own settings before Ray starts."""
+"""What can be known to be wrong with verl's own settings before Ray starts, beside their types
+(`check_types`) and names (`check_names`): numbers out of range, batches that cannot be split."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.core.recipe import POLICY_LOSS
-from recipe.core.settings import check_choice, check_number
+from recipe.core.settings import Setting, check_number
 
-WHOLE_NUMBERS = (  # of verl's settings, those that the checks calculate with
-    "data.train_batch_size",
-    "actor_rollout_ref.rollout.n",
-    "trainer.nnodes",
-    "trainer.n_gpus_per_node",
-    "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.actor.ppo_epochs",
-)
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+# What verl does not check: the range of its numbers. One that may be null is not checked then.
+NUMBERS: dict[Setting, tuple[str, ...]] = {
+    Setting(kind=int, above=0): (
+        "data.train_batch_size",
+        "data.gen_batch_size",
+        "data.val_batch_size",
+        "data.max_prompt_length",
+        "data.max_response_length",
+        "trainer.nnodes",
+        "trainer.n_gpus_per_node",
+        "trainer.total_epochs",
+        "trainer.total_training_steps",
+        "trainer.max_actor_ckpt_to_keep",
+        "trainer.max_critic_ckpt_to_keep",
+        f"{ACTOR}.ppo_epochs",
+        f"{ACTOR}.ppo_mini_batch_size",
+        f"{ACTOR}.ppo_micro_batch_size",
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu",
+        f"{ACTOR}.ppo_max_token_len_per_gpu",
+        f"{ACTOR}.ulysses_sequence_parallel_size",
+        f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size",
+        f"{ACTOR}.loss_scale_factor",
+        f"{ROLLOUT}.n",
+        f"{ROLLOUT}.val_kwargs.n",
+        f"{ROLLOUT}.tensor_model_parallel_size",
+        f"{ROLLOUT}.data_parallel_size",
+        f"{ROLLOUT}.pipeline_model_parallel_size",
+        f"{ROLLOUT}.expert_parallel_size",
+        f"{ROLLOUT}.max_model_len",
+        f"{ROLLOUT}.max_num_batched_tokens",
+        f"{ROLLOUT}.max_num_seqs",
+        f"{ROLLOUT}.agent.num_workers",
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu",
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu",
+        f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
+        "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu",
+        "actor_rollout_ref.ref.ulysses_sequence_parallel_size",
+        "trainer.ray_wait_register_center_timeout",
+        "actor_rollout_ref.nccl_timeout",
+    ),
+    Setting(kind=int, at_least=0): (
+        "data.dataloader_num_workers",
+        "trainer.critic_warmup",
+        "trainer.log_val_generations",
+        "actor_rollout_ref.model.lora_rank",
+        "algorithm.filter_groups.max_num_gen_batches",
+        "data.seed",
+        f"{ACTOR}.data_loader_seed",
+        f"{ROLLOUT}.seed",
+        "reward.num_workers",
+        "ray_kwargs.ray_init.num_gpus",
+    ),
+    Setting(kind=int, at_least=-1): (
+        "data.train_max_samples",
+        "data.val_max_samples",
+        "trainer.save_freq",
+        "trainer.test_freq",
+        f"{ROLLOUT}.top_k",
+        f"{ROLLOUT}.val_kwargs.top_k",
+        f"{ACTOR}.optim.lr_warmup_steps",
+        f"{ACTOR}.optim.total_training_steps",
+        f"{ACTOR}.fsdp_config.fsdp_size",
+    ),
+    Setting(above=0): (
+        f"{ROLLOUT}.temperature",
+        f"{ACTOR}.optim.clip_grad",
+        f"{ACTOR}.grad_clip",
+        f"{ACTOR}.optim.num_cycles",
+        f"{ACTOR}.tau_pos",
+        f"{ACTOR}.tau_neg",
+        "actor_rollout_ref.model.lora_alpha",
+        "algorithm.kl_ctrl.horizon",
+        "algorithm.kl_ctrl.target_kl",
+        "ray_kwargs.ray_init.num_cpus",
+    ),
+    Setting(above=1): (f"{ACTOR}.clip_ratio_c",),
+    Setting(at_least=0): (
+        f"{ROLLOUT}.val_kwargs.temperature",
+        f"{ROLLOUT}.repetition_penalty",
+        f"{ACTOR}.optim.lr",
+        f"{ACTOR}.optim.weight_decay",
+        f"{ACTOR}.clip_ratio",
+        f"{ACTOR}.clip_ratio_low",
+        f"{ACTOR}.clip_ratio_high",
+        f"{ACTOR}.kl_loss_coef",
+        f"{POLICY_LOSS}.clip_cov_ratio",
+        f"{POLICY_LOSS}.kl_cov_ratio",
+        f"{POLICY_LOSS}.ppo_kl_coef",
+        "algorithm.kl_ctrl.kl_coef",
+        "trainer.esi_redundant_time",
+    ),
+    Setting(at_least=0, at_most=1): (
+        f"{ACTOR}.optim.lr_warmup_steps_ratio",
+        f"{ACTOR}.optim.min_lr_ratio",
+        "algorithm.gamma",
+        "algorithm.lam",
+    ),
+    Setting(above=0, at_most=1): (
+        f"{ROLLOUT}.gpu_memory_utilization",
+        f"{ROLLOUT}.top_p",
+        f"{ROLLOUT}.val_kwargs.top_p",
+    ),
+}
 
 
 def numbers(config: DictConfig) -> None:
-    """verl's settings with which the other checks calculate."""
-    for key in WHOLE_NUMBERS:
-        value = OmegaConf.select(config, key)
-        check_number(key, value, "a whole number above 0", lambda x: x > 0, int)
-
-
-def estimator_and_loss(config: DictConfig) -> None:
-    """verl looks for both only in the first step, after a whole batch of rollouts."""
-    from verl.trainer.ppo import core_algos
-
-    for key, registry in (
-        ("algorithm.adv_estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
-        (f"{POLICY_LOSS}.loss_mode", core_algos.POLICY_LOSS_REGISTRY),
-    ):
-        name = OmegaConf.select(config, key)
-        check_choice(f"{key}={name}", name, registry)
+    """The range of verl's numbers."""
+    for allowed, keys in NUMBERS.items():
+        for key in keys:
+            value = OmegaConf.select(config, key)
+            if value is not None:  # null where it is not allowed is of a wrong type
+                words = allowed.allowed(optional=False)
+                check_number(key, value, words, allowed.holds, allowed.kind)
+    for i, beta in enumerate(OmegaConf.select(config, f"{ACTOR}.optim.betas") or ()):
+        words = "numbers from 0, below 1"
+        check_number(f"{ACTOR}.optim.betas[{i}]", beta, words, lambda x: 0 <= x < 1)
 
 
 def batches(config: DictConfig) -> None:
@@ -50,6 +142,13 @@ def batches(config: DictConfig) -> None:
         raise ValueError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} times "
             f"rollout.n={rollout.n} is not a multiple of the {ranks} ranks: change one of them."
+        )
+    if not actor.use_dynamic_bsz and not (
+        actor.ppo_micro_batch_size or actor.ppo_micro_batch_size_per_gpu
+    ):
+        raise ValueError(
+            f"{ACTOR}.use_dynamic_bsz=false needs the size of a micro-batch: set {ACTOR}."
+            "ppo_micro_batch_size_per_gpu."
         )
     micro = rollout.log_prob_micro_batch_size_per_gpu
     if not actor.use_dynamic_bsz and micro and prompts * rollout.n // ranks % micro:

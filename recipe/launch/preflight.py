@@ -7,19 +7,29 @@ stops there with `--dry-run`.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable
 
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from recipe.core import cli, transfer_queue
 from recipe.core import config as run_config
-from recipe.core import transfer_queue
 from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
 from recipe.core.settings import build, plain
 from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
+from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
-from recipe.launch.check_values import batches, estimator_and_loss, numbers
+from recipe.launch.check_names import names
+from recipe.launch.check_resume import resume
+from recipe.launch.check_reward import reward
+from recipe.launch.check_sizes import attention, lengths, parallel_sizes
+from recipe.launch.check_types import nodes, values
+from recipe.launch.check_values import batches, numbers
+from recipe.launch.memory import memory
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
 
@@ -36,6 +46,20 @@ def distillation(config: DictConfig) -> None:
             f"{POLICY_LOSS}.loss_mode={loss_mode} takes the place of verl's distillation loss: "
             "set distillation.enabled=false."
         )
+
+
+def entropies(config: DictConfig) -> None:
+    """verl measures the policy's entropy with the old log-probs, which bypass mode leaves out."""
+    from recipe.trainer import make_parts
+
+    if not run_config.bypasses_old_log_probs(config):
+        return
+    for part in make_parts(config, trainer_settings(config)):
+        if part.needs_entropy:
+            raise ValueError(
+                f"The trainer part {part.name} needs the policy's entropy, which verl does not "
+                "compute with algorithm.rollout_correction.bypass_mode=true: set it to false."
+            )
 
 
 def registrations(config: DictConfig | None = None) -> None:
@@ -70,6 +94,17 @@ def trainer(config: DictConfig) -> None:
         raise ValueError(
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} would run without the "
             f"recipes' diagnostics and settings: use {TRAINER_MODE}."
+        )
+    if not config.trainer.use_v1:
+        raise ValueError(
+            "trainer.use_v1=false has no effect, since the recipes' trainer is one of verl's v1: "
+            "set it to true."
+        )
+    steps = OmegaConf.select(config, "trainer.v1.sync.parameter_sync_step") or 1
+    if steps != 1:
+        raise ValueError(
+            f"trainer.v1.sync.parameter_sync_step={steps} is not allowed: schedules and curricula "
+            "count one update of the weights per step, so leave it at 1."
         )
     settings = trainer_settings(config)
     try:
@@ -114,33 +149,64 @@ def cluster(config: DictConfig) -> None:
 
 def verl_itself(config: DictConfig) -> None:
     """verl's own checks (batch divisibility, micro-batches, LoRA rank …)."""
+    from hydra.errors import InstantiationException
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-    validate_config(
-        config=config,
-        use_reference_policy=need_reference_policy(config),
-        use_critic=need_critic(config),
-    )
+    try:
+        omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+        validate_config(
+            config=config,
+            use_reference_policy=need_reference_policy(config),
+            use_critic=need_critic(config),
+        )
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        node = str(error).rpartition("full_key: ")[2].strip()
+        line = traceback.extract_tb(cause.__traceback__)[-1].line  # of an assert without a message
+        raise ValueError(f"verl refuses the node {node}: {str(cause) or line}") from error
 
 
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     registrations,
+    nodes,
+    values,
     numbers,
-    estimator_and_loss,
+    names,
     trainer,
     recipe_settings,
+    reward,
     data,
     recipe_checks,
     model,
+    parallel_sizes,
+    lengths,
+    attention,
+    prompt_lengths,
     cluster,
     batches,
+    entropies,
     distillation,
     verl_itself,
+    memory,
+    resume,
 )
 
 
 def check(config: DictConfig) -> None:
-    """Runs every check on a resolved config; raises for the first that fails."""
+    """Runs every check on a resolved config.
+
+    Raises:
+        ValueError, AssertionError, RuntimeError, OSError: the first that fails, in one sentence.
+    """
     for check_one in CHECKS:
-        check_one(config)
+        try:
+            check_one(config)
+        except (*cli.ERRORS, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # of a library: what it cannot read is still the config's fault
+            raise RuntimeError(
+                f"The check `{check_one.__name__}` cannot read this config "
+                f"({type(error).__name__}: {error}): compare it with --print-config of a run that "
+                "is valid."
+            ) from error

@@ -62,6 +62,15 @@ def torch_device() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
+def has_own_memory(device: str) -> bool:
+    """Returns whether a device is an accelerator, with kernels and memory of its own.
+
+    Args:
+        device: verl's `trainer.device`, or `torch_device()`.
+    """
+    return device != "cpu"
+
+
 def default_engines(devices_per_engine: int) -> int:
     """Returns how many engines to start on this machine where the user does not say: as many as
     its devices hold, and one on a machine without a GPU, whose slots share the same cores."""

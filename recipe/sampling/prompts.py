@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from recipe.sampling import rows
+
 if TYPE_CHECKING:
     from recipe.sampling.engine import Sampling
 
@@ -22,13 +24,31 @@ RENDER = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
 
 
 def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Returns a hash of a prompt's messages, which names it wherever its row moves to."""
+    """Returns a hash of a prompt's messages, which names it wherever its row moves to.
+
+    Args:
+        messages: as the data file has them; verl's dataset puts images into their text.
+
+    Raises:
+        ValueError: for messages with what is neither text nor bytes, such as an open image.
+    """
     plain = [{"role": m["role"], "content": m["content"]} for m in messages]
-    return hashlib.sha256(json.dumps(plain, ensure_ascii=True).encode()).hexdigest()[:20]
+    text = json.dumps(plain, ensure_ascii=True, default=hash_of_bytes)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def hash_of_bytes(value: Any) -> str:
+    """Returns what stands for bytes (an image in a message) in the hash of a prompt."""
+    if not isinstance(value, bytes):
+        raise ValueError(
+            f"a prompt with a {type(value).__name__} in its messages has no name: give the "
+            "messages of the data file, before a dataset rewrites them."
+        )
+    return hashlib.sha256(value).hexdigest()
 
 
 def read_prompts(files: Sequence[Path], limit: int = 0, option: str = "--data ") -> pd.DataFrame:
-    """Reads the distinct prompts of parquet files of data_prep/.
+    """Reads the distinct prompts of data files of verl's schema, as data_prep/ writes them.
 
     Args:
         files: read one after another.
@@ -41,25 +61,30 @@ def read_prompts(files: Sequence[Path], limit: int = 0, option: str = "--data ")
 
     Raises:
         FileNotFoundError: for a file that does not exist.
-        ValueError: for one that is not such a parquet file, or for files without rows.
+        ValueError: for a file that is no such table, and for a row whose prompt or truth is missing
+            or blank, or whose prompt has images: a model is given the text alone.
     """
-    tables = []
+    tables: list[pd.DataFrame] = []
     for file in files:
-        if not file.expanduser().is_file():
-            raise FileNotFoundError(f"{option}{file} does not exist: write it with data_prep/.")
-        try:
-            tables.append(pd.read_parquet(file.expanduser(), columns=["prompt", "reward_model"]))
-        except Exception as error:
-            why = str(error).splitlines()[0]
+        what = f"{option}{file}"
+        read = rows.read_columns(file.expanduser(), what, ["prompt", "reward_model"])
+        left = limit - sum(map(len, tables)) if limit else None
+        columns = {name: values[:left] for name, values in read.items()}
+        for name, fault_of, cure in (
+            ("prompt", rows.prompt_fault, rows.PROMPT_CURE),
+            ("reward_model", rows.truth_fault, rows.TRUTH_CURE),
+        ):
+            if name not in columns:
+                raise ValueError(f"{what} lacks the column {name}: {rows.WRITE}.")
+            rows.check_rows(what, columns[name], fault_of, cure)
+        media = rows.media_in(file.expanduser(), what)
+        if media:
             raise ValueError(
-                f"{option}{file} is not parquet with columns prompt and reward_model ({why}): "
-                "write it with data_prep/."
-            ) from None
+                f"{what} has {media[0]}, and a model is given the text of a prompt alone here: "
+                "leave those rows out."
+            )
+        tables.append(pd.DataFrame(columns))
     table = pd.concat(tables, ignore_index=True)
-    if limit:
-        table = table.head(limit)
-    if not len(table):
-        raise ValueError(f"{option}{' '.join(map(str, files))} has no rows.")
     table["index"] = np.arange(len(table))
     table["prompt_id"] = [prompt_id(prompt) for prompt in table["prompt"]]
     table["ground_truth"] = [str(truth["ground_truth"]) for truth in table["reward_model"]]

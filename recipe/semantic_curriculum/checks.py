@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from recipe.core import config as run_config
 from recipe.core.settings import plain
+from recipe.sampling import rows
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import (
     CURRICULUM,
@@ -95,6 +96,12 @@ def check_curriculum(config: DictConfig) -> None:
     key = config.data.get("prompt_key", "prompt")
     prompts = [p for file in files for p in pq.read_table(file, columns=[key])[key].to_pylist()]
     ids = [prompt_id(prompt) for prompt in prompts]
+    if len(set(ids)) < len(ids) and any(rows.media_in(file, str(file)) for file in files):
+        raise ValueError(
+            f"{CURRICULUM}.scores names a prompt by its text, and of the {len(ids)} training "
+            f"prompts, which have images, only {len(set(ids))} have a text of their own: number "
+            f"them in their text, or set {CURRICULUM}.order=none."
+        )
     limit = config.data.get("train_max_samples", -1)
     if 0 < limit < len(ids):
         if config.data.shuffle:  # any of them may be taken

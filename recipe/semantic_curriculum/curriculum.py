@@ -36,7 +36,7 @@ class Curriculum(NamedTuple):
     """A plan, and what was measured of its prompts beforehand."""
 
     plan: Plan
-    prompts: pd.DataFrame  # by prompt_id: stage (1 …), semantic_entropy, pass_rate
+    prompts: pd.DataFrame  # a row per row of the data: stage (1 …), semantic_entropy, pass_rate
 
 
 def stages_by_quantile(score_N: np.ndarray, stages: int, rng: np.random.Generator) -> np.ndarray:
@@ -141,7 +141,7 @@ def curriculum_for(prompt_ids: Sequence[str], settings: CurriculumConfig) -> Cur
     rows = rows_of(read_scores(settings.scores), prompt_ids, settings.scores)
     plan = plan_of(score_of(rows, settings.order), settings)
     rows["stage"] = plan.stage_N + 1
-    return Curriculum(plan, rows[~rows.index.duplicated()])
+    return Curriculum(plan, rows)
 
 
 def steps_of_plan(draws: int, batch_size: int, total_steps: int | None) -> int:

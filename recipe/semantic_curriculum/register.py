@@ -19,9 +19,10 @@ from verl.workers.config import ActorConfig
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clipped_term import clipped_term
+from recipe.core.policy_loss import NODE as POLICY_LOSS
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
-from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule
+from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, TokenRuleSettings
 from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
@@ -103,13 +104,22 @@ def sent_loss(
         old_log_prob, log_prob, advantages, response_mask: (B, T).
         loss_agg_mode: verl's.
         config: The actor's.
-        rollout_is_weights: (B, T), of verl's rollout correction; they also multiply the KL.
+        rollout_is_weights: (B, T) w = pi_old / pi_rollout, of verl's rollout correction. They
+            multiply the whole term of a token, as in verl's kl_cov: a sum over rollout tokens of
+            w f estimates the expectation of f under the old policy, whatever f is. verl's separate
+            KL loss (use_kl_loss) leaves its KL unweighted.
 
     Returns:
         The scalar loss, and verl's metrics of it.
     """
     assert config is not None
-    rule: TokenRule = config.policy_loss.token_rule
+    settings = config.policy_loss
+    if not isinstance(settings, TokenRuleSettings):
+        raise ValueError(
+            f"{POLICY_LOSS}.loss_mode={LOSS_MODE} needs its settings in the same node: start from "
+            "recipe/common.yaml."
+        )
+    rule = settings.token_rule
     micro_batch = actor_loss.current()
     mask_BT = response_mask.bool()
     measured: dict[str, Tensor] = {}
@@ -131,7 +141,7 @@ def sent_loss(
     else:
         loss_BT = -advantages * (log_prob - old_log_prob).exp()
         moved_BT = (log_prob.detach() - old_log_prob).abs() * mask_BT
-        metrics = {"actor/ppo_kl": moved_BT.sum() / mask_BT.sum()}
+        metrics = {"actor/ppo_kl": moved_BT.sum() / (mask_BT.sum() + 1e-8)}  # as masked_mean
     if rule.policy_tokens == "selected":
         selected_BT = (class_BT != token_rule.UNSELECTED) & mask_BT
         loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)

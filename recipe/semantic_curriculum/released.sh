@@ -9,16 +9,20 @@ SAVE_FREQ=${SAVE_FREQ:-20}                                           # released
 TEST_FREQ=${TEST_FREQ:-10}                                           # released
 PRESET=${PRESET:-sent}
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
+[[ -v MODEL_OVERRIDES ]] || MODEL_OVERRIDES=()                          # of one model's script
 SCORES=${SCORES:-$HOME/data/dapo_math/semantic_entropy_$(basename "$MODEL_PATH").parquet}
 
 overrides=(
   "${QWEN_OVERRIDES[@]}"
   "actor_rollout_ref.actor.policy_loss.token_rule.preset=$PRESET"
-  "data.curriculum.scores=$SCORES"
+  "data.curriculum.scores=$(quoted "$SCORES")"
   "data.curriculum.seed=$SEED"                                        # ours
   data.max_prompt_length=1024                                        # released
   data.max_response_length=2048                                      # released
   actor_rollout_ref.actor.ppo_mini_batch_size=128                    # released: 2 updates per rollout
   "actor_rollout_ref.rollout.tensor_model_parallel_size=$TENSOR_PARALLEL"
+  actor_rollout_ref.ref.fsdp_config.param_offload=true               # released; verl does it anyway
+  # ours: without a curriculum a run shows each prompt as often, so that the methods' steps are equal
+  'trainer.total_epochs=${data.curriculum.epochs_per_stage}'
 )
-launch semantic_curriculum "${overrides[@]}" "$@"
+launch semantic_curriculum "${overrides[@]}" "${MODEL_OVERRIDES[@]}" "$@"

@@ -23,7 +23,7 @@ SCORES=${SCORES:-$DATA_DIR/semantic_entropy_$PROMPTS.parquet}
 
 overrides=(
   "actor_rollout_ref.actor.policy_loss.token_rule.preset=$PRESET"
-  "data.curriculum.scores=$SCORES"
+  "data.curriculum.scores=$(quoted "$SCORES")"
   "data.curriculum.seed=$SEED"
   data.curriculum.epochs_per_stage=2
   "data.train_max_samples=$PROMPTS"

@@ -402,6 +402,37 @@ def test_a_file_system_with_locks_is_fine_also_for_two_comparisons(tmp_path):
         supervise.check_locking(tmp_path / "out")
 
 
+def test_a_run_is_evaluated_once_with_each_preset(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    settings = {"benchmarks": ["x/b.parquet"], "presets": ["asymgrpo", "sent"], "samples": 3}
+    started, there = [], []
+    monkeypatch.setattr(supervise, "is_evaluated", lambda run, one: one["preset"] in there)
+    processes = Processes()
+    monkeypatch.setattr(processes, "call", lambda command, *_: started.append(command) or 0)
+    assert supervise.evaluate_run(run, settings, {}, processes)
+    out = run.folder.evaluation
+    samples = ["--samples", "3", "--preset"]
+    assert [command[3:] for command in started] == [
+        [
+            str(run.folder.path),
+            "x/b.parquet",
+            "--out",
+            str(out / preset),
+            *samples,
+            preset,
+            "--replicas",
+            "1",
+        ]
+        for preset in ("asymgrpo", "sent")
+    ]
+    started.clear()
+    there.append("asymgrpo")
+    assert supervise.evaluate_run(run, settings, {}, processes)
+    assert [command[-3] for command in started] == ["sent"]
+    monkeypatch.setattr(processes, "call", lambda *_: 1)
+    assert not supervise.evaluate_run(run, settings, {}, processes)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_stops_its_runs(tmp_path, number):
     run, later = run_of(tmp_path, steps=400, pause=0.05), run_of(tmp_path, seed=1)

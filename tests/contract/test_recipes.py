@@ -17,7 +17,7 @@ from builders import Method, methods, nested, parts_of, queue_of, step_of
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.core.actor_loss import EXTRA_INFO
-from recipe.core.part import Part
+from recipe.core.part import DATASET_ROW, Part
 from recipe.core.recipe import (
     FOLDER,
     POLICY_LOSS,
@@ -260,7 +260,11 @@ def stepped(part: Part, number: int, config: DictConfig) -> dict[str, Any]:
     metrics = {"actor/entropy": [0.5, 0.2, 0.1, 0.4, 0.6][number]}
     step = step_of(fields["uid"].tolist(), number=number, metrics=metrics, config=config)
     with queue_of(fields):
-        prompts = {"uid": list(dict.fromkeys(fields["uid"])), "raw_prompt": [builders.PROMPT] * 4}
+        prompts = {
+            "uid": list(dict.fromkeys(fields["uid"])),
+            "raw_prompt": [builders.PROMPT] * 4,
+            DATASET_ROW: range(4),
+        }
         part.on_prompts(prompts)
         part.after_advantage(step)
         part.before_update(step)

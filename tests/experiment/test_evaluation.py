@@ -89,6 +89,18 @@ def test_a_table_of_other_columns_is_named(tmp_path):
     )
 
 
+def test_a_benchmark_that_was_evaluated_with_several_presets_is_several(tmp_path):
+    run = write(tmp_path, ("a", 0), table_of(CORRECT_PN))
+    for folder, table in (("sent", ~CORRECT_PN), ("sent/b.responses", CORRECT_PN)):
+        (run.folder.evaluation / folder).mkdir()
+        table_of(table).to_parquet(run.folder.evaluation / folder / "b.parquet")
+    (run.folder.evaluation / "b.responses").mkdir()
+    (run.folder.evaluation / "b.responses/000000.parquet").write_bytes(b"cached responses")
+    results, left_out = read_evaluations([run])
+    assert list(results) == ["b", "sent/b"] and left_out == []
+    assert np.array_equal(results["sent/b"]["a"][0], ~CORRECT_PN)
+
+
 def test_runs_are_paired_on_the_problems_of_most_of_them(tmp_path):
     shorter = table_of(CORRECT_PN[:3])
     runs = [

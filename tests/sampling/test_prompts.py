@@ -1,7 +1,10 @@
 """Prompts: what names them, which model they are for, and as which tokens it gets them."""
 
+import json
+
 import pandas as pd
 import pytest
+from PIL import Image
 
 from recipe.cpu.model import make_tokenizer
 from recipe.sampling.engine import Sampling
@@ -52,3 +55,97 @@ def test_a_prompt_gets_its_chat_template_and_nothing_else(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     (tokens,) = tokenized(pd.DataFrame({"prompt": [messages("7+2")]}), Sampling(str(tmp_path)))
     assert tokenizer.decode(tokens) == "<|im_start|>user\n7+2<|im_end|>\n<|im_start|>assistant\n"
+
+
+def image() -> list[dict]:
+    return [{"bytes": b"PNG", "path": None}]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"reward_model": {"ground_truth": " "}},
+            "row 2 of 3: its reward_model.ground_truth is bl",
+        ),
+        (
+            {"reward_model": {"ground_truth": None}},
+            "row 2 of 3: its reward_model.ground_truth is n",
+        ),
+        ({"reward_model": None}, "row 2 of 3: its reward_model is null, not a mapping"),
+        ({"prompt": []}, "row 2 of 3: its prompt is empty"),
+        ({"prompt": None}, "row 2 of 3: its prompt is null"),
+        ({"images": image()}, "has images, and a model is given the text of a prompt alone here"),
+    ],
+)
+def test_a_row_that_cannot_be_judged_is_named_before_anything_is_sampled(tmp_path, row, sentence):
+    """`evaluate` and `measure` read their files here."""
+    rows = [
+        {"prompt": messages(text), "reward_model": {"ground_truth": "1"}, "images": []}
+        for text in "abc"
+    ]
+    file = tmp_path / "a.parquet"
+    pd.DataFrame(rows).to_parquet(file)
+    assert len(read_prompts([file])) == 3
+    rows[1].update(row)
+    pd.DataFrame(rows).to_parquet(file)
+    with pytest.raises(ValueError) as error:
+        read_prompts([file], option="--data ")
+    assert str(error.value).startswith(f"--data {file} ") and sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda file: None, "does not exist: write it with a script of data_prep/"),
+        (lambda file: file.touch(), "is empty: write it with"),
+        (
+            lambda file: file.write_text("version https://git-lfs.github.com/spec/v1"),
+            "git lfs pull",
+        ),
+        (lambda file: file.write_text("a,b\n" * 9), "is not parquet ("),
+        (
+            lambda file: pd.DataFrame({"prompt": [messages("a")]}).to_parquet(file),
+            "lacks the column",
+        ),
+        (
+            lambda file: pd.DataFrame({"prompt": [], "reward_model": []}).to_parquet(file),
+            "has no rows",
+        ),
+    ],
+)
+def test_a_file_that_is_no_table_of_prompts_is_one_sentence(tmp_path, write, sentence):
+    file = tmp_path / "a.parquet"
+    write(file)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        read_prompts([file], option="")
+    assert str(error.value).startswith(f"{file} ") and sentence in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_first_rows_alone_are_read_and_checked(tmp_path):
+    rows = [{"prompt": messages("a"), "reward_model": {"ground_truth": text}} for text in "1 "]
+    for name in "ab":
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{name}.parquet")
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    assert read_prompts(files[:1], limit=1)["ground_truth"].tolist() == ["1"]
+    with pytest.raises(ValueError, match=r"a\.parquet row 2 of 2: its reward_model\.ground_truth"):
+        read_prompts(files, limit=4)
+
+
+def test_messages_with_images_have_a_name_where_they_can():
+    def shown(picture) -> list[dict]:
+        parts = [{"type": "image", "image": picture}, {"type": "text", "text": "x?"}]
+        return [{"role": "user", "content": parts}]
+
+    assert len({prompt_id(shown(picture)) for picture in (b"a", b"b", "a.png", b"a")}) == 3
+    with pytest.raises(ValueError, match="a prompt with a Image in its messages has no name"):
+        prompt_id(shown(Image.new("RGB", (1, 1))))
+
+
+def test_json_lines_are_read_as_parquet_is(tmp_path):
+    rows = [{"prompt": messages(text), "reward_model": {"ground_truth": text}} for text in "12"]
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    parquet, lines = (read_prompts([tmp_path / name]) for name in ("a.parquet", "a.jsonl"))
+    pd.testing.assert_frame_equal(parquet, lines)

@@ -1,17 +1,39 @@
 """The curriculum's bookkeeping of a step: padding rows, failed rollouts, prompts that follow."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 pytest.importorskip("verl")
 
-from builders import queue_of, step_of
+from builders import queue_of, step_of, write_model
+from transformers import CLIPImageProcessor, LlavaProcessor
+from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
+from recipe.core.part import DATASET_ROW
+from recipe.launch.check_data import data
+from recipe.launch.compose import compose
 from recipe.sampling.prompts import prompt_id
+from recipe.semantic_curriculum.checks import check
 from recipe.semantic_curriculum.config import CurriculumConfig
 from recipe.semantic_curriculum.part import CurriculumPart
 
+DATASET = """
+from torch.utils.data import Dataset
+
+class Mine(Dataset):
+    def __init__(self, **settings):
+        pass
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, row):
+        return {"raw_prompt": [{"role": "user", "content": str(row)}]}
+"""
 PROMPTS = [[{"role": "user", "content": text}] for text in "abcd"]
 ENTROPY, PASS_RATE = [0.0, 0.5, 1.0, 1.5], [1.0, 0.75, 0.5, 0.25]
 
@@ -43,7 +65,7 @@ def after_step(part, number: int, uids: list[str], padding: int = 0) -> dict[str
 
 def test_verls_padding_rows_are_of_no_prompt(part):
     """A failed session makes a short batch, which verl fills with rows of uids of its own."""
-    part.on_prompts({"uid": ["u0", "u1"], "raw_prompt": PROMPTS[:2]})
+    part.on_prompts({"uid": ["u0", "u1"], DATASET_ROW: [0, 1]})
     metrics = after_step(part, 0, ["u0", "u0", "u1", "pad1f"], padding=1)
     # of three rollouts: two of a and one of b
     assert metrics["curriculum/semantic_entropy"] == pytest.approx((0 + 0 + 0.5) / 3)
@@ -52,9 +74,9 @@ def test_verls_padding_rows_are_of_no_prompt(part):
 
 
 def test_a_prompt_whose_rollouts_have_all_failed_leaves_with_its_step(part):
-    part.on_prompts({"uid": ["u0", "u1"], "raw_prompt": PROMPTS[:2]})
+    part.on_prompts({"uid": ["u0", "u1"], DATASET_ROW: [0, 1]})
     after_step(part, 0, ["u0", "u0"])  # none of b
-    part.on_prompts({"uid": ["u2", "u3"], "raw_prompt": PROMPTS[2:]})
+    part.on_prompts({"uid": ["u2", "u3"], DATASET_ROW: [2, 3]})
     metrics = after_step(part, 1, ["u2", "u3"])
     assert metrics["curriculum/stage"] == 2
     assert metrics["curriculum/semantic_entropy"] == pytest.approx((1.0 + 1.5) / 2)
@@ -63,6 +85,107 @@ def test_a_prompt_whose_rollouts_have_all_failed_leaves_with_its_step(part):
 
 def test_prompts_of_a_step_of_several_updates_stay_for_the_next_update(part):
     """verl's parameter_sync_step: one fetch of prompts, and an update for each part of them."""
-    part.on_prompts({"uid": ["u0", "u1"], "raw_prompt": PROMPTS[:2]})
+    part.on_prompts({"uid": ["u0", "u1"], DATASET_ROW: [0, 1]})
     after_step(part, 0, ["u0"])
     assert after_step(part, 0, ["u1"])["curriculum/semantic_entropy"] == pytest.approx(0.5)
+
+
+# ---- the rows of verl's dataset ------------------------------------------------------------------
+
+
+def picture(shade: int) -> dict:
+    """An image as a parquet file of verl's schema holds it."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def write_run(folder, prompts: list[str], images: bool) -> list[str]:
+    """Writes data, scores (the first prompt is the last of the curriculum) and a model; returns
+    overrides."""
+    messages = [[{"role": "user", "content": text}] for text in prompts]
+    table = pd.DataFrame(
+        {
+            "data_source": "geometry",
+            "prompt": messages,
+            "reward_model": [{"ground_truth": str(row)} for row in range(len(prompts))],
+            "extra_info": [{"index": 0}] * len(prompts),  # not unique, as in many files
+        }
+    )
+    if images:
+        table["images"] = [[picture(row)] for row in range(len(prompts))]
+    for name in ("train", "test"):
+        table.to_parquet(folder / f"{name}.parquet")
+    entropy = np.arange(len(prompts), 0, -1) / 4
+    ids = [prompt_id(prompt) for prompt in messages]
+    scores = pd.DataFrame({"prompt_id": ids, "semantic_entropy": entropy, "pass_rate": 0.5})
+    scores.to_parquet(folder / "scores.parquet")
+    write_model(folder / "model")
+    return [
+        "machine=cpu",
+        f"data.train_files={folder}/train.parquet",
+        f"data.val_files={folder}/test.parquet",
+        f"data.curriculum.scores={folder}/scores.parquet",
+        "data.curriculum.shuffle=false",
+        "data.curriculum.epochs_per_stage=1",
+        "data.curriculum.stages=2",
+        "data.train_batch_size=2",
+        "data.filter_overlong_prompts=false",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        f"actor_rollout_ref.model.path={folder}/model",
+        f"trainer.default_local_dir={folder}/run",
+    ]
+
+
+def trainer_of(overrides: list[str]):
+    """The trainer with verl's tokenizer, and a processor of images in place of a model's own."""
+    config = compose("semantic_curriculum", overrides)
+    made = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
+    made._init_tokenizer()
+    made.tokenizer.add_tokens(["<image>"])
+    made.processor = LlavaProcessor(CLIPImageProcessor(), made.tokenizer)
+    return made
+
+
+def test_a_prompt_with_images_is_found_by_its_row(tmp_path):
+    """verl's dataset puts the image itself in its place in the message."""
+    texts = [f"<image>Find x. ({number})" for number in range(4)]
+    overrides = write_run(tmp_path, texts, images=True)
+    made = trainer_of(overrides)
+    made._init_dataloader()
+    made.global_steps = 1
+    batch = made._next_train_batch()
+    contents = [messages[0]["content"] for messages in batch["raw_prompt"]]
+    assert [part["type"] for part in contents[0]] == ["image", "text"]
+    assert [content[1]["text"] for content in contents] == ["Find x. (3)", "Find x. (2)"]
+    (part,) = (part for part in made.parts if isinstance(part, CurriculumPart))
+    rows = [part.in_flight[uid][1] for uid in batch["uid"]]
+    assert [row["semantic_entropy"] for row in rows] == [0.25, 0.5]
+    assert [row["stage"] for row in rows] == [1, 1]
+    state = made.train_dataloader.state_dict()  # a resumed run goes on with the next prompts
+    resumed = trainer_of(overrides)
+    resumed._init_dataloader()
+    resumed.train_dataloader.load_state_dict(state)
+    resumed.global_steps = 2
+    assert list(resumed._next_train_batch()[DATASET_ROW]) == [1, 0]
+
+
+def test_prompts_with_images_and_one_text_are_refused_before_the_run(tmp_path):
+    """The scores name a prompt by its text; without images equal texts are one prompt."""
+    (tmp_path / "text").mkdir()
+    check(compose("semantic_curriculum", write_run(tmp_path / "text", ["x?"] * 4, images=False)))
+    overrides = write_run(tmp_path, ["<image>x?"] * 4, images=True)
+    with pytest.raises(ValueError, match="only 1 have a text of their own: number them"):
+        check(compose("semantic_curriculum", overrides))
+
+
+def test_a_dataset_class_without_a_table_is_one_sentence(tmp_path):
+    (tmp_path / "mine.py").write_text(DATASET)
+    overrides = write_run(tmp_path, ["a", "b", "c", "d"], images=False)
+    overrides += [f"data.custom_cls.path={tmp_path}/mine.py", "data.custom_cls.name=Mine"]
+    with pytest.raises(
+        ValueError, match=r"data\.custom_cls\.name=Mine has no table of its prompts"
+    ):
+        trainer_of(overrides)._init_dataloader()
+    with pytest.raises(ValueError, match="derive it from verl's RLHFDataset, or set"):
+        data(compose("semantic_curriculum", overrides))

@@ -234,7 +234,7 @@ def test_a_table_of_before_the_columns_were_renamed_is_still_read(command, tmp_p
     [
         (None, "does not exist"),
         (b"text", "is not parquet"),
-        (pd.DataFrame({"question": ["a"]}), "is not parquet with columns prompt"),
+        (pd.DataFrame({"question": ["a"]}), "lacks the column prompt"),
         (pd.DataFrame({"prompt": [], "reward_model": []}), "has no rows"),
     ],
 )

@@ -1,0 +1,125 @@
+"""The nodes of a cluster: two or three raylets of this machine stand in for nodes."""
+
+import os
+import subprocess
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from builders import run_overrides
+
+pytest.importorskip("verl")
+from ray_head import START, ray_cluster
+
+from recipe.cpu import platform
+from recipe.launch import nodes
+from recipe.launch.compose import compose
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = textwrap.dedent("""
+    import sys
+
+    class Without:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "recipe":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Without())
+""")
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    return compose("asymgrpo", run_overrides(tmp_path))
+
+
+@contextmanager
+def a_node_without_the_package(address, folder):
+    """Starts a node whose Python does not find this package."""
+    (folder / "without").mkdir()
+    (folder / "without/sitecustomize.py").write_text(WITHOUT)
+    environment = {**os.environ, **platform.ENVIRONMENT, "PYTHONPATH": str(folder / "without")}
+    command = [*START, f"--address={address}", "--node-name=bare", "--num-cpus=1", "--num-gpus=2"]
+    node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        node.terminate()
+        node.wait(60)
+
+
+@pytest.mark.ray
+def test_a_node_that_lacks_the_package_is_named_before_training(
+    config, tmp_path, monkeypatch, capsys
+):
+    two = {"num_cpus": 2, "num_gpus": 2}
+    with ray_cluster(two, two) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert len(nodes.wait(2, 60)) == 2
+        nodes.check(config)
+        assert "2 nodes can run this" in capsys.readouterr().out
+        folder = Path(config.trainer.default_local_dir)
+        assert list(folder.iterdir()) == []  # the file that every node was to see is gone
+
+        # as the nodes were started: those in this process's own environment need no second look
+        path = [str(ROOT), os.environ.get("PYTHONPATH")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        with a_node_without_the_package(address, tmp_path):
+            assert len(nodes.wait(3, 60)) == 3
+            with pytest.raises(ValueError) as error:
+                nodes.check(config)
+        assert "(bare) of the Ray cluster of RAY_ADDRESS cannot load the recipes" in str(
+            error.value
+        )
+        assert "No module named 'recipe'" in str(error.value) and "\n" not in str(error.value)
+
+
+def answer_to(**question):
+    asked = {"files": [], "token": __file__, "file_limit": 0, "environment": nodes.environment()}
+    return nodes.make_probe()({**asked, **question})
+
+
+def test_what_a_node_does_not_see_is_named(tmp_path):
+    same = {"verl": "0.9.1"}
+    assert nodes.sentence("a", answer_to(files=[str(tmp_path)]), same) is None
+    missing = answer_to(files=[str(tmp_path), f"{tmp_path}/train.parquet"])
+    assert "train.parquet: put it on a file system that all nodes" in nodes.sentence(
+        "a", missing, same
+    )
+    unseen = answer_to(token=f"{tmp_path}/no")
+    assert "set CKPTS_DIR to a folder on a file system that all" in nodes.sentence(
+        "a", unseen, same
+    )
+
+
+def test_a_node_of_another_environment_is_looked_at_whole(monkeypatch):
+    other = answer_to(environment=["elsewhere"])
+    assert other["versions"] == nodes.versions()
+    assert nodes.sentence("a", other, nodes.versions()) is None
+    newer = {**nodes.versions(), "the code of recipe/": "0"}
+    assert "has the code of recipe/" in nodes.sentence("a", other, newer)
+    assert "(none)" in nodes.sentence("a", {**other, "versions": {}}, nodes.versions())
+
+    def unregistered():
+        raise RuntimeError("The recipes are not registered with verl (policy loss sent).")
+
+    monkeypatch.setattr("recipe.launch.preflight.registrations", unregistered)
+    told = nodes.sentence("a", answer_to(environment=["elsewhere"]), nodes.versions())
+    assert "cannot load the recipes (RuntimeError: The recipes are not registered" in told
+
+
+def test_a_run_with_a_ray_of_its_own_asks_no_node(config, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    nodes.check(config)
+    assert not Path(config.trainer.default_local_dir).exists()
+
+
+def test_the_files_of_a_run_are_those_that_are_here(config, tmp_path):
+    files = nodes.files_of(config)
+    assert files == [
+        str(tmp_path / name)
+        for name in ("model", "train.parquet", "test.parquet", "scores.parquet")
+    ]
+    config.actor_rollout_ref.model.path = "Qwen/of-a-hub"
+    assert nodes.files_of(config) == files[1:]
