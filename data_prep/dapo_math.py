@@ -13,9 +13,11 @@ The wrapper around each problem ("Solve the following … Answer: $Answer …") 
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -38,6 +40,24 @@ def without_wrapper(text: str) -> str:
     if text.startswith(BEFORE) and "\n\n" in text:
         text = text.partition("\n\n")[2]
     return text.removesuffix(AFTER).strip()
+
+
+def as_text(where: str, row: int, answer: Any) -> str:
+    """Returns a published answer as a text; "" for none.
+
+    Raises:
+        ValueError: It is neither a text nor a whole number.
+    """
+    if answer is None or (isinstance(answer, float) and math.isnan(answer)):
+        return ""
+    if isinstance(answer, float) and answer.is_integer():  # whole numbers in a column with a null
+        answer = int(answer)
+    if isinstance(answer, bool) or not isinstance(answer, str | int):
+        raise ValueError(
+            f"{where} row {row + 1} has reward_model.ground_truth={answer!r:.80}, which is neither "
+            "a text nor a whole number: give the original."
+        )
+    return str(answer).strip()
 
 
 def read_table(where: str, table: pa.Table) -> pd.DataFrame:
@@ -63,10 +83,10 @@ def read_table(where: str, table: pa.Table) -> pd.DataFrame:
         raise ValueError(f"{where} row {row + 1} has not one prompt message: give the original.")
     texts = pc.struct_field(pc.list_element(messages, 0), "content")
     # nearly all rows are copies, so each distinct text is looked at once
-    pairs = pd.DataFrame({"text": texts.to_pandas(), "answer": answers.to_pandas()})
+    pairs = pd.DataFrame({"text": texts.to_pandas(), "answer": answers.to_pylist()})
     questions = {text: without_wrapper(text or "") for text in pairs["text"].unique()}
     pairs["question"] = pairs["text"].map(questions)
-    pairs["answer"] = pairs["answer"].fillna("").str.strip()
+    pairs["answer"] = [as_text(where, i, answer) for i, answer in enumerate(pairs["answer"])]
     for name, source in (("question", "prompt"), ("answer", "reward_model.ground_truth")):
         blank = pairs.index[pairs[name] == ""]
         if len(blank):

@@ -52,7 +52,11 @@ class Dataset(NamedTuple):
         for index, record in enumerate(records):
             read = index + 1
             question = sources.text_field(record, self.question).strip()
-            row = self.to_row(record, split, index, instruction)
+            try:
+                row = self.to_row(record, split, index, instruction)
+            except rows.Dropped as reason:
+                dropped[str(reason)] = dropped.get(str(reason), 0) + 1
+                continue
             rows.check_row(record[0], row, self.columns)
             if question in seen:
                 dropped[DUPLICATE] += 1

@@ -6,6 +6,7 @@ records belong to it (`exclude`), and how its answers are published (`answers`).
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -46,6 +47,27 @@ def question_of(record: Record) -> str:
     return f"{str(context).strip()}\n\n{text.strip()}" if context else text.strip()
 
 
+def listed(where: str, answer: Any) -> Any:
+    """Returns the list that a text such as "['2']" is, which a CSV file makes of one; any other
+    answer as it is.
+
+    Raises:
+        ValueError: The text begins like a list of texts and is none.
+    """
+    if not isinstance(answer, str) or not re.match(r"\s*\[\s*['\"]", answer):
+        return answer
+    try:
+        items = ast.literal_eval(answer.strip())
+    except (ValueError, SyntaxError):
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError(
+            f"{where} has the answer {answer!r:.80}, which begins like a list of texts and is "
+            "none: give the original files."
+        )
+    return items
+
+
 def published_answers(record: Record) -> list[Any]:
     """Returns the answers as published: of several in a list, each is accepted as correct."""
     answer = first_field(record, "answer", "final_answer", "expected_answer")
@@ -55,6 +77,7 @@ def published_answers(record: Record) -> list[Any]:
     if answer is None:  # Qwen2.5-Math's minerva_math and math-ai/aime24 have only a solution
         solution = first_field(record, "solution")
         answer = extract_answer(solution, boxed_only=True) if isinstance(solution, str) else None
+    answer = listed(record[0], answer)
     if isinstance(answer, list) and first_field(record, "is_multiple_answer"):
         answer = ", ".join(map(str, answer))  # all of them are asked for
     answers = answer if isinstance(answer, list) else [answer]

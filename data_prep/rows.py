@@ -21,6 +21,10 @@ from recipe.core.files import atomic_write
 BEYOND = "beyond --max_samples"  # a reason to drop a record
 
 
+class Dropped(Exception):
+    """A record that makes no row; the text is the reason, under which it is counted."""
+
+
 class Split(NamedTuple):
     """The rows of one parquet file, and what became of the records that they were made from."""
 

@@ -67,8 +67,18 @@ def find_files(source: str, split: str) -> list[Path]:
     return matches[0]
 
 
+def check_is_content(path: Path) -> None:
+    """Raises ValueError for a Git LFS pointer, which stands for a file that was not fetched."""
+    with open(path, "rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise ValueError(
+                f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
+            )
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Reads a parquet file: all its columns, or those of `columns` that it has."""
+    check_is_content(path)
     try:
         if columns is not None:
             names = pq.read_schema(path).names
@@ -80,6 +90,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def read_json_list(path: Path) -> list[dict[str, Any]] | None:
     """Reads the objects of a file that is one JSON list; None if it has one object per line."""
+    check_is_content(path)
     text = path.read_bytes()
     if not text.lstrip().startswith(b"["):
         return None
@@ -95,6 +106,7 @@ def read_json_list(path: Path) -> list[dict[str, Any]] | None:
 
 def read_json_lines(path: Path) -> Iterator[Record]:
     """Yields the records of a file with one JSON object per line; blank lines are skipped."""
+    check_is_content(path)
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

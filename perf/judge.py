@@ -3,13 +3,13 @@
     python data_prep/benchmarks.py && python perf/judge.py
     python perf/judge.py --data FOLDER --hostile 0
 
-Each answer of FOLDER/*.parquet is judged as given, in every rewording below that applies to it, and
-against the answers of other problems of its set. Two answers of different problems may be the same
-number, or the same expression; they count as equal if `judge.equivalence` finds so, which for
-numbers does not ask math-verify, and the rest are printed for a person to read. Then made-up texts,
-none of which is correct: noise, brackets, arithmetic that never ends, hedges around the correct
-answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a bar is
-missed.
+Each answer of FOLDER/*.parquet is judged as given, in every rewording below that applies to it, in
+every mutation, of which none may be accepted, and against the answers of other problems of its set.
+Two answers of different problems may be the same number, or the same expression; they count as
+equal if `judge.equivalence` finds so, and the rest are printed for a person to read. Then made-up
+texts, none of which is correct: noise, brackets, arithmetic that never ends, hedges around the
+correct answer, cut-off answers, attempts to talk to the judge's child process. Exits with 1 if a
+bar is missed.
 """
 
 from __future__ import annotations
@@ -91,6 +91,68 @@ REWORDINGS: dict[str, Callable[[str], str | None]] = {
     "no degrees": only_if(r"\d+\^\\circ", lambda t: t.removesuffix(r"^\circ")),
     "the other order": in_other_order,
 }
+NUMBER = re.compile(r"(?<![\d.,_^{(])(?<!\\begin\{)([1-9]\d*)(?![\d.])")
+WORD = r"\\text|\\mathrm|[A-Za-z]{2}"
+plain = only_if  # of an answer without words
+
+
+def if_number(change: str, but: tuple[str, ...] = ()) -> Callable[[str], str | None]:
+    """Puts a whole number above 1 into a text; None for any other answer."""
+    applies = lambda t: re.fullmatch(r"-?[1-9]\d*", t) and t not in ("1", "-1", *but)  # noqa: E731
+    return lambda t: change % t if applies(t) else None
+
+
+def if_wordless(change: str) -> Callable[[str], str | None]:
+    return lambda t: None if re.search(WORD, t) else change % t
+
+
+# of an answer, what says something else; the same text or None where it does not apply
+MUTATIONS: dict[str, Callable[[str], str | None]] = {
+    "ten times": lambda t: NUMBER.sub(r"\g<1>0", t, count=1),
+    "one more": lambda t: NUMBER.sub(lambda m: str(int(m[1]) + 1), t, count=1),
+    "other sign": if_number("-%s"),
+    "plus 1": lambda t: None if re.search(rf"{WORD}|=|,", t) or len(t) < 2 else f"{t}+1",
+    "<": lambda t: f"< {t}",
+    "\\leq": lambda t: rf"\leq {t}",
+    "\\neq": lambda t: rf"\neq {t}",
+    "not": lambda t: rf"\text{{not }}{t}",
+    "is not a root": lambda t: rf"{t}\text{{ is not a root}}",
+    "or more": lambda t: f"{t} or more",
+    "at least": lambda t: rf"\text{{at least }}{t}",
+    "squared": lambda t: rf"{t}\text{{ squared}}",
+    "two quantities": if_number(r"%s\text{ hours } 20\text{ minutes}"),
+    "two things": if_number(r"%s\text{ apples and } 17\text{ pears}"),
+    "million": if_number(r"%s\text{ million}"),
+    "hundredths": if_number(r"%s\text{ hundredths}"),
+    "arrow": lambda t: rf"1234 \to {t}",
+    "left side": lambda t: f"2x+3y={t}",
+    "one more answer": lambda t: rf"{t}\text{{ and }}98765",
+    "in a pair": lambda t: f"({t}, 98765)",
+    "twice": lambda t: f"{t}, {t}",
+    "times a": if_number("%sa"),
+    "times i": if_number("%si"),
+    "root": if_number(r"\sqrt{%s}"),
+    "square": if_number("%s^2"),
+    "factorial": if_number("%s!", but=("2", "-2")),
+    "base": if_number("%s_8"),
+    "modulus": lambda t: rf"{t} \bmod 7",
+    "remainder": lambda t: rf"{t}\text{{ remainder }}2",
+    "vector": if_number(r"%s\mathbf{i}"),
+    "other brackets": plain(
+        r"\([^(),]+,[^(),]+\)|\[[^\[\],]+,[^\[\],]+\]",
+        lambda t: None if "infty" in t else t.translate(str.maketrans("()[]", "[]()")),
+    ),
+    "other order": plain(
+        r"\(-?\d+, ?-?\d+\)",
+        lambda t: "({1},{0})".format(*t[1:-1].split(",")) if len({*t[1:-1].split(",")}) > 1 else t,
+    ),
+    "reciprocal": lambda t: FRACTION.sub(
+        lambda m: rf"\frac{{{m[2]}}}{{{m[1]}}}" if m[1] != m[2] else m[0], t, count=1
+    ),
+    "other letter": plain(r"[a-z]\^2|\d+[a-z]|[a-z]\+\d+", lambda t: re.sub("[a-z]", "q", t)),
+    "other word": plain(r"\\text\{\w+\}", lambda t: f"{t[:-1]}x}}"),
+    "points backwards": plain(r"[A-Z]{2,4}", lambda t: t[::-1]),
+}
 RESPONSES = {  # ways to answer
     "in a box": "So the answer is $\\boxed{%s}$.",
     "after ####": "We add 3 and 4.\n#### %s",
@@ -110,6 +172,10 @@ def benchmark_cases(
             reworded = change(form)
             if reworded not in (None, form):
                 yield Case(f"reworded: {how}", gold, rf"\boxed{{{reworded}}}", True)
+        for how, change in MUTATIONS.items():
+            mutated = change(form)
+            if mutated is not None and normalise(mutated) != normalise(form):
+                yield Case(f"mutated: {how}", gold, rf"\boxed{{{mutated}}}", False)
         for other in rng.sample(forms, min(OTHERS, len(forms))):
             equal = any(
                 normalise(f) == normalise(other) or equivalence.equivalent(read(f), read(other))
@@ -235,8 +301,9 @@ def on_benchmarks(sets: dict[str, list[str]]) -> bool:
     met = True
     for kind in kinds:
         good, total = (sum(counts[name, kind] for name in sets) for counts in (expected, judged))
-        met &= good >= BAR * total
-        print(f"{kind}: {good} of {total} as they should be, {good / total:.4f} (bar {BAR})")
+        bar = 1.0 if kind == "mutated" else BAR
+        met &= good >= bar * total
+        print(f"{kind}: {good} of {total} as they should be, {good / total:.4f} (bar {bar})")
     for name, case, verdict in unexpected:
         word = "correct" if verdict["acc"] else "incorrect"
         word = "timed out" if verdict["judge_timed_out"] else word

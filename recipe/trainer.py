@@ -7,7 +7,6 @@ runs once, on the driver; workers hold no state of a part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,16 +23,15 @@ from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.core import actor_loss
 from recipe.core.diagnostics_part import DiagnosticsPart
-from recipe.core.files import atomic_write
 from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.recipe import TRAINER, recipes
 from recipe.core.rollouts import CorrectnessRule
 from recipe.core.settings import build, plain
+from recipe.core.states import STATE_FILE, load_states, save_states
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
 
 T = TypeVar("T")
-STATE_FILE = "recipe_state.json"  # beside verl's data.pt, in each checkpoint
 
 
 def make_parts(config: DictConfig, settings: TrainerSettings) -> list[Part]:
@@ -61,31 +59,6 @@ def the_one(values: Sequence[T], what: str, default: T) -> T:
     if any(value != values[0] for value in values):
         raise ValueError(f"Two recipes {what}, and differ ({values}): use one of them.")
     return values[0] if values else default
-
-
-def save_states(parts: Sequence[Part], file: Path) -> None:
-    """Writes the state of every part that has one."""
-    states = {part.name: state for part in parts if (state := part.state_dict()) is not None}
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(states, indent=1))
-
-
-def load_states(parts: Sequence[Part], file: Path) -> None:
-    """Restores the state of every part that has one.
-
-    Raises:
-        ValueError: If a part's state is missing, or belongs to other settings.
-    """
-    states = json.loads(file.read_text()) if file.is_file() else {}
-    for part in parts:
-        if part.state_dict() is None:
-            continue
-        if part.name not in states:
-            raise ValueError(
-                f"{file} holds no state of {part.name}: that checkpoint was written without it, so "
-                "start in another folder (trainer.default_local_dir)."
-            )
-        part.load_state_dict(states[part.name])
 
 
 class NumberedRows(Dataset):

@@ -80,8 +80,12 @@ def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
         "model_type": "qwen2",
         "architectures": ["Qwen2ForCausalLM"],
         "hidden_size": 64,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+<<<<<<< HEAD
+        "num_attention_heads": 4,
+=======
+        "num_attention_heads": 4,  # that the sizes of the run scripts divide
+>>>>>>> model
+        "num_key_value_heads": 4,
         "num_hidden_layers": 1,
         "intermediate_size": 64,
         "vocab_size": len(tokenizer) + extra_vocabulary,

@@ -4,10 +4,13 @@ import pytest
 
 pytest.importorskip("verl")
 
+import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from builders import PROMPT, write_scores
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
@@ -15,9 +18,11 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 import recipe.trainer
 from recipe.asymgrpo.part import AsymGRPOPart
+from recipe.clip_entropy.config import ClipSettings
 from recipe.clip_entropy.part import ClipSchedulePart
-from recipe.core import transfer_queue
+from recipe.core import states, transfer_queue
 from recipe.core.part import Part
+from recipe.core.settings import settings_of
 from recipe.core.step import Step
 from recipe.launch.compose import compose
 
@@ -221,3 +226,137 @@ def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
     (tmp_path / "global_step_4/recipe_state.json").unlink()
     with pytest.raises(ValueError, match="holds no state of clip_schedule"):
         trainer(*settings)._load_checkpoint()
+
+
+# ---- a resume under other settings ---------------------------------------------------------------
+
+LOSS = "actor_rollout_ref.actor.policy_loss"
+SCHEDULE = [f"{LOSS}.loss_mode=dynamic_clip", "trainer.total_training_steps=40"]
+CHANGED = [  # overrides before, and what is changed: the sentence names key, new and old value
+    ([f"{LOSS}.schedule=od", f"{LOSS}.od_h_init=0.75"], f"{LOSS}.od_h_init", 1.5, 0.75),
+    ([f"{LOSS}.schedule=od", f"{LOSS}.od_ratio=0.2"], f"{LOSS}.od_ratio", 0.5, 0.2),
+    ([f"{LOSS}.schedule=od"], f"{LOSS}.od_smoothing", 0.5, 0.0),
+    ([f"{LOSS}.schedule=id"], f"{LOSS}.phase_split", 0.3, 0.5),
+    ([f"{LOSS}.schedule=id"], f"{LOSS}.second_phase", "prose", "printed"),
+    ([f"{LOSS}.schedule=id"], f"{LOSS}.schedule", "did", "id"),
+    ([f"{LOSS}.schedule=id"], f"{LOSS}.upper_slope", -0.2, -0.25),
+    ([f"{LOSS}.schedule=id"], f"{LOSS}.total_steps", 80, 40),
+    ([f"{LOSS}.schedule=id"], "actor_rollout_ref.actor.clip_ratio_low", 0.25, 0.2),
+    ([f"{LOSS}.schedule=static"], "actor_rollout_ref.actor.clip_ratio_high", 0.28, 0.2),
+]
+
+
+def saved(folder, *overrides: str):
+    """The parts' states of a run after two steps, as its checkpoint has them."""
+    ours = trainer(f"trainer.default_local_dir={folder}", *SCHEDULE, *overrides)
+    (part,) = (part for part in ours.parts if isinstance(part, ClipSchedulePart))
+    part.schedule.advance(0, 0.5)
+    part.schedule.advance(1, 0.4)
+    states.save_states(ours.parts, folder / "recipe_state.json")
+    return folder / "recipe_state.json"
+
+
+@pytest.mark.parametrize(("before", "key", "new", "old"), CHANGED)
+def test_a_resume_with_another_setting_of_the_schedule_is_refused(tmp_path, before, key, new, old):
+    file = saved(tmp_path, *before)
+    states.load_states(trainer(*SCHEDULE, *before).parts, file)
+    sentence = rf"^{re.escape(key)} is {new}, but the checkpoint was written with {old}, so .*"
+    cure = rf"set it to {old}, or start anew .*trainer.default_local_dir, .*resume_mode=disable"
+    with pytest.raises(ValueError, match=sentence + cure):
+        states.load_states(trainer(*SCHEDULE, *before, f"{key}={new}").parts, file)
+
+
+def test_every_setting_that_moves_a_bound_is_compared():
+    """A setting that is added later is compared too, unless it is named as one that measures."""
+    (part,) = (p for p in trainer(*SCHEDULE).parts if isinstance(p, ClipSchedulePart))
+    compared = {key.rpartition(".")[2] for key in part.resume_settings()}
+    measures = {"preset", "region_diagnostics", "exact_contribution_freq"}
+    assert compared == (settings_of(ClipSettings).keys() - measures) | {
+        "clip_ratio_low",
+        "clip_ratio_high",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        [f"{LOSS}.region_diagnostics=false"],
+        [f"{LOSS}.exact_contribution_freq=5"],
+        ["trainer.test_freq=3", "trainer.save_freq=7"],
+    ],
+)
+def test_what_only_measures_may_change(tmp_path, change):
+    file = saved(tmp_path, f"{LOSS}.schedule=id")
+    states.load_states(trainer(*SCHEDULE, f"{LOSS}.schedule=id", *change).parts, file)
+
+
+def test_a_run_with_constant_bounds_may_be_made_longer(tmp_path):
+    file = saved(tmp_path, f"{LOSS}.schedule=static")
+    longer = trainer(*SCHEDULE, f"{LOSS}.schedule=static", "trainer.total_training_steps=80")
+    states.load_states(longer.parts, file)
+
+
+def test_a_state_that_this_run_has_no_part_for_is_refused(tmp_path):
+    """A loss without a schedule would train on with other bounds, in silence."""
+    file = saved(tmp_path, f"{LOSS}.schedule=id")
+    with pytest.raises(ValueError, match="holds the state of clip_schedule, which this run"):
+        states.load_states(trainer().parts, file)
+
+
+def test_an_older_checkpoint_without_settings_is_said_and_checked_by_its_state(tmp_path, capsys):
+    file = saved(tmp_path, f"{LOSS}.schedule=id")
+    old = json.loads(file.read_text())
+    del old[states.SETTINGS]
+    file.write_text(json.dumps(old))
+    states.load_states(trainer(*SCHEDULE, f"{LOSS}.schedule=id").parts, file)
+    assert "does not say with which settings" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="schedule is did, but the checkpoint was written with id"):
+        states.load_states(trainer(*SCHEDULE, f"{LOSS}.schedule=did").parts, file)
+
+
+@pytest.mark.parametrize("text", ["", '{"clip_schedule": {"na', "[]"])
+def test_a_state_file_that_is_cut_off_is_one_sentence(tmp_path, text):
+    file = tmp_path / "recipe_state.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"state\.json (cannot be read|is not a table).*anew"):
+        states.load_states(trainer(*SCHEDULE).parts, file)
+
+
+def test_a_curriculum_of_other_settings_is_refused_by_name(tmp_path):
+    write_scores(tmp_path)
+    order = ["data.curriculum.order=semantic_entropy", "data.curriculum.stages=1"]
+    order += [f"data.curriculum.scores={tmp_path}/scores.parquet", "data.train_batch_size=4"]
+    order += ["actor_rollout_ref.actor.ppo_mini_batch_size=2", "algorithm.adv_estimator=grpo"]
+
+    def parts(*overrides):
+        made = trainer(*order, *overrides).parts
+        for part in made:
+            part.prompt_order([PROMPT] * 8)
+        return made
+
+    states.save_states(parts(), tmp_path / "recipe_state.json")
+    states.load_states(parts(), tmp_path / "recipe_state.json")
+    longer = "trainer.total_training_steps=8"
+    states.load_states(parts(longer), tmp_path / "recipe_state.json")
+    for change, sentence in (
+        ("data.curriculum.seed=1", "data.curriculum.seed is 1, but the .* written with 0"),
+        ("data.curriculum.epochs_per_stage=6", "data.curriculum.epochs_per_stage is 6, but"),
+        ("data.train_batch_size=8", "data.train_batch_size is 8, but the .* written with 4"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            states.load_states(parts(change), tmp_path / "recipe_state.json")
+
+
+def test_every_part_with_a_state_in_this_repository_names_the_settings_it_belongs_to(tmp_path):
+    """But the example's, whose coefficient follows its target from wherever it is."""
+    write_scores(tmp_path)
+    overrides = [f"{LOSS}.loss_mode=dynamic_clip", "data.curriculum.order=pass_rate"]
+    overrides += ["data.curriculum.stages=1", "trainer.total_training_steps=1"]
+    made = trainer(*overrides, f"data.curriculum.scores={tmp_path}/scores.parquet").parts
+    for part in made:
+        part.prompt_order([PROMPT] * 4096)
+    stateful = [part for part in made if part.state_dict() is not None]
+    assert {part.name for part in stateful} == {"clip_schedule", "curriculum"}
+    for part in stateful:
+        settings = json.loads(json.dumps(dict(part.resume_settings())))
+        assert settings and all("." in key for key in settings)

@@ -21,7 +21,12 @@ from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
 from recipe.core.diagnostics import token_mean
 from recipe.core.part import Part
+from recipe.core.policy_loss import NODE
+from recipe.core.settings import settings_of
 from recipe.core.step import Step
+
+# settings that move no bound: a preset only names values of the others
+MEASURES = {"preset", "region_diagnostics", "exact_contribution_freq"}
 
 
 class ClipSchedulePart(Part):
@@ -60,6 +65,16 @@ class ClipSchedulePart(Part):
 
     def after_update(self, step: Step) -> None:
         step.metrics.update(region_metrics(step.metrics))
+
+    def resume_settings(self) -> Mapping[str, Any]:
+        lines, decides = self.schedule.lines, settings_of(ClipSettings).keys() - MEASURES
+        return {
+            f"{NODE}.schedule": self.settings.schedule,  # the first that a message should name
+            **{f"{NODE}.{name}": getattr(self.settings, name) for name in sorted(decides)},
+            f"{NODE}.total_steps": self.schedule.total_steps,  # T; none, where the run may grow
+            "actor_rollout_ref.actor.clip_ratio_low": lines.base_lower.intercept,
+            "actor_rollout_ref.actor.clip_ratio_high": lines.base_upper.intercept,
+        }
 
     def state_dict(self) -> Mapping[str, Any]:
         return self.schedule.state_dict()

@@ -1,8 +1,9 @@
 """How the clip bounds move over training (arXiv 2602.09782 v1, sec. 4.2): ID, DID, OD and static.
 
 A schedule lives on the driver. `advance(k, entropy)` is called once a training step, k = 0 .. T-1
-(verl's global step minus one), before the actor's update, and returns that step's bounds.
-Its state is a few numbers, in the checkpoint. A new one is a class here and its line in SCHEDULES.
+(verl's global step minus one), before the actor's update, and returns that step's bounds; a run
+that is longer than T keeps those of the end. Its state is a few numbers, in the checkpoint. A new
+one is a class here and its line in SCHEDULES.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.clip_entropy.bounds import STANDARD, H, M
 from recipe.core.clip import Bounds, Line
+from recipe.core.part import changed
+from recipe.core.policy_loss import NODE
 
 if TYPE_CHECKING:
     from recipe.clip_entropy.config import ClipSettings
@@ -36,7 +39,8 @@ class ClipLines:
 class Static:
     """The same constant bounds at every step: plain PPO, Clip-Higher, Clip-Lower.
 
-    Base class of the schedules, which override `at`, and `from_settings` if they have settings.
+    Base class of the schedules, which override `at`, `measure` if they follow the entropy, and
+    `from_settings` if they have settings.
 
     Args:
         lines: between which the bounds move.
@@ -59,14 +63,23 @@ class Static:
     def advance(self, k: int, entropy: float | None) -> Bounds:
         """Moves the schedule to step k and returns the bounds of that step.
 
+        Every schedule ends at T: a later step has the bounds of k = T (*ours*; the paper trains T
+        steps), since a line that was drawn further would leave what it was drawn between.
+
         Args:
             k: the training step, from 0.
             entropy: the policy's before the step's update, in nats per token; None if unknown.
         """
+        if self.total_steps is not None:
+            k = min(k, self.total_steps)
+        self.measure(k, entropy)
         if self.entropy_start is None:
             self.entropy_start = entropy
         self.entropy = entropy
         return self.at(k)
+
+    def measure(self, k: int, entropy: float | None) -> None:
+        """Takes the entropy of step k into the state of a schedule that follows it."""
 
     def at(self, k: int) -> Bounds:
         """Returns the bounds of step k in the present state."""
@@ -86,15 +99,13 @@ class Static:
         """Restores a state.
 
         Raises:
-            ValueError: if it is of another schedule or another T, as the bounds would jump.
+            ValueError: if it is of another schedule or another T, as the bounds would jump. (All
+                settings are compared by the trainer; these two stand in the state itself, so that
+                they are compared in checkpoints that were written before it kept the settings.)
         """
         for name, setting in (("name", "schedule"), ("total_steps", "total_steps")):
             if state.get(name) != getattr(self, name):
-                raise ValueError(
-                    f"actor_rollout_ref.actor.policy_loss.{setting} is {getattr(self, name)}, but "
-                    f"the checkpoint was written with {state.get(name)}, so the bounds would jump: "
-                    f"set it to {state.get(name)}, or start in another folder."
-                )
+                raise ValueError(changed(f"{NODE}.{setting}", state.get(name), getattr(self, name)))
         for name in self.state_dict().keys() - {"name", "total_steps"}:
             setattr(self, name, state[name])
 
@@ -231,7 +242,7 @@ class OscillatoryDecay(Static):
             smoothing=settings.od_smoothing,
         )
 
-    def advance(self, k: int, entropy: float | None) -> Bounds:
+    def measure(self, k: int, entropy: float | None) -> None:
         if entropy is None:
             raise ValueError(
                 "actor_rollout_ref.actor.policy_loss.schedule=od needs the policy's entropy, which "
@@ -246,7 +257,6 @@ class OscillatoryDecay(Static):
                 self.h_init, self.seen = sum(self.seen) / len(self.seen), []
         else:
             self._switch(k, self.smoothed, self.h_init)
-        return super().advance(k, entropy)
 
     def _switch(self, k: int, entropy: float, h_init: float) -> None:
         assert self.total_steps is not None

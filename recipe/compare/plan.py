@@ -19,12 +19,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from recipe.core.recipe import FOLDER, default_settings, recipe_named, recipes
+from recipe.core.recipe import FOLDER, recipe_named, recipes
 from recipe.core.settings import check_choice, check_number
 from recipe.experiment import provenance
 from recipe.experiment.matrix import Arm, Matrix
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder, run_folder
+from recipe.launch.check_resume import forget_unused_settings
 from recipe.launch.compose import compose
 
 ROOT = FOLDER.parent
@@ -316,16 +317,6 @@ def check_folder(run: PlannedRun) -> None:
             f"{folder.path} holds a run of another config ({key}: {old.get(key)} there, "
             f"{new.get(key)} now{more}): remove it, or give another --out."
         )
-
-
-def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Drops, from both identities, the settings of recipes that only one of them knows and leaves
-    at their defaults: a recipe that was installed since, or is gone, is not another config."""
-    defaults = flatten(default_settings())
-    for identity, other in ((old, new), (new, old)):
-        for key in [key for key in identity if key not in other]:
-            if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
-                del identity[key]
 
 
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 
 DATASET_ROW = "dataset_row"  # in the batch of a step, where a part orders the prompts
+START_ANEW = (
+    "start anew in another folder (trainer.default_local_dir, with trainer.resume_mode=disable)"
+)
+
+
+def changed(setting: str, old: object, new: object) -> str:
+    """Returns the sentence that refuses to resume with another value of a setting."""
+    return (
+        f"{setting} is {new}, but the checkpoint was written with {old}, so the run would not "
+        f"continue as it was: set it to {old}, or {START_ANEW}."
+    )
 
 
 class PromptOrder(NamedTuple):
@@ -84,6 +95,14 @@ class Part:
 
     def after_update(self, step: Step) -> None:
         """Called after the actor's update; `step.metrics` holds verl's metrics of it."""
+
+    def resume_settings(self) -> Mapping[str, Any]:
+        """Returns {config key: value} of the settings without which the state has no meaning.
+
+        The trainer keeps them beside the state, and a resume with another value is refused, before
+        Ray starts where `recipe.launch` starts it. Left out: what a resumed run may change.
+        """
+        return {}
 
     def state_dict(self) -> Mapping[str, Any] | None:
         """Returns the state for a checkpoint as plain numbers and strings; None for no state."""

@@ -24,9 +24,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import yaml
 
+from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -83,31 +85,42 @@ class RunFolder:
 
     def metrics(self) -> Metrics:
         """Returns what was logged at each step; of a step that two starts have logged, the later
-        start's values win.
+        start's values win, and what an earlier one logged beyond the first step of a later one is
+        no step of this run: the later one resumed, or began anew, before it.
 
         Left out: lines that are cut off (a start that was killed) or are not a logged step.
         """
-        steps: Metrics = defaultdict(dict)
+        steps: Metrics = {}
         for file in self.metrics_files():
-            for line in file.read_text(errors="replace").splitlines():
-                try:
-                    row = json.loads(line)
-                    step, values = row["step"], row["data"]
-                    if isinstance(step, int) and isinstance(values, dict):
-                        steps[step].update(values)
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue
+            logged = self._logged(file)
+            if logged:
+                steps = {step: row for step, row in steps.items() if step <= min(logged)}
+            for step, values in logged.items():
+                steps[step] = {**steps.get(step, {}), **values}
         return dict(sorted(steps.items()))
 
+    @staticmethod
+    def _logged(file: Path) -> Metrics:
+        steps: Metrics = defaultdict(dict)
+        for line in file.read_text(errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                step, values = row["step"], row["data"]
+                if isinstance(step, int) and isinstance(values, dict):
+                    steps[step].update(values)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+        return dict(steps)
+
     def steps_done(self) -> int:
-        """Returns the last training step that is logged, 0 without any; reads the files' ends
-        only."""
-        steps = [0]
-        for file in self.metrics_files():
+        """Returns the last step that the last start has logged, 0 without any; reads the files'
+        ends only."""
+        for file in reversed(self.metrics_files()):
             with file.open("rb") as stream:
                 stream.seek(max(0, file.stat().st_size - TAIL))
-                steps += [int(step) for step in STEP.findall(stream.read())]
-        return max(steps)
+                if steps := [int(step) for step in STEP.findall(stream.read())]:
+                    return max(steps)
+        return 0
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the provenance record of each start; {} stands for one that cannot be read."""
@@ -131,14 +144,74 @@ class RunFolder:
 
     # checkpoints
 
-    def checkpoint_step(self) -> int:
-        """Returns the step of the last complete checkpoint, 0 without one.
+    @property
+    def marker(self) -> Path:
+        """verl's file that names the last checkpoint."""
+        return self.path / "latest_checkpointed_iteration.txt"
+
+    def marked_step(self) -> int:
+        """Returns the step that verl's marker names, 0 where it names none.
 
         verl writes the number in place, so that a killed run may leave an empty file.
         """
-        marker = self.path / "latest_checkpointed_iteration.txt"
-        number = marker.read_text(errors="replace").strip() if marker.is_file() else ""
-        return int(number) if number.isdecimal() else 0
+        text = self.marker.read_text(errors="replace").strip() if self.marker.is_file() else ""
+        return int(text) if text.isdecimal() else 0
+
+    def complete_steps(self) -> list[int]:
+        """Returns the steps of the checkpoints that are whole, the last one last.
+
+        verl writes data.pt after everything else of a checkpoint, and of one that it removes
+        deletes actor/ alone.
+        """
+        return sorted(
+            int(folder.name.removeprefix("global_step_"))
+            for folder in self.path.glob("global_step_*")
+            if folder.name.removeprefix("global_step_").isdecimal()
+            and is_zipfile(folder / "data.pt")  # torch writes its end last
+            and any((folder / "actor").glob("*"))
+        )
+
+    def checkpoint_step(self) -> int:
+        """Returns the step of the last complete checkpoint, 0 without one: the marker's, or where
+        that is cut off, the last one's that is whole."""
+        if self.marked_step() or not self.marker.is_file():
+            return self.marked_step()
+        return max(self.complete_steps(), default=0)
+
+    def marker_fault(self) -> str | None:
+        """Says what is wrong with verl's marker: it names no step, or a checkpoint that is gone.
+        None where nothing is, and where there is no marker."""
+        if not self.marker.is_file():
+            return None
+        step = self.marked_step()
+        if not step:
+            return f"{self.marker} names no checkpoint (a run that is killed may leave it empty)"
+        if any(self.path.glob(f"global_step_{step}/actor/*")):
+            return None
+        return f"{self.marker} names the checkpoint of step {step}, which is not there"
+
+    def repair_marker(self) -> str | None:
+        """Lets verl's marker name the last checkpoint that is whole, where it is at fault: verl
+        would end in a traceback, or, where the checkpoint is gone, begin anew without a word.
+
+        Returns:
+            A sentence on what was done, None if nothing was.
+
+        Raises:
+            ValueError: If no checkpoint is whole.
+        """
+        fault = self.marker_fault()
+        if fault is None:
+            return None
+        steps = self.complete_steps()
+        if not steps:
+            raise ValueError(
+                f"{fault}, and no other is whole: restore it, remove {self.marker} to begin again "
+                "at step 1, or give another folder (trainer.default_local_dir)."
+            )
+        with atomic_write(self.marker) as temporary:
+            temporary.write_text(str(steps[-1]))
+        return f"{fault}: it now names step {steps[-1]}, the last whole one"
 
     def checkpoint(self) -> Path | None:
         """Returns the folder of the last complete checkpoint, None without one."""

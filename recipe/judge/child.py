@@ -28,6 +28,19 @@ def math_text(answer: str) -> str:
     return f"${percent[1]}$%" if percent else f"\\boxed{{{answer}}}"
 
 
+def same_size(gold, answer):
+    """Says whether two numbers agree relative to their size: math-verify rounds them to six
+    places, where all tiny numbers are 0."""
+    numbers = [
+        next((x for x in parsed if getattr(x, "is_number", False)), None)
+        for parsed in (gold, answer)
+    ]
+    if None in numbers:
+        return True
+    a, b = (abs(number.evalf(30)) for number in numbers)
+    return a == b or bool(abs(numbers[0].evalf(30) - numbers[1].evalf(30)) <= 2e-6 * max(a, b))
+
+
 def replies(parse, verify, lines):
     """Yields the reply to each request line. math-verify's own time limits are off: they are
     signals that Python code must handle."""
@@ -36,7 +49,7 @@ def replies(parse, verify, lines):
         gold, answer = (
             parse(math_text(request[key]), parsing_timeout=None) for key in ("gold", "answer")
         )
-        equal = verify(gold, answer, timeout_seconds=None)
+        equal = verify(gold, answer, timeout_seconds=None) and same_size(gold, answer)
         yield {"equal": bool(equal), "parsed": any(not isinstance(a, str) for a in answer)}
 
 

@@ -1,140 +1,52 @@
 """When two final answers mean the same, and the clusters of equivalent answers of a prompt.
 
 SENT (arXiv 2512.04359) groups the rollouts of a question by meaning and does not say how (paper
-extract, sec. 1). *Ours*: equality of the final answers, by math-verify (`recipe.judge`), after
-what math-verify reads too generously for two answers of which neither is the truth: 50% is 0.5 and
-not also 50, a set is no tuple, 5 cm is not 5 m (if units count), and words are compared as words.
+extract, sec. 1). *Ours*: equality of what `reader.read` takes the final answers for. The judge asks
+`accepts`, which allows a response what it may leave to the reader of its question; whatever it
+calls different is never one cluster.
 """
 
 from __future__ import annotations
 
-import functools
-import re
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from networkx.utils import UnionFind
+from networkx import Graph, connected_components
 
+from recipe.judge.answer import Answer
+from recipe.judge.latex import tokens_of
 from recipe.judge.pool import pool_of, reply_of
-from recipe.judge.reward import MAX_ANSWER, contradicts, fast_verdict, normalise
-from recipe.judge.value import same_value, value_of
+from recipe.judge.reader import Reader, read
+from recipe.judge.value import formula_key, same_value, value_from
 
-NUMBER = r"[-+]?(?:\d[\d,]*)?\.?\d+(?:\s*/\s*\d+)?|[-+]?\\[dt]?frac\{[^{}]+\}\{[^{}]+\}"
-UNIT = re.compile(
-    rf"\$?({NUMBER})\s*(?:\\[,;! ]|~)*\s*"
-    r"((?:\\(?:text|mathrm|textrm|operatorname)\{[^{}]*\}|[A-Za-z]{1,12}|\^?\{?\\circ\}?|°)"
-    r"(?:\s*/?\s*(?:\\text\{[^{}]*\}|[A-Za-z]{1,12}))*(?:\^\{?[0-9]\}?)?)\$?"
-)
-VARIABLE = re.compile(r"\$?\s*([A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\in(?![a-z]))\s*([^=<>]+)")
-PERCENT = re.compile(r"([^%]+?)\s*\\?%")
-WORDS = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?\s*([A-Za-z][A-Za-z .'-]*?)\s*\}?")
-SPACING = re.compile(r"(?<!\\)\\(?:left|right|displaystyle|,|;|!|:| )|~")
-BRACKETS = {"{": "set", "(": "tuple", "[": "interval"}
+MAX_PARTS = 50  # of a list whose order does not count
 
 
-class Answer(NamedTuple):
-    """An answer taken apart, as far as equality needs it."""
-
-    kind: str  # value, words, list, set, tuple, interval
-    text: str  # what math-verify is to compare
-    variable: str = ""  # x of "x = 4"
-    unit: str = ""
+def compatible(a: str, b: str) -> bool:
+    """Says whether two names, or two units, can be of one answer: equal, or one is not said."""
+    return a == b or not a or not b
 
 
-def top_level_commas(text: str) -> int:
-    """Returns the number of commas outside all brackets."""
-    depth = commas = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        commas += character == "," and depth == 0
-    return commas
-
-
-def read(answer: str, units: str = "ignore", thousands: bool = True) -> Answer:
-    """Takes an answer apart.
-
-    Args:
-        answer: as `reward.extract_answer` returns it, not blank.
-        units: "ignore" (5 cm is 5) or "compare" (5 cm is neither 5 m nor 5).
-        thousands: 1,234 is a number; else the list of 1 and 234.
-    """
-    text = SPACING.sub(" ", answer).strip().strip("$").strip()
-    text = text.removesuffix(".").strip()
-    number = normalise(text) if thousands else text
-    if number != text:
-        return Answer("value", number)
-    variable = ""
-    if (equation := VARIABLE.fullmatch(text)) and not top_level_commas(equation[2]):
-        variable, text = equation[1], equation[2].strip().strip("$")
-    if percent := PERCENT.fullmatch(text):
-        return Answer("value", f"({percent[1]})/100", variable)
-    if (measured := UNIT.fullmatch(text)) and measured[2] not in ("e", "i", "x", "y", "n"):
-        unit = re.sub(r"\\(?:text|mathrm|textrm|operatorname)|[{}\s^]", "", measured[2]).lower()
-        unit = {"°": "degrees", "\\circ": "degrees", "degree": "degrees"}.get(unit, unit)
-        value = normalise(measured[1])
-        return Answer("value", value, variable, "" if units == "ignore" else unit)
-    inner = text.replace("\\{", "{").replace("\\}", "}")
-    if top_level_commas(inner):
-        return Answer("list", re.sub(r",\s*", ", ", text), variable)
-    first, last = inner[:1], inner[-1:]
-    if first in BRACKETS and last in "})]" and top_level_commas(inner[1:-1]):
-        mixed = first + last not in ("{}", "()")
-        return Answer("interval" if mixed else BRACKETS[first], text, variable)
-    if (words := WORDS.fullmatch(text)) and len(words[1]) > 1:
-        return Answer("words", words[1].casefold())
-    return Answer("value", text, variable)
-
-
-_value = functools.lru_cache(maxsize=65536)(value_of)  # few answers of a dataset are new
-
-
-def parts(answer: Answer) -> list[str] | None:
-    """Returns the value alone, or the parts of a tuple or an interval in their order; None for a
-    kind whose order has no meaning."""
-    if answer.kind == "value":
-        return [answer.text]
-    if answer.kind not in ("tuple", "interval"):
-        return None
-    inner, depth, texts = answer.text[1:-1], 0, [""]
-    for character in inner:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            texts.append("")
-        else:
-            texts[-1] += character
-    return texts
-
-
-def equal_by_value(a: Answer, b: Answer) -> bool | None:
-    """Compares two answers of one kind by the values of their parts; None if that does not
-    decide."""
-    parts_a, parts_b = parts(a), parts(b)
-    if parts_a is None or parts_b is None:
-        return None
-    if a.kind != "value" and a.text[0] + a.text[-1] != b.text[0] + b.text[-1]:
-        return False  # [1, 2) and [1, 2]
-    if len(parts_a) != len(parts_b):
-        return False
-    verdict = True
-    for part_a, part_b in zip(parts_a, parts_b, strict=True):
-        values = _value(part_a), _value(part_b)
-        same = None if None in values else same_value(*values)
-        if same is False:
-            return False
-        verdict = verdict and same
-    return verdict
+def same_product(a: Answer, b: Answer) -> bool:
+    """Says whether `5 m`, read as five metres, and a formula are the same product."""
+    for measure, formula in (a, b), (b, a):
+        if measure.unit and measure.digits and formula.key.startswith("formula"):
+            return formula.key == formula_key(tokens_of(measure.text))
+    return False
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Decides whether two answers are equivalent, with limits on each comparison.
+    """Decides whether two answers are equivalent, with limits on each comparison by math-verify.
 
     An answer that has once run into a limit by itself is not compared again: it costs one limit,
     however many others it is compared with.
 
     Args:
-        units, thousands: as in `read`.
+        units: "ignore" (5 cm is 5, and not 5 m) or "compare" (5 cm is neither 5 m nor 5).
+        thousands: 1,234 is a number; else the list of 1 and 234.
         time_limit, memory_mb, children: as in `recipe.judge.pool.Pool`.
         timed_out_answers: `Answer.text` of those that have run into a limit by themselves.
     """
@@ -147,45 +59,159 @@ class Equivalence:
     timed_out_answers: set[str] = field(default_factory=set, compare=False)
 
     def read(self, answer: str) -> Answer:
-        """Takes an answer apart by these rules."""
-        return read(answer, self.units, self.thousands)
+        """Returns what an answer says."""
+        return read(answer, self.thousands)
 
-    def equivalent(self, a: Answer, b: Answer) -> bool | None:
-        """Returns whether two answers mean the same, or None where a limit left no verdict."""
+    def equivalent(self, a: Answer, b: Answer, strict: bool = False) -> bool | None:
+        """Returns whether two answers mean the same, or None where a limit left no verdict.
+
+        Args:
+            strict: A name (x of x = 4) and a unit count also where only one of them says it. That
+                relation is transitive.
+        """
         if a == b:
             return True
-        list_and_set = {a.kind, b.kind} == {"list", "set"}  # 1, 2 and {1, 2}
-        if a.kind != b.kind and not list_and_set:
+        if strict and (a.name, a.unit) != (b.name, b.unit):
             return False
-        if a.kind == "words" or a.unit != b.unit:
+        if self.units == "compare" and a.unit != b.unit:
             return False
-        if a.variable and b.variable and a.variable != b.variable:
+        if a.base != b.base or not compatible(a.name, b.name):
             return False
-        if max(len(a.text), len(b.text)) > MAX_ANSWER:
+        if not compatible(a.unit, b.unit):
             return False
-        verdict = fast_verdict(a.text, b.text)
-        if verdict is None:
-            verdict = equal_by_value(a, b)
-        if verdict is not None:
-            return verdict
-        if not self.timed_out_answers.isdisjoint((a.text, b.text)):
-            return False
-        if contradicts(a.text, b.text) or contradicts(b.text, a.text):
-            return False
-        return self._by_math_verify(a.text, b.text)
+        if {a.kind, b.kind} == {"list", "set"}:  # 1, 2 and {1, 2}
+            return self._same_parts(a, b, strict)
+        if a.kind != b.kind:
+            return self._across(a, b)
+        if a.kind in ("list", "set"):
+            return self._same_parts(a, b, strict)
+        if a.kind in ("tuple", "matrix", "interval"):
+            return self._same_order(a, b, strict)
+        if a.key == b.key:
+            return True
+        if a.kind in ("expression", "equation"):
+            return self._by_math_verify(a, b)
+        return a.kind == "value" and same_product(a, b)
 
-    def _by_math_verify(self, a: str, b: str) -> bool | None:
+    def _across(self, a: Answer, b: Answer) -> bool | None:
+        """Compares answers of two kinds: y = 2x + 1 and an equation, a sum and its value."""
+        if {a.kind, b.kind} == {"expression", "value"}:
+            return self._by_math_verify(a, b)
+        if {a.kind, b.kind} == {"equation", "value"}:
+            equation, value = (a, b) if a.kind == "equation" else (b, a)
+            if value.name and value.key.startswith("formula"):
+                return equation.key == Reader().assignment_as_equation(value).key
+        return False
+
+    def _same_order(self, a: Answer, b: Answer, strict: bool) -> bool | None:
+        if a.key != b.key or len(a.parts) != len(b.parts):
+            return False
+        return every(self.equivalent(x, y, strict) for x, y in zip(a.parts, b.parts, strict=True))
+
+    def _same_parts(self, a: Answer, b: Answer, strict: bool) -> bool | None:
+        """Compares lists and sets: each part of one has a part of the other to itself."""
+        if len(a.parts) != len(b.parts) or len(a.parts) > MAX_PARTS:
+            return False
+        return matched(a.parts, b.parts, lambda x, y: self.equivalent(x, y, strict))
+
+    def _by_math_verify(self, a: Answer, b: Answer) -> bool | None:
         """Asks with each of the two as the truth: equivalent if math-verify accepts either."""
+        one, other = a.text, b.text
+        if not one or not other:
+            return False
+        if not self.timed_out_answers.isdisjoint((one, other)):
+            return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
-        for gold, answer in (a, b), (b, a):
+        for gold, answer in (one, other), (other, one):
             reply = reply_of(pool, gold, answer)
             if reply is None:
-                alone = (text for text in (a, b) if reply_of(pool, "0", text) is None)
-                self.timed_out_answers.update(alone)
+                suspects = [x.text for x in (a, b) if x.kind != "value"]
+                if len(suspects) > 1:
+                    suspects = [text for text in suspects if reply_of(pool, "0", text) is None]
+                self.timed_out_answers.update(suspects)
                 return None
             if reply["equal"]:
                 return True
         return False
+
+    def accepts(self, truth: Answer, answer: Answer) -> bool | None:
+        """Returns whether the judge accepts an answer for a truth, or None where a limit left no
+        verdict.
+
+        Beside what is equivalent it accepts: numbers equal to six places; 50 and 0.5 alike for
+        50 %; the digits of a number to another base without the base; an hour without a.m. or
+        p.m.; degrees as radians; for x = 1, y = 2 the values in this order.
+        """
+        verdict = self.equivalent(truth, answer)
+        if verdict is not False or not compatible(truth.name, answer.name):
+            return verdict
+        if answer.kind == truth.kind == "value":
+            return self._close(truth, answer)
+        if truth.kind == "tuple" == answer.kind and len(truth.parts) == len(answer.parts):
+            if truth.key != answer.key:
+                return False
+            return every(map(self.accepts, truth.parts, answer.parts))
+        if truth.kind in ("list", "set") and answer.kind in ("list", "set"):
+            if len(truth.parts) != len(answer.parts) or len(truth.parts) > MAX_PARTS:
+                return False
+            return matched(truth.parts, answer.parts, self.accepts)
+        return False
+
+    def _close(self, truth: Answer, answer: Answer) -> bool:
+        if answer.base not in ("", truth.base):
+            return False
+        if truth.base:
+            return truth.key == answer.key
+        if not (truth.digits and answer.digits):
+            return False
+        a, b = value_from(truth.digits), value_from(answer.digits)
+        units = {truth.unit, answer.unit}
+        if "percent" in units and len(units) == 2:
+            if "" not in units:
+                return False
+            times = (1, 100) if truth.unit else (100, 1)
+            return same_value(a, b) or same_value(a * times[1], b * times[0])
+        if not compatible(truth.unit, answer.unit):
+            return False
+        if "degree" in units and "" in units:
+            factor = a.context.pi / 180
+            if (truth.unit and same_value(a * factor, b)) or (
+                answer.unit and same_value(a, b * factor)
+            ):
+                return True
+        return same_value(a, b)
+
+
+def every(verdicts) -> bool | None:
+    """Returns False if one is, else None if one is, else True."""
+    result: bool | None = True
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        result = None if verdict is None else result
+    return result
+
+
+def matched(
+    one: Sequence[Answer],
+    other: Sequence[Answer],
+    same: Callable[[Answer, Answer], bool | None],
+) -> bool:
+    """Says whether the parts of two lists of one length can be paired so that each pair is the
+    same."""
+    graph = [[j for j, y in enumerate(other) if same(x, y)] for x in one]
+    taken: dict[int, int] = {}
+
+    def place(i: int, seen: set[int]) -> bool:
+        for j in graph[i]:
+            if j not in seen:
+                seen.add(j)
+                if j not in taken or place(taken[j], seen):
+                    taken[j] = i
+                    return True
+        return False
+
+    return all(place(i, set()) for i in range(len(one)))
 
 
 class Clusters(NamedTuple):
@@ -196,15 +222,19 @@ class Clusters(NamedTuple):
 def cluster(
     answers: Sequence[str],
     read: Callable[[str], Hashable],
-    equivalent: Callable[[Hashable, Hashable], bool | None],
+    equivalent: Callable[..., bool | None],
     unparsable: str = "one",
 ) -> Clusters:
-    """Clusters answers that `equivalent` connects, so that their order does not matter.
+    """Clusters equivalent answers; their order does not matter.
+
+    What is not said (x of x = 4, a unit) is no difference, unless the answers of a cluster then
+    disagree with each other (x = 4, 4 and y = 4): there it counts.
 
     Args:
         answers: final answers; blank where a response has none.
         read: takes an answer apart; equal results are equivalent without a comparison.
-        equivalent: compares two results of `read`; None: a limit left no verdict.
+        equivalent: compares two results of `read`, also with strict=True; None: a limit left no
+            verdict.
         unparsable: responses without an answer are one cluster ("one") or one each ("own").
 
     Returns:
@@ -212,17 +242,30 @@ def cluster(
     """
     parsed = [read(answer) if answer.strip() else None for answer in answers]
     distinct = list(dict.fromkeys(answer for answer in parsed if answer is not None))
-    clusters, timed_out = UnionFind(distinct), 0
-    for i, a in enumerate(distinct):
-        for b in distinct[:i]:
-            if clusters[a] == clusters[b]:
-                continue
-            verdict = equivalent(a, b)
-            timed_out += verdict is None
-            if verdict:
-                clusters.union(a, b)
+    graph, timed_out = Graph(), 0
+    graph.add_nodes_from(range(len(distinct)))
+    for i, j in itertools.combinations(range(len(distinct)), 2):
+        verdict = equivalent(distinct[i], distinct[j])
+        timed_out += verdict is None
+        if verdict:
+            graph.add_edge(i, j)
+    cluster_of = {}
+    for component in connected_components(graph):
+        part = graph.subgraph(component)
+        if part.number_of_edges() < len(component) * (len(component) - 1) // 2:
+            part = Graph(part)
+            part.remove_edges_from(
+                [
+                    (i, j)
+                    for i, j in part.edges
+                    if not equivalent(distinct[i], distinct[j], strict=True)
+                ]
+            )
+        for members in connected_components(part):
+            cluster_of.update(dict.fromkeys(members, min(members)))
+    place_of = {answer: i for i, answer in enumerate(distinct)}
     keys = [
-        ("answer", clusters[answer])
+        ("answer", cluster_of[place_of[answer]])
         if answer is not None
         else ("blank", position if unparsable == "own" else 0)
         for position, answer in enumerate(parsed)

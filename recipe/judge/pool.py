@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
 from recipe.core.settings import check_number
@@ -53,6 +54,12 @@ class Child:
             return None
         return self._read(self.wall + 1)
 
+    def used_its_time(self) -> bool:
+        """Says whether the kernel ended the child at its limit of CPU time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(1) == -signal.SIGPROF
+        return False
+
     def _read(self, seconds: float) -> dict | None:
         poll = select.poll()  # unlike select.select, for any number of open files
         poll.register(self.process.stdout, select.POLLIN)
@@ -80,21 +87,27 @@ class Pool:
         for _ in range(children):
             self.idle.put(None)
 
-    def ask(self, gold: str, answer: str) -> dict | None:
-        """Waits for a free child and returns its reply (see `child.py`), or None without one."""
-        child, reply = self.idle.get(), None
+    def ask(self, gold: str, answer: str) -> tuple[dict | None, bool]:
+        """Waits for a free child and asks it (see `child.py`).
+
+        Returns:
+            Its reply, None without one; and whether the answer would have the same again: it has
+            a reply, or it ran into the limit of CPU time.
+        """
+        child, reply, decided = self.idle.get(), None, False
         try:
             if child is not None and child.process.poll() is not None:
                 child.close()
                 child = None
             child = child or Child(*self.limits)
             reply = child.ask({"gold": gold, "answer": answer})
+            decided = reply is not None or child.used_its_time()
         finally:
             if reply is None and child is not None:  # also when this thread was interrupted
                 child.close()
                 child = None
             self.idle.put(child)
-        return reply
+        return reply, decided
 
     def close(self) -> None:
         """Ends the idle children."""
@@ -110,12 +123,30 @@ class Pool:
 
 _pools: dict[tuple, Pool] = {}
 _lock = threading.Lock()
+_replies: OrderedDict[tuple[int, str, str], dict | None] = OrderedDict()  # of `reply_of`
+MOST_REPLIES = 4096  # the rollouts of a prompt share many answers
 
 
-@functools.lru_cache(maxsize=4096)  # the rollouts of a prompt share many answers
 def reply_of(pool: Pool, gold: str, answer: str) -> dict | None:
-    """Returns {"equal": bool, "parsed": bool}, or None where a limit or a crash left no verdict."""
-    return pool.ask(gold, answer)
+    """Returns {"equal": bool, "parsed": bool}, or None where a limit or a crash left no verdict.
+
+    A reply is remembered, and that the answer takes more CPU time than its limit. A crash and the
+    limit by the clock are no property of the answer (another process took the memory or the cores):
+    the question is asked once more, and nothing is remembered.
+    """
+    key = (id(pool), gold, answer)
+    with _lock:
+        if key in _replies:
+            return _replies[key]
+    for _ in range(2):
+        reply, decided = pool.ask(gold, answer)
+        if decided:
+            with _lock:
+                _replies[key] = reply
+                if len(_replies) > MOST_REPLIES:
+                    _replies.popitem(last=False)
+            return reply
+    return None
 
 
 def pool_of(*, children: int, time_limit: float, memory_mb: int) -> Pool:
@@ -152,6 +183,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _pools.clear()
+    _replies.clear()
 
 
 atexit.register(close)

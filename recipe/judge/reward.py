@@ -1,4 +1,4 @@
-"""The reward function: is the final answer of a response correct? 1 or 0, by math-verify.
+"""The reward function: is the final answer of a response correct? 1 or 0.
 
 For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file's path) and
 `name=compute_score`; settings as `+reward.custom_reward_function.reward_kwargs.time_limit=10`.
@@ -9,17 +9,18 @@ For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file'
 3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`).
 With `boxed_only` only 1 counts. Of several answers the last one alone is judged.
 
-**Correct** means equal to the ground truth after `normalise`, or equal by math-verify. So 1,234 is
-1234, never a pair; $5.00 is 5; 0.5 is 1/2; `x = 5` is 5; 18 \\text{ dollars} is 18. By
-math-verify's rules 50% is 50, 0.5 and 1/2 alike, and a decimal is compared to six places, though
-not with an integer. What math-verify ignores makes an answer incorrect unless the truth says it:
-\\neq 5, 5 \\bmod 3, 5_8 (but 5_{10} is 5), 4 = 5. An answer that cannot be parsed or is longer
-than MAX_ANSWER is incorrect.
-A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
+**Correct** means that the answer says what the truth says: `reader.py` reads both, and
+`equivalence.Equivalence.accepts` compares. So 1,234 is 1234, never a pair; $5.00 is 5; 0.5 is 1/2;
+`x = 5` is 5; 18 \\text{ dollars} is 18; 50% is 50, 0.5 and 1/2 alike. Numbers are equal to six
+places, relative to their size below 1, and a whole number only exactly. What the reader does not
+use must be a known unit or a known filler; else the answer is incorrect, unless its text is the
+truth's: \\neq 5, 5 \\bmod 3, 5_8, 5 \\text{ or more}, < 5, 4 = 5. What has no value here (sums,
+integrals) is math-verify's to compare. An answer that cannot be read or is longer than MAX_ANSWER
+is incorrect. A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
 
-**It cannot hang.** Plain numbers are compared at once. All else goes to a child process with
-limits of CPU time and of memory (`pool.py`, `child.py`), which is replaced when it
-dies: in any thread and in Ray workers. A child ends with this process, however it is killed (one
+**It cannot hang.** Reading and values take bounded time in this process. math-verify runs in a
+child process with limits of CPU time and of memory (`pool.py`, `child.py`), which is replaced when
+it dies: in any thread and in Ray workers. A child ends with this process, however it is killed (one
 that is at work at its limit at the latest).
 """
 
@@ -30,17 +31,17 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from recipe.judge.pool import Pool, pool_of, reply_of
+from recipe.judge.answer import normalise
+from recipe.judge.equivalence import Equivalence
+from recipe.judge.pool import pool_of
 
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
 MAX_ANSWER = 2_000  # characters
-MAX_PLAIN = 15  # digits; more than a float holds are left to math-verify
-MARGIN = Decimal("2e-6")  # closer decimals are left to math-verify, which rounds them to 1e-6
 
+NOT_BLANK = re.compile(r"\S")
 BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 NUMBER = (
     r"(?:(?<![\w)}])[-+])?(?:\\?\$)?"
@@ -53,89 +54,41 @@ LAST = re.compile(
     rf"|({NUMBER})",
     re.DOTALL | re.ASCII,
 )
-CURRENCY = re.compile(r"\\?[$€£¥]")
-SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
-PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
-CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-
-# what math-verify ignores, though it changes the meaning: not 5, 5 mod 3, 5 to base 8
-IGNORED_BY_MATH_VERIFY = re.compile(
-    r"\\(?:neq?|not)(?![A-Za-z])|≠|\\[bp]?mod(?![A-Za-z])|\d\s*_\s*\{?\s*(?!10\b)(\w+)"
-)
-
 logger = logging.getLogger(__name__)
 if importlib.util.find_spec("math_verify") is None:
     raise ImportError("recipe.judge needs math-verify: run `pip install math-verify`.")
 
 
-def _last_box(text: str) -> str:
-    """Returns the content of the complete, non-blank box that opens last, in one linear pass."""
-    opened, last, content = [], -1, ""
+def _box_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yields where the content of each complete, non-blank box starts and ends; in one linear
+    pass."""
+    opened: list[tuple[int, bool]] = []
     for token in BRACES.finditer(text):
         if token[0] == "}" and opened:
             start, boxed = opened.pop()
-            if boxed and start > last and text[start : token.start()].strip():
-                last, content = start, text[start : token.start()]
+            if boxed and NOT_BLANK.search(text, start, token.start()):
+                yield start, token.start()
         elif token[0].endswith("{") and token[0] != r"\{":
             opened.append((token.end(), token[0] != "{"))
-    return content
+
+
+def boxes(text: str) -> list[str]:
+    """Returns the contents of the complete, non-blank boxes in the order in which they open."""
+    return [text[start:end].strip() for start, end in sorted(_box_spans(text))]
 
 
 def extract_answer(response: str, boxed_only: bool = False) -> str:
     """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
-    answer = _last_box(text).strip()
-    if answer or boxed_only:
-        return answer
+    last_box = max(_box_spans(text), default=None)
+    if last_box is not None or boxed_only:
+        return text[slice(*last_box)].strip() if last_box else ""
     _, mark, rest = text.rpartition("####")
     answer = rest.partition("\n")[0].strip() if mark else ""
     if answer:
         return answer
     last = deque(LAST.finditer(text), maxlen=1)
     return next(group for group in last[0].groups() if group).strip() if last else ""
-
-
-def normalise(answer: str) -> str:
-    """Returns a plain number in one spelling, `-?digits[.digits]` without needless zeros; else the
-    text.
-
-    Plain: sign, digits with or without thousands separators (1,234 1{,}234 1\\,234 1 234),
-    decimals, and around it currency signs, `$` of LaTeX, emphasis (`**18**`), one full stop.
-    """
-    text = answer.strip().strip("*").strip().replace("−", "-")
-    text = re.sub(r"^(\$+)([^$]*)\1$", r"\2", text).strip()
-    text = re.sub(r"(?<![.\\])\.$", "", text)
-    number = PLAIN.fullmatch(CURRENCY.sub("", text).strip())
-    if not number or not (number[2] or number[3]):
-        return text
-    sign, integer, decimals = number.groups()
-    integer = re.sub(r"[^0-9]", "", integer).lstrip("0") or "0"
-    decimals = (decimals or "").rstrip("0")
-    value = f"{integer}.{decimals}" if decimals else integer
-    return f"-{value}" if sign == "-" and value != "0" else value
-
-
-def fast_verdict(gold: str, answer: str) -> bool | None:
-    """Returns what math-verify would say of two normalised texts, where that needs no math-verify;
-    else None."""
-    if gold == answer:
-        return True
-    for text in (gold, answer):
-        if not CANONICAL.fullmatch(text) or len(text.lstrip("-")) > MAX_PLAIN:
-            return None
-    integers = "." not in gold + answer
-    return False if integers or abs(Decimal(gold) - Decimal(answer)) > MARGIN else None
-
-
-def contradicts(gold: str, answer: str) -> bool:
-    """Tells whether the answer says something that math-verify ignores and the truth does not say:
-    a negation, a modulus, a base other than ten, two different numbers as equal."""
-    in_answer, in_gold = (
-        {match[1] or match[0] for match in IGNORED_BY_MATH_VERIFY.finditer(text)}
-        for text in (answer, gold)
-    )
-    sides = {normalise(side) for side in answer.split("=")} if "=" in answer else ()
-    return not in_answer <= in_gold or sum(bool(CANONICAL.fullmatch(s)) for s in sides) > 1
 
 
 def accepted_answers(ground_truth: str) -> list[str]:
@@ -159,29 +112,26 @@ def accepted_answers(ground_truth: str) -> list[str]:
 
 class Verdict(NamedTuple):
     correct: bool
-    parsed: bool  # math-verify made an expression of the answer, or did not need to
+    parsed: bool  # the answer has a meaning that can be compared, or is the truth's text
     timed_out: bool  # the child ran into a limit or crashed, and no accepted answer is equal
 
 
-def verdict(answer: str, golds: Sequence[str], pool: Pool) -> Verdict:
-    """Judges a normalised answer by the normalised accepted answers, of which one is enough.
+def verdict(answer: str, golds: Sequence[str], equivalence: Equivalence) -> Verdict:
+    """Judges an answer by the accepted answers, of which one is enough.
 
-    math-verify is asked only where `contradicts` and `fast_verdict` do not decide, and no further
-    once an accepted answer is equal. No answer, and one over MAX_ANSWER characters, is
-    incorrect and counts as not parsed.
+    No answer, and one over MAX_ANSWER characters, is incorrect and counts as not parsed.
     """
     if not answer or len(answer) > MAX_ANSWER:
         return Verdict(correct=False, parsed=False, timed_out=False)
-    decided = [False if contradicts(gold, answer) else fast_verdict(gold, answer) for gold in golds]
-    if True in decided:
+    if answer in golds:
         return Verdict(correct=True, parsed=True, timed_out=False)
-    replies = []
-    for gold in (gold for gold, decision in zip(golds, decided, strict=True) if decision is None):
-        replies.append(reply_of(pool, gold, answer))
-        if replies[-1] is not None and replies[-1]["equal"]:
+    read = equivalence.read(answer)
+    verdicts = []
+    for gold in golds:
+        verdicts.append(equivalence.accepts(equivalence.read(gold), read))
+        if verdicts[-1]:
             return Verdict(correct=True, parsed=True, timed_out=False)
-    parsed = False in decided or any(reply and reply["parsed"] for reply in replies)
-    return Verdict(correct=False, parsed=parsed, timed_out=None in replies)
+    return Verdict(correct=False, parsed=read.kind != "text", timed_out=None in verdicts)
 
 
 def compute_score(
@@ -220,25 +170,26 @@ def compute_score(
     Raises:
         ValueError: for a setting out of its range, or a ground truth that is blank or no text.
     """
-    pool = pool_of(children=children, time_limit=time_limit, memory_mb=memory_mb)
+    pool_of(children=children, time_limit=time_limit, memory_mb=memory_mb)  # checks its settings
     if isinstance(ground_truth, bool) or not isinstance(ground_truth, str | int | float):
         raise ValueError(
             f"reward_model.ground_truth={ground_truth!r} of a row of {data_source} is not allowed: "
             "use one answer as a text."
         )
-    golds = [normalise(gold) for gold in accepted_answers(str(ground_truth))]
-    if not all(golds):
+    golds = accepted_answers(str(ground_truth))
+    if not all(gold.strip() for gold in golds):
         raise ValueError(
             f"reward_model.ground_truth of a row of {data_source} is blank: give the final answer."
         )
-    answer = normalise(extract_answer(solution_str, boxed_only))
+    answer = extract_answer(solution_str, boxed_only)
     answer = answer.encode("utf-8", "replace").decode()  # verl writes pred to a file
-    result = verdict(answer, golds, pool)
+    limits = {"time_limit": time_limit, "memory_mb": memory_mb, "children": children}
+    result = verdict(answer, golds, Equivalence(**limits))
     if result.timed_out:
         logger.warning("no verdict within the limits on the answer %.80r", answer)
     return {
         "score": float(result.correct),
         "acc": result.correct,
-        "pred": answer if result.parsed else "",
+        "pred": normalise(answer) if result.parsed else "",
         "judge_timed_out": result.timed_out,
     }

@@ -1,178 +1,113 @@
-"""The value of an answer that is a short closed form, to 50 digits: arithmetic with fractions,
-powers, roots, pi and letters, in plain text or LaTeX.
+"""The value of an answer that is a short closed form, and when two values are equal.
 
 Most answers are of this kind, and parsing LaTeX in full takes milliseconds where this takes a
-tenth of one. A letter stands for a fixed number of 40 random digits: two expressions that agree
-there agree everywhere. What is ambiguous to a reader (1/2x, 3\\frac{1}{2}, e, i) has no value here.
+tenth of one. Letters stand for positive numbers of 40 random digits: two expressions that agree
+there agree for all positive numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+from collections.abc import Sequence
 
-LONGEST, DEEPEST, LARGEST_EXPONENT = 200, 20, 1000
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
-TOKEN = re.compile(
-    r"\s*(?:(\d+\.?\d*|\.\d+)|\\([dt]?frac|sqrt|pi|infty|cdot|times|div)(?![A-Za-z])|([A-Za-z])"
-    r"|([-+*/^(){}\[\]]))"
-)
-CONSTANTS = {"pi": PI, "infty": Decimal("Infinity")}
-AMBIGUOUS = set("eEiIdD")  # a constant to some readers and a letter to others
+import mpmath
+
+from recipe.judge.expression import EXACT, MOST_EXACT, Expression, NoValue, Number, context
+from recipe.judge.tokens import Token
+
+LONGEST = 200  # tokens
+MOST_BITS = 100_000  # of a value, before or behind the point
+PLACES = mpmath.mpf("1e-6") * (1 + mpmath.mpf("1e-9"))  # a difference of 1e-6 itself is none
 
 
-class NoValue(Exception):
-    """The text is not of the grammar, or has no finite real value."""
+def formula_key(tokens: Sequence[Token]) -> str:
+    """Returns a text that two expressions with letters share only if they agree at two points to 30
+    digits; "" for one without a value."""
+    c, texts = context(), []
+    for point in (0, 1):
+        value = value_of(tokens, point)
+        if value is None:
+            return ""
+        texts += [c.nstr(part, 30) for part in (c.re(value), c.im(value))]
+    return "formula " + " ".join(texts)
 
 
-def letter(name: str) -> Decimal:
-    """Returns the number between 1 and 2 that stands for a letter, the same in every process."""
-    digits = int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:17], "big")
-    return Decimal(f"0.{digits:041d}") + 1
+def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
+    """Returns the value of an expression to 50 digits, or None if it has none by these rules.
 
-
-class _Reader:
-    """Recursive descent; each method reads from `self.at` on and returns a value."""
-
-    def __init__(self, text: str):
-        self.tokens, place = [], 0
-        text = text.strip()
-        while place < len(text):
-            match = TOKEN.match(text, place)
-            if not match:
-                raise NoValue
-            kind = match.lastindex
-            self.tokens.append((("number", "command", "letter", "sign")[kind - 1], match[kind]))
-            place = match.end()
-        self.at, self.depth = 0, 0
-        self.context = Context(prec=50, traps=[InvalidOperation, DivisionByZero, Overflow])
-
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
-
-    def take(self, *wanted: str) -> bool:
-        if self.peek()[1] in wanted and self.peek()[0] != "letter":
-            self.at += 1
-            return True
-        return False
-
-    def need(self, wanted: str) -> None:
-        if not self.take(wanted):
-            raise NoValue
-
-    def sum(self) -> Decimal:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise NoValue
-        value = self.product()
-        while True:
-            if self.take("+"):
-                value = self.context.add(value, self.product())
-            elif self.take("-"):
-                value = self.context.subtract(value, self.product())
-            else:
-                self.depth -= 1
-                return value
-
-    def product(self) -> Decimal:
-        value, divided = self.signed(), False
-        while True:
-            before, (kind, word) = self.tokens[self.at - 1][0], self.peek()
-            if self.take("*", "cdot", "times"):
-                value = self.context.multiply(value, self.signed())
-            elif self.take("/", "div"):
-                value, divided = self.context.divide(value, self.signed()), True
-            elif kind in ("number", "letter", "command") or word in ("(", "{"):
-                # factors side by side: not 1/2x, 3\frac{1}{2}, x2
-                if divided or kind == "number" or (before == "number" and word.endswith("frac")):
-                    raise NoValue
-                value = self.context.multiply(value, self.power())
-            else:
-                return value
-
-    def signed(self) -> Decimal:
-        if self.take("-"):
-            return self.context.minus(self.signed())
-        if self.take("+"):
-            return self.signed()
-        return self.power()
-
-    def power(self) -> Decimal:
-        base = self.atom()
-        if not self.take("^"):
-            return base
-        exponent = self.group() if self.peek()[1] == "{" else self.signed_atom()
-        if self.peek()[1] == "^" or abs(exponent) > LARGEST_EXPONENT:
-            raise NoValue
-        return self.context.power(base, exponent)
-
-    def signed_atom(self) -> Decimal:
-        return self.context.minus(self.atom()) if self.take("-") else self.atom()
-
-    def group(self) -> Decimal:
-        self.need("{")
-        value = self.sum()
-        self.need("}")
-        return value
-
-    def argument(self) -> Decimal:
-        """Of a command: a group, or a single digit, which \\frac12 takes out of a number."""
-        if self.peek()[1] == "{":
-            return self.group()
-        kind, word = self.peek()
-        if kind != "number" or not word.isdigit():
-            raise NoValue
-        if len(word) == 1:
-            self.at += 1
-        else:
-            self.tokens[self.at] = ("number", word[1:])
-        return Decimal(word[0])
-
-    def atom(self) -> Decimal:
-        kind, word = self.peek()
-        self.at += 1
-        if kind == "number":
-            return Decimal(word)
-        if kind == "letter" and word not in AMBIGUOUS:
-            return letter(word)
-        if kind == "sign" and word in "({":
-            value = self.sum()
-            self.need(")" if word == "(" else "}")
-            return value
-        if kind == "command" and word in CONSTANTS:
-            return CONSTANTS[word]
-        if kind == "command" and word.endswith("frac"):
-            return self.context.divide(self.argument(), self.argument())
-        if kind == "command" and word == "sqrt":
-            if not self.take("["):
-                return self.context.sqrt(self.argument())
-            root = self.sum()
-            self.need("]")
-            return self.context.power(self.argument(), self.context.divide(Decimal(1), root))
-        raise NoValue
-
-
-def value_of(text: str) -> Decimal | None:
-    """Returns the value of a text to 50 digits, or None if it has none by these rules."""
-    if len(text) > LONGEST:
+    Args:
+        tokens: of `latex.tokens_of`.
+        point: letters have other values at another point.
+    """
+    if not 0 < len(tokens) <= LONGEST:
         return None
+    reader = Expression(tokens, point)
     try:
-        reader = _Reader(text)
         value = reader.sum()
-    except (NoValue, InvalidOperation, DivisionByZero, Overflow):
+        if reader.at != len(reader.tokens):
+            return None
+        # a real number where the imaginary part is rounding
+        if isinstance(value, reader.c.mpc) and abs(value.imag) <= EXACT * abs(value):
+            value = value.real
+        size = abs(value)
+        too_large = size != reader.c.inf and size != 0 and abs(reader.c.mag(size)) > MOST_BITS
+        return None if reader.c.isnan(value) or too_large else value
+    except (NoValue, ArithmeticError, ValueError, TypeError, MemoryError):
         return None
-    return value if reader.at == len(reader.tokens) else None
 
 
-def same_value(a: Decimal, b: Decimal) -> bool | None:
-    """Returns True for values equal to 40 digits, False for values apart by more than any rounding
-    of decimals, and None between the two."""
+def is_whole(value: Number) -> bool:
+    """Says whether a value is a whole number, to 40 digits."""
+    if isinstance(value, context().mpc):
+        return is_whole(value.real) and is_whole(value.imag)
+    if abs(value) == context().inf:
+        return False
+    if abs(value) > MOST_EXACT:
+        return True  # all digits of more are 0 behind the point, and too many to make
+    return abs(value - context().nint(value)) <= EXACT * abs(value)
+
+
+def same_value(a: Number, b: Number) -> bool:
+    """Says whether two values are equal as answers.
+
+    They are if they agree to 40 digits, or if neither is a whole number and they agree to six
+    places: to 1e-6, and below 1 to 1e-6 of the larger.
+    """
+    infinite = context().inf
     if a == b:
         return True
-    if a.is_infinite() or b.is_infinite():
+    if infinite in (abs(a), abs(b)):
         return False
     difference, scale = abs(a - b), max(abs(a), abs(b))
-    if difference <= Decimal("1e-40") * scale:
+    if difference <= EXACT * scale:
         return True
-    return False if difference > Decimal("1e-3") * (1 + scale) else None
+    if is_whole(a) or is_whole(b):
+        return False
+    return difference <= PLACES * min(1, scale)
+
+
+def key_of(value: Number) -> str:
+    """Returns a text that two values share only if `same_value` finds them equal: the value to six
+    decimals, below 1 to seven digits; a whole number exactly."""
+    c = context()
+    if isinstance(value, c.mpc):
+        return f"{key_of(value.real)}+{key_of(value.imag)}i"
+    if abs(value) == c.inf:
+        return "infinity" if value > 0 else "-infinity"
+    if is_whole(value):
+        return str(int(c.nint(value))) if abs(value) < 10**39 else c.nstr(value, 40)
+    if abs(value) >= 1:
+        return f"{int(c.nint(value * 10**6))}e-6" if abs(value) < 10**32 else c.nstr(value, 40)
+    return c.nstr(value, 7)
+
+
+def digits_of(value: Number) -> str:
+    """Returns a value to 45 digits, its real and its imaginary part."""
+    c = context()
+    return " ".join(c.nstr(part, 45) for part in (c.re(value), c.im(value)))
+
+
+def value_from(digits: str) -> Number:
+    """Returns the value of `digits_of`."""
+    c = context()
+    real, imaginary = (c.mpf(part) for part in digits.split())
+    return c.mpc(real, imaginary) if imaginary else real

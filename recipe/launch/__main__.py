@@ -72,7 +72,10 @@ def train(config: DictConfig) -> None:
 
     auto_set_device(config)
     run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
-    metrics_file = RunFolder(run_dir).next_metrics_file()
+    folder = RunFolder(run_dir)
+    if config.trainer.resume_mode == "auto" and (repaired := folder.repair_marker()):
+        print(f"[recipe] {repaired}")
+    metrics_file = folder.next_metrics_file()
     provenance.write_yaml(
         metrics_file.with_suffix(".yaml"),
         provenance.record(OmegaConf.to_container(config, resolve=True)),
@@ -125,8 +128,8 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
         raise ValueError(missing)
     print(summary(config))
     if args.dry_run:
-        verdict = f", but it cannot run here: {missing}" if missing else ";"
-        print(f"[recipe] dry run: the config is valid{verdict} nothing was started")
+        verdict = f", but it cannot run here: {missing.rstrip('.')}" if missing else ""
+        print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
         return None
     from recipe.launch import nodes
 

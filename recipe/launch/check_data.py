@@ -77,20 +77,20 @@ def custom_dataset(config: DictConfig) -> type | None:
     if node.get("path") is None:
         return None
     try:
-        found = load_extern_object(node.path, node.name)
+        loaded = load_extern_object(node.path, node.name)
     except Exception as error:
         raise ValueError(
             f"data.custom_cls (path={node.path}, name={node.name}) cannot be loaded ({error}): "
             "name a file or pkg://module, and a class in it."
         ) from error
     order = (config.data.get("curriculum") or {}).get("order", "none")
-    if order != "none" and not (isinstance(found, type) and issubclass(found, RLHFDataset)):
+    if order != "none" and not (isinstance(loaded, type) and issubclass(loaded, RLHFDataset)):
         raise ValueError(
             f"data.curriculum.order={order} reads the prompts of the dataset's table, which "
             f"data.custom_cls.name={node.name} need not have: derive it from verl's RLHFDataset, "
             "or set data.curriculum.order=none."
         )
-    return found
+    return loaded
 
 
 def files_of(config: DictConfig, key: str) -> list[str]:

@@ -86,7 +86,7 @@ def registries() -> dict[str, Collection[Any]]:
         f"{ROLLOUT}.mode": ("async",),
         f"{ROLLOUT}.dtype": DTYPES,
         "reward.reward_manager.name": REWARD_MANAGER,
-        "data.truncation": ("error", "left", "right", "middle"),
+        "data.truncation": "error|left|right|middle".split("|"),  # noqa: SIM905  tests read words
         "trainer.device": ("cuda", "npu", "cpu"),
         "trainer.logger": (*Tracking.supported_backend, "tracking"),
         "trainer.resume_mode": ("auto", "disable", "resume_path"),

@@ -65,7 +65,7 @@ def load(path: str, name: str) -> Callable[..., Any]:
     from verl.utils.import_utils import load_extern_object
 
     try:
-        found = load_extern_object(path, name)
+        loaded = load_extern_object(path, name)
     except Exception as error:  # whatever the file raises as it is imported
         why = " ".join(str(error.__cause__ or error).split())
         raise ValueError(
@@ -73,9 +73,9 @@ def load(path: str, name: str) -> Callable[..., Any]:
             "pkg://module, and a function in it; this repository's is pkg://recipe.judge and "
             "compute_score."
         ) from error
-    if not callable(found):
+    if not callable(loaded):
         raise ValueError(f"{NODE}.name={name} of {path} is not a function: name one.")
-    return found
+    return loaded
 
 
 def check_signature(function: Callable[..., Any], name: str, settings: Mapping[str, Any]) -> None:

@@ -101,8 +101,8 @@ def values(config: DictConfig) -> None:
     """Raises ValueError, in one sentence, for a number that is not finite, a value of a type that
     verl does not take, or a key that it does not have.
 
-    A wrong value may stand at several places, since verl's defaults refer to one another: the key
-    at which it was set is named.
+    One value may stand at several places, since verl's defaults refer to one another: the key at
+    which it was set is named.
     """
     shipped = defaults(engine_of(config))
     referring = []
@@ -117,7 +117,7 @@ def values(config: DictConfig) -> None:
 def problems(
     node: Mapping[str, Any], default: Mapping[str, Any], raw: Mapping[str, Any], path: str
 ) -> Iterator[tuple[bool, str]]:
-    """Yields (does verl's default refer to another key, sentence) for each value that is wrong."""
+    """Yields (does verl's default refer to another key, sentence) for what is not allowed."""
     cls = dataclass_of(node)
     fields = {field.name: field for field in dataclasses.fields(cls)} if cls else {}
     hints = hints_of(cls) if cls else {}
@@ -165,9 +165,9 @@ def shown(value: Any) -> str:
     return f"{value!r:.200}" if isinstance(value, str) else f"{value!s:.200}"
 
 
-def similar(key: str, known: set[str], cutoff: float) -> str | None:
-    """Returns the known key that is most like another."""
-    return next(iter(difflib.get_close_matches(key, sorted(known), n=1, cutoff=cutoff)), None)
+def similar(key: str, keys: set[str], cutoff: float) -> str | None:
+    """Returns the known key that is most like another; None if none is like it."""
+    return next(iter(difflib.get_close_matches(key, sorted(keys), n=1, cutoff=cutoff)), None)
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from recipe.launch.check_data import data
 from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
 from recipe.launch.check_names import names
+from recipe.launch.check_resume import resume
 from recipe.launch.check_reward import reward
 from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_types import nodes, values
@@ -188,6 +189,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     distillation,
     verl_itself,
     memory,
+    resume,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,11 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.core.part import DATASET_ROW, Part, PromptOrder
+from recipe.core.part import DATASET_ROW, START_ANEW, Part, PromptOrder
 from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
-from recipe.semantic_curriculum.config import LOSS_MODE, CurriculumConfig, TokenRule
+from recipe.semantic_curriculum.config import CURRICULUM, LOSS_MODE, CurriculumConfig, TokenRule
 from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
 from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
 from recipe.semantic_curriculum.selection import (
@@ -146,6 +147,14 @@ class CurriculumPart(Part):
         self.in_flight = {uid: (step.number, row) for uid, (_, row) in self.in_flight.items()}
         self.next_step = step.number + 1
 
+    def resume_settings(self) -> Mapping[str, Any]:
+        settings = dataclasses.asdict(self.settings)
+        del settings["scores"]  # by content: the plan's digest, in the state
+        return {
+            **{f"{CURRICULUM}.{name}": value for name, value in settings.items()},
+            "data.train_batch_size": self.batch_size,
+        }
+
     def state_dict(self) -> Mapping[str, Any]:
         assert self.curriculum is not None
         return {"plan": self.curriculum.plan.digest()}
@@ -155,6 +164,5 @@ class CurriculumPart(Part):
         if state["plan"] != self.curriculum.plan.digest():
             raise ValueError(
                 "data.curriculum, its scores or the training data are not those of the checkpoint, "
-                "so the run cannot resume: restore them, or start in another folder "
-                "(trainer.default_local_dir)."
+                f"so the run cannot resume: restore them, or {START_ANEW}."
             )

@@ -104,7 +104,10 @@ def sent_loss(
         old_log_prob, log_prob, advantages, response_mask: (B, T).
         loss_agg_mode: verl's.
         config: The actor's.
-        rollout_is_weights: (B, T), of verl's rollout correction; they also multiply the KL.
+        rollout_is_weights: (B, T) w = pi_old / pi_rollout, of verl's rollout correction. They
+            multiply the whole term of a token, as in verl's kl_cov: a sum over rollout tokens of
+            w f estimates the expectation of f under the old policy, whatever f is. verl's separate
+            KL loss (use_kl_loss) leaves its KL unweighted.
 
     Returns:
         The scalar loss, and verl's metrics of it.
@@ -138,7 +141,7 @@ def sent_loss(
     else:
         loss_BT = -advantages * (log_prob - old_log_prob).exp()
         moved_BT = (log_prob.detach() - old_log_prob).abs() * mask_BT
-        metrics = {"actor/ppo_kl": moved_BT.sum() / mask_BT.sum()}
+        metrics = {"actor/ppo_kl": moved_BT.sum() / (mask_BT.sum() + 1e-8)}  # as masked_mean
     if rule.policy_tokens == "selected":
         selected_BT = (class_BT != token_rule.UNSELECTED) & mask_BT
         loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)

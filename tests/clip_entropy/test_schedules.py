@@ -151,6 +151,29 @@ def test_od_smoothing():
     assert schedule.raising
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "upper", "lower"),
+    [  # at p = 0 and p = 1, by hand: k = T. The line that went on had a lower bound of 0 at 2T
+        ("id", "printed", (0.2, 0.2), (0.2, 0.2)),
+        ("id", "prose", (0.2, 0.2), (0.3, 0.17)),
+        ("did", "printed", (0.5, 0.25), (0.2, 0.2)),
+        ("did", "prose", (0.5, 0.25), (0.3, 0.17)),
+    ],
+)
+@pytest.mark.parametrize("k", [T, T + 1, 600, 2 * T, 10 * T])
+def test_a_run_beyond_T_keeps_the_last_bounds(name, variant, upper, lower, k):
+    got = epsilons(SCHEDULES[name](ClipLines(), T, second_phase=variant).advance(k, 0.5))
+    assert got[0][[0, -1]] == pytest.approx(upper, abs=1e-12)
+    assert got[1][[0, -1]] == pytest.approx(lower, abs=1e-12)
+
+
+def test_od_beyond_T_has_its_ceiling_at_its_floor():
+    od = SCHEDULES["od"](ClipLines(), 10, h_init=1.0, ratio=0.2)
+    od.advance(30, 0.5)  # went on, tau_high = 0.2 + 0.8 (1 - 3) = -1.4: below the floor
+    assert (od.tau_low, od.tau_high) == pytest.approx((0.2, 0.2))
+    assert not od.raising
+
+
 def test_od_without_entropy():
     with pytest.raises(ValueError, match=r"schedule=od needs the policy's entropy.*bypass_mode"):
         SCHEDULES["od"](ClipLines(), 10).advance(0, None)
@@ -238,6 +261,7 @@ def test_the_readme_s_own_schedule_works(monkeypatch):
     assert linear.advance(5, 0.3).upper == pytest.approx(
         ClipLines().wide_upper.lerp(ClipLines().base_upper, 0.5)
     )
+    assert linear.advance(25, 0.3) == linear.advance(10, 0.3)  # its author need not think of it
     again = names["Linear"](ClipLines(), 10)
     again.load_state_dict(linear.state_dict())
     assert again.metrics() == {"entropy": 0.3, "entropy_start": 0.4}

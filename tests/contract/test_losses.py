@@ -308,6 +308,18 @@ def depends_on_no_split_over_micro_batches_and_ranks(loss: Loss) -> None:
             assert float(sums[name]) == whole, name
 
 
+def takes_a_micro_batch_of_padding_alone(loss: Loss) -> None:
+    """verl fills a short batch with rows without a response token; in micro-batches of one row, as
+    GPU runs have them, such a row is alone: no gradient, and no metric that is not a number."""
+    batch = loss.batch().rows([3])
+    assert not batch.tensors["response_mask"].any()
+    gradient, metrics = loss.step(batch, 1, 100)
+    assert not gradient.any()
+    for name, metric in metrics.items():
+        value = metric.aggregate() if isinstance(metric, Metric) else metric
+        assert math.isfinite(float(value)), name
+
+
 def summed(metric: Any) -> bool:
     return isinstance(metric, Metric) and metric.aggregation is AggregationType.SUM
 
@@ -332,6 +344,7 @@ PROPERTIES = (
     copies_nothing_to_the_host,
     depends_on_no_order_of_rows,
     depends_on_no_split_over_micro_batches_and_ranks,
+    takes_a_micro_batch_of_padding_alone,
     is_verls_vanilla_with_flat_bounds,
 )
 
@@ -424,7 +437,14 @@ def _left_as_means(log_prob, response_mask, **arguments):
     return sound(log_prob=log_prob, response_mask=response_mask, **arguments)
 
 
+def _mean_over_the_mask(response_mask, **arguments):
+    loss, metrics = sound(response_mask=response_mask, **arguments)
+    mean = arguments["log_prob"].detach()[response_mask].mean()  # of nothing
+    return loss, {**metrics, "actor/mean": mean.item()}
+
+
 BROKEN = {
+    _mean_over_the_mask: takes_a_micro_batch_of_padding_alone,
     _tensor_metrics: is_a_finite_scalar_with_plain_metrics,
     _in_place: leaves_its_inputs_alone,
     _unmasked: reads_nothing_outside_the_mask,

@@ -97,6 +97,20 @@ def refuses_another_schedules_state(name: str, settings: dict) -> None:
             schedule.load_state_dict({**schedule.state_dict(), "total_steps": STEPS + 1})
 
 
+def stays_at_its_end_beyond_T(name: str, settings: dict) -> None:
+    """A run longer than T keeps the bounds of k = T: a line that went on would cross the other."""
+    for k_after in (STEPS + 1, 2 * STEPS, 100 * STEPS):
+        at_end, after = make(name, settings), make(name, settings)
+        for k, entropy in enumerate(ENTROPIES):
+            at_end.advance(k, entropy)
+            after.advance(k, entropy)
+        for entropy in ENTROPIES:
+            expected = numbers(at_end.advance(STEPS, entropy))
+            assert numbers(after.advance(k_after, entropy)) == expected
+        assert after.metrics() == at_end.metrics()
+        assert after.state_dict() == at_end.state_dict()
+
+
 def has_finite_numbers_as_metrics(name: str, settings: dict) -> None:
     schedule = make(name, settings)
     for k, entropy in enumerate(ENTROPIES):
@@ -125,6 +139,7 @@ PROPERTIES = (
     resumes_after_every_step,
     shares_no_state_with_its_copy,
     refuses_another_schedules_state,
+    stays_at_its_end_beyond_T,
     has_finite_numbers_as_metrics,
     runs_without_the_entropy_or_says_why_not,
 )
@@ -197,6 +212,11 @@ class _TakesAnyState(_Sound):
         self.calls = state.get("calls", 0)
 
 
+class _RunsOn(_Sound):
+    def advance(self, k: int, entropy: float | None) -> Bounds:
+        return super().advance(k, entropy)._replace(eps_max=1 / (1 + k))
+
+
 class _TensorMetrics(_Sound):
     def metrics(self):
         return {**super().metrics(), "calls": torch.tensor(float(self.calls))}
@@ -215,6 +235,7 @@ BROKEN = {
     _Fake: resumes_after_every_step,  # its state has no calls
     _SharesItsState: shares_no_state_with_its_copy,
     _TakesAnyState: refuses_another_schedules_state,
+    _RunsOn: stays_at_its_end_beyond_T,
     _TensorMetrics: has_finite_numbers_as_metrics,
     _NeedsTheEntropy: runs_without_the_entropy_or_says_why_not,
 }

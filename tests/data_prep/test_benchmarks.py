@@ -380,6 +380,18 @@ def test_integers_in_any_spelling(number, spelling):
         assert truth == str(number)
 
 
+def test_a_list_as_text_is_the_list_that_it_says():
+    record = ("x:1", {"problem": "p", "final_answer": "['2', '\\\\frac{1}{2}']"})
+    assert published_answers(record) == ["2", r"\frac{1}{2}"]
+    assert published_answers(("x:1", {"problem": "p", "answer": "[1, 2]"})) == ["[1, 2]"]
+
+
+@pytest.mark.parametrize("answer", ["['2'", "['2', 3]", "['2'] or 3"])
+def test_what_only_begins_like_a_list_is_one_sentence(answer):
+    with pytest.raises(ValueError, match=r"x:1 has the answer .* begins like a list of texts"):
+        published_answers(("x:1", {"problem": "p", "answer": answer}))
+
+
 def test_several_accepted_answers_from_a_parquet_list(run, tmp_path):
     rows = [{"problem": "Find it.", "answer": ["0.01\n", "0.02\n"]}]
     pd.DataFrame(rows).to_parquet(tmp_path / "minerva.parquet")

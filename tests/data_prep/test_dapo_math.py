@@ -75,6 +75,30 @@ def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path):
     assert row["extra_info"]["index"] == number
 
 
+def test_whole_numbers_are_answers_too(tmp_path):
+    records = [record(f"p {i}", i) for i in range(4)]
+    done = prepare(tmp_path, records, "--test_size", "1")
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "out/train.parquet").to_pylist()
+    for row in rows:
+        assert row["reward_model"]["ground_truth"] == row["extra_info"]["question"][2:]
+
+
+@pytest.mark.parametrize("answer", [2.5, True, ["2"]])
+def test_what_is_neither_a_text_nor_a_whole_number_is_one_sentence(tmp_path, answer):
+    done = prepare(tmp_path, [record(f"p {i}", answer) for i in range(4)], "--test_size", "1")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert f"row 1 has reward_model.ground_truth={answer!r}" in done.stderr
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path):
+    (tmp_path / dapo_math.FILE).write_text("version https://git-lfs.github.com/spec/v1")
+    done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{dapo_math.FILE} is a Git LFS pointer" in done.stderr
+
+
 def test_a_problem_with_two_answers_is_dropped(tmp_path):
     bad = [record("Which is it?", "1"), record("Which is it?", "2")]
     done = prepare(tmp_path, [*problems(3), *bad, *problems(1)], "--test_size", "1")

@@ -38,6 +38,35 @@ def test_the_last_box_is_the_answer(solution, answer):
     assert row["reward_model"]["ground_truth"] == answer
 
 
+ALL = "Enter all the solutions, separated by commas."
+
+
+@pytest.mark.parametrize(
+    ("problem", "solution", "answer"),
+    [
+        (f"Solve. {ALL}", r"so $x=\boxed{-2}$ and $\boxed{1}$.", "-2, 1"),
+        (f"Solve. {ALL}", r"$\boxed{30^\circ}$, $\boxed{45^\circ}$, $\boxed{105^\circ}$",
+         r"30^\circ, 45^\circ, 105^\circ"),
+        ("What is d?", r"$d=\boxed{-3}$. Note: $\boxed{3}$ is also accepted as an answer.",
+         '["-3", "3"]'),
+        ("Enter only one of the foci.", r"$\boxed{(10, 0)}$ and $\boxed{(0,0)}$",
+         '["(10, 0)", "(0,0)"]'),
+        ("What is it?", r"$\boxed{x+11}$ or $\boxed{11+x}$", "11+x"),
+        ("Find a+b.", r"gives $\boxed{\frac{2}{53}}$. Thus $\boxed{55}$", "55"),
+        (r"$1 = \boxed{\phantom{2}}$?", r"$1 = \boxed{\phantom{2}}$, so $\boxed{4}$.", "4"),
+    ],
+)  # fmt: skip
+def test_several_boxes(problem, solution, answer):
+    assert hendrycks_math.boxed_answer(problem, solution) == answer
+
+
+def test_boxes_that_are_notation_are_dropped_and_counted(tmp_path):
+    odd = record(r"Find $\boxed{12}$.", r"$\boxed{11}=2$, $\boxed{12}=6$. Therefore $6$.")
+    done = prepare(tmp_path, [record("a", r"\boxed{1}"), odd], [record("b", r"\boxed{2}")])
+    assert done.returncode == 0, done.stderr
+    assert "1 boxes that are notation" in done.stdout
+
+
 def test_rows_and_counts(tmp_path):
     train = [record("a", r"\boxed{1}"), record("b", r"\boxed{2}"), record("a", r"\boxed{1}")]
     done = prepare(tmp_path, train, [record("b", r"\boxed{2}")])

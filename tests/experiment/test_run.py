@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import yaml
@@ -94,6 +95,79 @@ def test_the_last_checkpoint(folder, text, step):
     (folder.path / "latest_checkpointed_iteration.txt").write_text(text)
     assert folder.checkpoint_step() == step
     assert folder.checkpoint() == (folder.path / "global_step_7" if step else None)
+
+
+def checkpoint(folder, step, data="whole", actor=True):
+    """A checkpoint's files: data.pt is the last that verl writes, actor/ what it removes of an old
+    one."""
+    path = folder.path / f"global_step_{step}"
+    path.mkdir(parents=True)
+    if actor:
+        (path / "actor").mkdir()
+        (path / "actor/model_world_size_1_rank_0.pt").touch()
+    if data:
+        with zipfile.ZipFile(path / "data.pt", "w") as file:
+            file.writestr("data.pkl", b"x" * 1000)
+    if data == "cut":
+        (path / "data.pt").write_bytes((path / "data.pt").read_bytes()[:500])
+
+
+def test_the_checkpoints_that_are_whole(folder):
+    checkpoint(folder, 2, actor=False)  # removed: max_actor_ckpt_to_keep
+    checkpoint(folder, 9)
+    checkpoint(folder, 10)
+    checkpoint(folder, 11, data="cut")
+    checkpoint(folder, 12, data=None)
+    (folder.path / "global_step_last").mkdir()
+    assert folder.complete_steps() == [9, 10]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "x", "7", "12"])
+def test_a_marker_at_fault_is_repaired_to_the_last_whole_checkpoint(folder, text):
+    """Empty: verl's int("") is a traceback on the driver. Of a checkpoint that is gone: verl trains
+    again from step 1, without a word, over what is there."""
+    checkpoint(folder, 9)
+    checkpoint(folder, 10)
+    checkpoint(folder, 12, data="cut", actor=False)
+    folder.marker.write_text(text)
+    if not text.strip().isdecimal():
+        assert folder.checkpoint_step() == 10  # as recipe.evaluate and recipe.compare read it
+    assert folder.repair_marker().startswith(f"{folder.marker} names ")
+    assert folder.marker.read_text() == "10" and folder.checkpoint_step() == 10
+    assert sorted(file.name for file in folder.path.iterdir()) == [
+        *("global_step_10", "global_step_12", "global_step_9", folder.marker.name)
+    ]
+    assert folder.repair_marker() is None and folder.marker_fault() is None
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", "names no checkpoint"), ("7", "step 7, which")])
+def test_a_marker_without_any_whole_checkpoint_is_refused_and_left_as_it_is(folder, text, problem):
+    checkpoint(folder, 3, data=None)
+    folder.marker.write_text(text)
+    with pytest.raises(ValueError, match=f"{problem}.*no other is whole: restore it, remove .*or"):
+        folder.repair_marker()
+    assert folder.marker.read_text() == text
+
+
+def test_a_sound_marker_and_a_missing_one_are_left_alone(folder):
+    assert folder.repair_marker() is None and not folder.path.exists()
+    checkpoint(folder, 9)
+    checkpoint(folder, 10)
+    assert folder.repair_marker() is None and folder.checkpoint_step() == 0
+    folder.marker.write_text("9")  # killed before the marker of step 10
+    assert folder.repair_marker() is None and folder.checkpoint_step() == 9
+
+
+def test_steps_beyond_where_a_later_start_went_on_are_not_of_the_run(folder):
+    """One that was killed before it came as far again, or that began anew in the same folder."""
+    log(folder, 0, {step: {"a": 0.0} for step in range(1, 10)})
+    log(folder, 1, {5: {"val": 1.0}, 6: {"a": 1.0}})  # resumed after step 5, validation first
+    assert sorted(folder.metrics()) == [1, 2, 3, 4, 5, 6] and folder.steps_done() == 6
+    assert folder.metrics()[5] == {"a": 0.0, "val": 1.0}
+    log(folder, 2, {})  # had nothing to do
+    assert folder.steps_done() == 6 and len(folder.metrics()) == 6
+    log(folder, 3, {1: {"a": 3.0}, 2: {"a": 3.0}})  # trainer.resume_mode=disable
+    assert folder.metrics() == {1: {"a": 3.0}, 2: {"a": 3.0}} and folder.steps_done() == 2
 
 
 def test_a_run_is_complete_with_both_its_last_checkpoint_and_its_metrics(folder):

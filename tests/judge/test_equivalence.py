@@ -124,22 +124,32 @@ def test_clusters_do_not_depend_on_the_order():
     }
 
 
-def test_what_is_alike_by_a_third_answer_is_one_cluster():
-    near = lambda a, b: abs(a - b) <= 1  # noqa: E731
-    for answers in itertools.permutations(["1", "2", "3", "9"]):
-        labels = cluster(answers, int, near).labels
-        assert len({labels[answers.index(a)] for a in "123"}) == 1
-        assert len(set(labels)) == 2
+@pytest.mark.parametrize("unsaid", ["4", "4.0", r"\frac{8}{2}"])
+def test_what_one_answer_leaves_unsaid_does_not_join_two_that_differ(unsaid):
+    equivalence = Equivalence(time_limit=20)
+    for answers in itertools.permutations(["x=4", unsaid, "y=4", "x=4.0"]):
+        labels = cluster(answers, equivalence.read, equivalence.equivalent).labels
+        members = {answer: label for answer, label in zip(answers, labels, strict=True)}
+        assert members["x=4"] == members["x=4.0"]
+        assert len({members["x=4"], members["y=4"], members[unsaid]}) == 3
+        labels = cluster(answers[:2], equivalence.read, equivalence.equivalent).labels
+        assert len(set(labels)) == 1 + (
+            {"x=4", "y=4"} <= set(answers[:2]) or {"x=4.0", "y=4"} <= set(answers[:2])
+        )
+
+
+def equal(a, b, strict=False):
+    return a == b
 
 
 def test_blank_answers_can_be_a_cluster_each():
-    count = lambda how: len(set(cluster(["", "", "4"], str, str.__eq__, how).labels))  # noqa: E731
+    count = lambda how: len(set(cluster(["", "", "4"], str, equal, how).labels))  # noqa: E731
     assert count("one") == 2
     assert count("own") == 3
 
 
 def test_a_comparison_that_timed_out_separates_and_is_counted():
-    clusters = cluster(["a", "b"], str, lambda a, b: None)
+    clusters = cluster(["a", "b"], str, lambda a, b, strict=False: None)
     assert clusters.labels == [0, 1]
     assert clusters.timed_out == 1
 
@@ -155,7 +165,7 @@ def test_a_pathological_answer_costs_at_most_its_limit(bomb):
 
 
 def test_no_answers_are_no_clusters():
-    assert cluster([], str, str.__eq__) == ([], 0)
+    assert cluster([], str, equal) == ([], 0)
 
 
 # --- entropy ---

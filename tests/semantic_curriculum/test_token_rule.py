@@ -626,3 +626,31 @@ def test_estimators_and_anchors_are_all_distinct():
         for a, e, c in itertools.product(("ref", "old"), ("abs", "k1", "k2", "k3"), (True, False))
     ]
     assert len(set(losses)) == 16
+
+
+# ---- importance weights --------------------------------------------------------------------------
+
+
+def test_importance_weights_make_policy_term_and_kl_expectations_under_the_old_policy():
+    """Four tokens a, b, b, b sampled by a rollout policy q = (1/4, 3/4); the old policy is (1/2,
+    1/2), so that w = pi_old / q is 2 and 2/3. The loss must be that of two a and two b, unweighted.
+    """
+    old, new = torch.tensor(0.5).log(), torch.tensor([0.6, 0.4]).log()
+    actor = config("kl_cov", low_fraction=1.0, high_cov_fraction=0.0, coef=0.3, anchor="old")
+
+    def loss_of(tokens: list[int], weights: list[float] | None) -> tuple[float, float]:
+        shape = (len(tokens), 1)
+        data = {
+            "old_log_prob": old.expand(shape),
+            "log_prob": new[tokens].view(shape),
+            "advantages": torch.tensor([1.0, -0.5])[tokens].view(shape),
+            "response_mask": torch.ones(shape, dtype=torch.bool),
+        }
+        weights_BT = None if weights is None else torch.tensor(weights).view(shape)
+        loss, gradient, _, _ = run("sent", data, actor, weights=weights_BT)
+        return loss.item(), gradient.sum().item()
+
+    weighted = loss_of([0, 1, 1, 1], [2.0, 2 / 3, 2 / 3, 2 / 3])
+    assert weighted == pytest.approx(loss_of([0, 0, 1, 1], None), rel=1e-6)
+    # by hand: -(1 x 1.2 - 0.5 x 0.8) / 2 + 0.3 (|ln 1.2| + |ln 0.8|) / 2
+    assert weighted[0] == pytest.approx(-0.4 + 0.3 * (0.182322 + 0.223144) / 2, rel=1e-5)

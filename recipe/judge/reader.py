@@ -1,0 +1,361 @@
+"""What an answer says: a value, a list, a tuple, a set of real numbers, an equation, words.
+
+One reader serves the judge and the clusters of equivalent answers. **Its rule**: every token of the
+answer is used. What is left over beside a value must be a known unit or a known filler
+(`vocabulary`); else the answer is no value but a text, which equals only the same text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from recipe.judge.answer import (
+    NAMED_CURRENCY,
+    Answer,
+    is_plain,
+    normalise,
+    number_answer,
+    ordered,
+    text_answer,
+    value_answer,
+)
+from recipe.judge.latex import Unreadable, plain, tokens_of
+from recipe.judge.measures import measure, time_of_day, without_repetition, without_thousands
+from recipe.judge.regions import (
+    MIRRORED,
+    bounded,
+    is_difference,
+    is_union,
+    region_answer,
+    region_of,
+)
+from recipe.judge.tokens import (
+    Token,
+    at_top,
+    balanced,
+    encloses,
+    has_letters,
+    is_call,
+    is_variable,
+    name_of,
+    split,
+    text_of,
+)
+from recipe.judge.value import digits_of, value_of
+from recipe.judge.vocabulary import FOR_ALL, QUANTIFIED, READ_BY_MATH_VERIFY, SYNONYMS
+
+LONGEST = 2_000  # characters
+MOST_SIGNS = 4  # ± in an answer
+MOST_POINTS = 4  # letters of a name of points: ABCD
+
+MATRIX = re.compile(r"\s*\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}\s*", re.DOTALL)
+FILLER = re.compile(
+    r"(?:\\text\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*(?:[:=]\s*)?(?:\}|\s|$)"
+    r"|(?:\\text\{\s*)?answer\s*[:=]",
+    re.IGNORECASE,
+)
+ENDING = re.compile(r"(?:(?<!\.)\.|[,;]|\\\\|\*\*|__|\\newline)$")
+RELATIONS = frozenset(
+    ("=", "<", ">", "le", "ge", "ne", "in", "notin", "approx", "equiv", "to", "Rightarrow",
+     "mapsto", "subset", "subseteq", "perp", "parallel")
+)  # fmt: skip
+ORDER = {"<": "<", ">": ">", "le": "<=", "ge": ">="}
+CHOICES = tuple("ABCDE")
+PAIRS = ("()", "[]", r"\{\}", "langlerangle")
+
+
+def is_separator(token: Token) -> bool:
+    if token.kind == "word":
+        return token.text in ("and", "or")
+    return token.kind == "sign" and token.text in (",", ";")
+
+
+class Reader:
+    """Reads answers.
+
+    Args:
+        thousands: 1,234 is a number; else the list of 1 and 234.
+    """
+
+    def __init__(self, thousands: bool = True):
+        self.thousands = thousands
+
+    def read(self, answer: str) -> Answer:
+        """Returns what the answer says; kind "text" where that is beyond this reader."""
+        number = normalise(answer)
+        plain_number = is_plain(number) and (self.thousands or "," not in answer)
+        if plain_number and not NAMED_CURRENCY.search(answer):
+            return number_answer(number)
+        if len(answer) > LONGEST:
+            return Answer("text", answer)
+        try:
+            return self.structure(answer)
+        except (Unreadable, RecursionError):
+            return Answer("text", " ".join(answer.split()))
+
+    def structure(self, answer: str) -> Answer:
+        """Reads what has a form of its own, then the rest by its tokens."""
+        text = answer.strip().strip("*").strip()
+        if matrix := MATRIX.fullmatch(text.strip("$").strip()):
+            return self.matrix(matrix[2])
+        text = plain(text).strip()
+        while (shorter := ENDING.sub("", text).strip()) != text:
+            text = shorter
+        text = FILLER.sub("", text, count=1) if FILLER.match(text) else text
+        if (time := time_of_day(text)) is not None:
+            return time
+        text = without_thousands(text) if self.thousands else text
+        return self.phrase(tokens_of(without_repetition(text)))
+
+    def matrix(self, content: str) -> Answer:
+        """Reads a matrix; one of one column is a tuple."""
+        rows = [row for row in content.split("\\\\") if row.strip()]
+        cells = [tuple(self.read(cell) for cell in row.split("&")) for row in rows]
+        if all(len(row) == 1 for row in cells):
+            return Answer("tuple", parts=tuple(row[0] for row in cells))
+        return Answer("matrix", parts=tuple(Answer("tuple", parts=row) for row in cells))
+
+    def phrase(self, tokens: Sequence[Token]) -> Answer:
+        """Reads a whole answer: one statement, or several side by side."""
+        pieces = split(without_filler(tokens), is_separator)
+        answers = [answer for piece in pieces if piece for answer in self.with_signs(piece)]
+        if not answers:
+            raise Unreadable("nothing")
+        return answers[0] if len(answers) == 1 else Answer("list", parts=ordered(answers))
+
+    def with_signs(self, tokens: Sequence[Token]) -> list[Answer]:
+        """Reads a statement; one with ± with the upper signs and with the lower ones."""
+        count = sum(t.text in ("pm", "mp") for t in tokens)
+        if not count:
+            return [self.statement(tokens)]
+        if count > MOST_SIGNS:
+            return [text_answer(tokens)]
+        signs = {"pm": "+-", "mp": "-+"}
+        return [
+            self.statement(
+                [Token("sign", signs[t.text][i]) if t.text in signs else t for t in tokens]
+            )
+            for i in (0, 1)
+        ]
+
+    # ---- statements
+
+    def statement(self, tokens: Sequence[Token]) -> Answer:
+        """Reads an equation, an inequality, a membership, or a term."""
+        if not balanced(tokens):
+            raise Unreadable(text_of(tokens))
+        signs = ("sign", "command")
+        places = [i for i, t in at_top(tokens) if t.text in RELATIONS and t.kind in signs]
+        if not places:
+            return self.term(tokens)
+        relations = [tokens[i].text for i in places]
+        edges = [-1, *places, len(tokens)]
+        sides = [list(tokens[a + 1 : b]) for a, b in itertools.pairwise(edges)]
+        if relations == ["approx"] and not sides[0] and sides[1]:
+            return self.term(sides[1])
+        if set(relations) <= {"=", "approx"} and all(sides):
+            return self.equation(tokens, sides, relations)
+        if relations == ["in"] and all(sides) and (name := name_of(sides[0])):
+            return replace(self.term(sides[1]), name=name)
+        if set(relations) <= set(ORDER) and all(sides[1:]):
+            return self.inequality(sides, [ORDER[relation] for relation in relations])
+        return text_answer(tokens)
+
+    def equation(
+        self, tokens: Sequence[Token], sides: list[list[Token]], relations: list[str]
+    ) -> Answer:
+        """Reads `name = value`, `value = name`, a calculation `2 + 3 = 5`, or an equation."""
+        name, last = name_of(sides[0]), name_of(sides[-1])
+        if name and not (len(sides) == 2 and last and is_variable(sides[1])):
+            if len(sides) == 2:
+                return replace(self.term(sides[1]), name=name)
+            return replace(self.equation(tokens, sides[1:], relations[1:]), name=name)
+        terms = [self.term(side) for side in sides]
+        constant = [
+            t.kind == "value" and not has_letters(s) for t, s in zip(terms, sides, strict=True)
+        ]
+        if len(sides) == 2 and last and constant[0]:
+            return replace(terms[0], name=last)
+        if relations == ["approx"]:
+            return terms[0]
+        if all(constant):
+            literal = {t.key for t, s in zip(terms, sides, strict=True) if len(s) == 1}
+            return terms[-1] if len(literal) < 2 else text_answer(tokens)
+        if len(sides) == 2 and relations == ["="]:
+            return self.two_sides(tokens, *sides)
+        return text_answer(tokens)
+
+    def assignment_as_equation(self, answer: Answer) -> Answer:
+        """Returns y = 2x + 1, read as a value with a name, as an equation."""
+        left, right = tokens_of(answer.name), tokens_of(answer.text)
+        return self.two_sides([*left, Token("sign", "="), *right], left, right)
+
+    def two_sides(
+        self, tokens: Sequence[Token], left: Sequence[Token], right: Sequence[Token]
+    ) -> Answer:
+        """Reads an equation by the quotient of its difference at two points, which is the same for
+        each equation that is this one times a number."""
+        values = []
+        for point in (2, 4):
+            a, b = value_of(left, point), value_of(right, point)
+            if a is None or b is None:
+                if not (readable(left) and readable(right)):
+                    return text_answer(tokens)
+                return Answer("equation", text_of(tokens), text=text_of(tokens))
+            values.append(a - b)
+        if 0 in values:
+            return text_answer(tokens)
+        return Answer("equation", digits_of(values[0] / values[1])[:40])
+
+    def inequality(self, sides: list[list[Token]], relations: list[str]) -> Answer:
+        """Reads `x < 3`, `0 < x < 5`, `< 3` as the real numbers that it says; any other one as its
+        sides from small to large."""
+        middle = next((i for i, side in enumerate(sides) if is_variable(side)), None)
+        if middle is None and not sides[0] and len(sides) == 2:
+            middle = 0
+        if middle is not None and (len(sides) == 2 or (len(sides) == 3 and middle == 1)):
+            intervals = bounded(sides, relations, middle)
+            if intervals is not None:
+                return replace(region_answer(intervals), name=text_of(sides[middle]))
+        if relations[0][0] == ">":
+            sides, relations = sides[::-1], [MIRRORED[r] for r in reversed(relations)]
+        texts = [(self.term(side).key or text_of(side)) if side else "" for side in sides]
+        pairs = itertools.zip_longest(texts, relations, fillvalue="")
+        return Answer("relation", " ".join(itertools.chain.from_iterable(pairs)))
+
+    # ---- terms
+
+    def term(self, tokens: Sequence[Token]) -> Answer:
+        """Reads brackets, sets of real numbers, ratios, measures, words, an expression."""
+        tokens = without_filler(tokens)
+        if not tokens:
+            raise Unreadable("nothing")
+        if encloses(tokens) and (answer := self.bracketed(tokens)) is not None:
+            return answer
+        if any(is_union(t) or is_difference(t) or t.text == "mathbb" for t in tokens):
+            intervals = region_of(tokens)
+            if intervals is not None:
+                return region_answer(intervals)
+        if any(t.text == ":" for t in tokens):
+            return ratio(tokens)
+        if len(tokens) == 1 and tokens[0].kind == "letter":
+            return Answer("words", tokens[0].text.casefold())  # a choice, in either case
+        short = tokens[-1].kind == "letter" and tokens[-1].apart
+        if short and (answer := measure(tokens)) is not None:
+            return answer
+        value = value_of(tokens)
+        if value is not None:
+            return value_answer(value, tokens)
+        if tokens[-1].text == "%" and not has_letters(tokens):
+            value = value_of(tokens[:-1])
+            if value is not None:
+                return value_answer(value / 100, unit="percent")
+        return measure(tokens) or in_words(tokens) or expression(tokens)
+
+    def bracketed(self, tokens: Sequence[Token]) -> Answer | None:
+        """Reads what one pair of brackets encloses; None for anything else."""
+        brackets, inner = tokens[0].text + tokens[-1].text, tokens[1:-1]
+        if not inner:
+            return Answer("words", "emptyset") if brackets == r"\{\}" else None
+        if brackets == "{}":
+            return self.phrase(inner)
+        if brackets == r"\{\}" and (bars := [i for i, t in at_top(inner) if t.text in "|:"]):
+            condition = self.phrase(inner[bars[0] + 1 :])  # a set builder
+            return condition if condition.kind in ("region", "tuple") else None
+        pieces = split(inner, lambda t: t.kind == "sign" and t.text in (",", ";"))
+        if not all(pieces):
+            return None
+        if len(pieces) == 1:
+            return self.phrase(inner) if brackets in ("()", "[]", r"\{\}") else None
+        if brackets == r"\{\}":
+            return Answer("set", parts=ordered({a for p in pieces for a in self.with_signs(p)}))
+        if len(pieces) == 2 and brackets != "()" and set(brackets) <= set("([)]"):
+            intervals = region_of(tokens)
+            if intervals is not None:
+                return region_answer(intervals)
+            return Answer("interval", brackets, tuple(self.statement(p) for p in pieces))
+        if brackets not in PAIRS:
+            return None
+        return Answer("tuple", parts=tuple(self.statement(piece) for piece in pieces))
+
+
+def ratio(tokens: Sequence[Token]) -> Answer:
+    """Reads 3:4 as its quotient, 1:2:3 as the quotients by the first."""
+    values = [value_of(part) for part in split(tokens, lambda t: t.text == ":")]
+    if None in values or 0 in values or has_letters(tokens):
+        return text_answer(tokens)
+    first, *others = values
+    if len(others) == 1:
+        return value_answer(first / others[0])
+    return Answer("tuple", "ratio", tuple(value_answer(other / first) for other in others))
+
+
+def in_words(tokens: Sequence[Token]) -> Answer | None:
+    """Reads an answer in words; None for anything else."""
+    if not all(t.kind == "word" or t.text in ("'", "-", ".") for t in tokens):
+        return None
+    text = " ".join(token.text for token in tokens if token.text != ".")
+    if text.isupper() and 1 < len(text) <= MOST_POINTS and text.isascii() and text != "DNE":
+        return Answer("words", text)  # the names of points: ABC is not CBA
+    text = text.casefold()
+    return Answer("words", SYNONYMS.get(text, text)) if text else None
+
+
+def expression(tokens: Sequence[Token]) -> Answer:
+    """Reads a number to another base, and what has no value here: math-verify compares it, if it
+    knows all of it."""
+    texts = [t.text for t in tokens if t.text not in "{}"]
+    if tokens[0].kind == "number" and len(texts) == 3 and texts[1] == "_" and texts[2].isalnum():
+        base = "" if texts[2] == "10" else texts[2]
+        return replace(number_answer(normalise(texts[0])), base=base)
+    if texts == ["emptyset"]:
+        return Answer("words", "emptyset")
+    if readable(tokens):
+        return Answer("expression", text_of(tokens), text=text_of(tokens))
+    return text_answer(tokens)
+
+
+def readable(tokens: Sequence[Token]) -> bool:
+    """Says whether math-verify reads all of an expression as a person would: it drops what it does
+    not know and a base, and takes f(2) for a product."""
+    for i, token in enumerate(tokens):
+        known = token.kind in ("number", "letter") or token.text in "+-*/^_(){}[]|!=',"
+        if not (token.text in READ_BY_MATH_VERIFY if token.kind == "command" else known):
+            return False
+        after = tokens[i + 1].text if i + 1 < len(tokens) else ""
+        if token.kind == "number" and after == "_":
+            return False
+        if token.kind == "letter" and is_call(tokens, i + 1):
+            return False
+    return True
+
+
+def without_filler(tokens: Sequence[Token]) -> Sequence[Token]:
+    """Returns the tokens without `for all x` behind a statement and the letter of a choice before
+    one (`A. 12`, `(A) 12`)."""
+    texts = [t.text.lower() for t in tokens]
+    for i in range(1, len(tokens) - 2):
+        if texts[i] == "for" and texts[i + 1] in FOR_ALL:
+            rest = tokens[i + 2 :]
+            if all(t.kind in ("letter", "command") or t.text in QUANTIFIED for t in rest):
+                return tokens[:i]
+    if len(tokens) > 2 and tokens[0].text in CHOICES and texts[1] == ".":
+        return tokens[2:]
+    if len(tokens) > 3 and tokens[1].text in CHOICES and texts[0] + texts[2] == "()":
+        return tokens[3:] if tokens[3].apart else tokens
+    return tokens
+
+
+@lru_cache(maxsize=65536)  # few answers of a data set are new
+def read(answer: str, thousands: bool = True) -> Answer:
+    """Returns what an answer says.
+
+    Args:
+        answer: as `reward.extract_answer` returns it, not blank.
+        thousands: 1,234 is a number; else the list of 1 and 234.
+    """
+    return Reader(thousands).read(answer)

@@ -1,0 +1,205 @@
+"""What can be known, before Ray starts, to be wrong with a run that would resume.
+
+verl resumes whatever lies in the run's folder, and compares nothing: another batch size, model or
+method continues from the old weights, in the old run's metrics. A resumed run must be the same run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from recipe.core.recipe import POLICY_LOSS, TRAINER, default_settings
+from recipe.core.settings import build, check_choice, plain
+from recipe.core.states import STATE_FILE, check_settings
+from recipe.core.trainer_settings import TrainerSettings
+from recipe.experiment import provenance
+from recipe.experiment.provenance import config_identity, differences, flatten, is_below
+from recipe.experiment.run import RunFolder
+
+MODES = ("auto", "disable", "resume_path")
+# What a resumed run may change, beside provenance.IGNORED_KEYS: its length, what is looked at and
+# how often, and how the work is laid out in memory, as after an out-of-memory error
+MAY_DIFFER = (
+    "trainer.total_training_steps",
+    "trainer.total_epochs",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+    "trainer.val_only",
+    "trainer.log_val_generations",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.resume_from_path",
+    "trainer.max_critic_ckpt_to_keep",
+    "trainer.default_hdfs_dir",
+    "trainer.del_local_ckpt_after_load",
+    "trainer.esi_redundant_time",
+    "trainer.ray_wait_register_center_timeout",
+    "trainer.device",
+    f"{TRAINER}.poll_interval",
+    f"{TRAINER}.task_runner",
+    f"{TRAINER}.diagnostics",
+    f"{TRAINER}.log_prob_gain_freq",
+    f"{TRAINER}.allow_padded_vocab",
+    f"{POLICY_LOSS}.total_steps",  # of the schedule, whose own T is compared in its state
+    f"{POLICY_LOSS}.region_diagnostics",
+    f"{POLICY_LOSS}.exact_contribution_freq",
+    "actor_rollout_ref.actor.checkpoint",
+    "actor_rollout_ref.nccl_timeout",
+    "actor_rollout_ref.rollout.agent.num_workers",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+    "actor_rollout_ref.rollout.checkpoint_engine",
+    "actor_rollout_ref.rollout.prometheus",
+    "data.dataloader_num_workers",
+    "data.filter_overlong_prompts_workers",
+    "data.val_batch_size",
+    "reward.num_workers",
+    "transfer_queue",
+    "global_profiler",
+)
+LAYOUT = {  # the last word of a key, of the actor, the reference and the rollout alike
+    "param_offload",
+    "optimizer_offload",
+    "offload_policy",
+    "reshard_after_forward",
+    "forward_prefetch",
+    "use_torch_compile",
+    "entropy_from_logits_with_chunking",
+    "entropy_from_logits_chunk_size",
+    "entropy_checkpointing",
+    "enable_gradient_checkpointing",
+    "enable_activation_offload",
+    "ppo_micro_batch_size_per_gpu",
+    "ppo_max_token_len_per_gpu",
+    "log_prob_micro_batch_size_per_gpu",
+    "log_prob_max_token_len_per_gpu",
+    "gpu_memory_utilization",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "free_cache_engine",
+    "enable_sleep_mode",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+    "cudagraph_capture_sizes",
+    "tensor_model_parallel_size",
+    "disable_log_stats",
+    "layered_summon",
+    "load_format",
+}
+# a value that verl's config copies from another place, which is the one to name
+COPIES = {
+    "actor_rollout_ref.actor.rollout_n": "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.n_gpus_per_node": "trainer.n_gpus_per_node",
+    "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
+    "actor_rollout_ref.rollout.response_length": "data.max_response_length",
+}
+LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
+
+
+def resume(config: DictConfig) -> None:
+    """A run that would resume from a checkpoint is the run that wrote it.
+
+    Raises:
+        ValueError, FileNotFoundError: Names the setting, its old and its new value, and what to do.
+    """
+    mode = config.trainer.resume_mode
+    check_choice(f"trainer.resume_mode={mode}", mode, MODES)
+    if mode == "disable":
+        return
+    if mode == "resume_path":
+        checkpoint = resume_path(config)
+    else:
+        folder = RunFolder(Path(config.trainer.default_local_dir).expanduser().absolute())
+        step = resume_step(folder)
+        if not step:
+            return  # it begins at step 1
+        same_run(config, folder, step)
+        checkpoint = folder.path / f"global_step_{step}"
+    from recipe.trainer import make_parts
+
+    settings = build(TrainerSettings, plain(config.trainer.v1.recipe_sync), TRAINER)
+    check_settings(make_parts(config, settings), checkpoint / STATE_FILE)
+
+
+def resume_path(config: DictConfig) -> Path:
+    """Returns the checkpoint of trainer.resume_from_path."""
+    path = config.trainer.resume_from_path
+    name = Path(str(path)).name
+    if not isinstance(path, str) or not name.removeprefix("global_step_").isdecimal():
+        raise ValueError(
+            f"trainer.resume_from_path={path} is not allowed: trainer.resume_mode=resume_path "
+            "needs the folder of a checkpoint, .../global_step_<N>."
+        )
+    if not any((Path(path) / "actor").glob("*")):
+        raise FileNotFoundError(
+            f"trainer.resume_from_path={path} is no checkpoint (it has no actor/): give the folder "
+            "of one, .../global_step_<N>."
+        )
+    return Path(path)
+
+
+def resume_step(folder: RunFolder) -> int:
+    """Returns the step of the checkpoint that a start in this folder resumes from, 0 for none;
+    raises ValueError where the marker is at fault and no checkpoint is whole."""
+    fault = folder.marker_fault()
+    if fault is None:
+        return folder.marked_step()
+    steps = folder.complete_steps()
+    if not steps:
+        folder.repair_marker()  # raises
+    print(f"[preflight] {fault}: the run will resume after step {steps[-1]}, the last whole one")
+    return steps[-1]
+
+
+def same_run(config: DictConfig, folder: RunFolder, step: int) -> None:
+    """Compares the config with the record of the run's last start that can be read."""
+    records = [record for record in folder.records() if "config" in record]
+    if not records:
+        print(f"[preflight] {folder.path} has no record of its run: its settings are not compared")
+        return
+    now = plain(config)
+    record = {
+        "config": now,
+        "files": provenance.files_of(now),
+        "packages": provenance.packages(),
+    }
+    old, new = config_identity(records[-1]), config_identity(record)
+    forget_unused_settings(old, new)
+    differing = [key for key in differences(old, new) if not may_differ(key, now)]
+    packages = [key for key in differing if key.startswith("package ")]
+    if packages:
+        texts = [f"{key.removeprefix('package ')} {old.get(key)}" for key in packages]
+        print(f"[preflight] {folder.path} was written with {', '.join(texts)}: the run resumes")
+    keys = [COPIES.get(key, key) for key in differing if key not in packages]
+    if keys:
+        others = len({*keys}) - 1
+        more = f" (and {others} more settings differ)" if others else ""
+        raise ValueError(
+            f"{keys[0]} is {new.get(keys[0])}, but {folder.path} holds step {step} of a run with "
+            f"{old.get(keys[0])}{more}: set it back, start anew in another folder "
+            "(trainer.default_local_dir, CKPTS_DIR of a run script), or let a new run there "
+            "continue from this one's weights (trainer.resume_mode=resume_path "
+            f"trainer.resume_from_path={folder.path}/global_step_{step})."
+        )
+
+
+def may_differ(key: str, config: dict[str, Any]) -> bool:
+    """Says whether a resumed run may have another value of a setting."""
+    if key in LENGTHS:  # a learning rate that falls, or rises first, moves with the run's length
+        optim = config["actor_rollout_ref"]["actor"]["optim"]
+        constant = optim.get("lr_scheduler_type", "constant") == "constant"
+        return constant and not optim.get("lr_warmup_steps_ratio")
+    return is_below(key, MAY_DIFFER) or key.rpartition(".")[2] in LAYOUT
+
+
+def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Drops, from both identities, the settings of recipes that only one of them knows and leaves
+    at their defaults: a recipe that was installed since, or is gone, is not another config."""
+    defaults = flatten(default_settings())
+    for identity, other in ((old, new), (new, old)):
+        for key in [key for key in identity if key not in other]:
+            if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
+                del identity[key]
