@@ -104,7 +104,8 @@ if ! install --no-deps --only-binary flash-attn "${from[@]}" -r "$pin"; then
     "has no wheel that fits: set FLASH_ATTN_INDEX to an index or a folder that has one, or run" \
     "'FLASH_ATTN=build bash setup.sh gpu' (nvcc of CUDA 13, up to an hour), or train without it" \
     "(sdpa with fused kernels and no Ulysses); docs/gpu_environment.md says how." >&2
-elif ! .venv/bin/python -c 'import flash_attn' 2>.venv/flash_attn.log; then
+elif ! .venv/bin/python -c 'import flash_attn' 2>.venv/flash_attn.log &&
+  ! grep -q 'libcuda\.so' .venv/flash_attn.log; then # the driver's: a login node has none
   echo "warning: the wheel of flash-attn does not fit this torch and CUDA and is taken out again:" \
     "$(tail -1 .venv/flash_attn.log)" >&2
   .venv/bin/python -m pip --disable-pip-version-check uninstall --yes --quiet flash-attn

@@ -2,7 +2,7 @@
 # The first hour on a new machine: environment, registrations, kernels, memory, three steps of each
 # recipe, resume and evaluation, each by itself, so that one that fails leaves the others to run. It
 # prints a table to paste into an issue and ends with 1 if one failed.
-#   bash recipe/gpu_check.sh [FOLDER]                  # of the logs; default: outputs/gpu_check
+#   bash recipe/gpu_check.sh [FOLDER [CHECK ...]]      # of the logs, outputs/gpu_check; these only
 #   MODEL_PATH=Qwen/Qwen2.5-0.5B-Instruct NGPUS_PER_NODE=8 bash recipe/gpu_check.sh
 # Model and data are those of the CPU task, made where they are missing (two minutes), unless
 # MODEL_PATH names another model. Without a GPU the same lines run on the CPU platform.
@@ -10,6 +10,7 @@ set -uo pipefail
 
 own_model=${MODEL_PATH:-}
 OUT=${1:-$PWD/outputs/gpu_check}
+chosen=("${@:2}")
 PROJECT_NAME=gpu_check
 PRESET=-  # of each recipe: below
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-16}
@@ -41,7 +42,8 @@ mkdir -p "$OUT"
 check() {
   local name=$1 log start=$SECONDS result=ok
   shift
-  log="$OUT/${#rows[@]}-${name// /_}.txt"
+  [[ ${#chosen[@]} == 0 || " ${chosen[*]} " == *" $name "* ]] || return 0
+  log="$OUT/${name// /_}.txt"
   printf '%s ... ' "$name"
   "$@" >"$log" 2>&1 </dev/null || { result=FAILED failed=1; }
   local last

@@ -80,7 +80,7 @@ def write_model(folder: Path, extra_vocabulary: int = 0) -> None:
         "model_type": "qwen2",
         "architectures": ["Qwen2ForCausalLM"],
         "hidden_size": 64,
-        "num_attention_heads": 4,
+        "num_attention_heads": 4,  # that the sizes of the run scripts divide
         "num_key_value_heads": 4,
         "num_hidden_layers": 1,
         "intermediate_size": 64,

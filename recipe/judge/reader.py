@@ -148,7 +148,8 @@ class Reader:
         """Reads an equation, an inequality, a membership, or a term."""
         if not balanced(tokens):
             raise Unreadable(text_of(tokens))
-        places = [i for i, t in at_top(tokens) if t.text in RELATIONS and t.kind != "letter"]
+        signs = ("sign", "command")
+        places = [i for i, t in at_top(tokens) if t.text in RELATIONS and t.kind in signs]
         if not places:
             return self.term(tokens)
         relations = [tokens[i].text for i in places]

@@ -31,7 +31,7 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from recipe.judge.answer import normalise
@@ -41,6 +41,7 @@ from recipe.judge.pool import pool_of
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
 MAX_ANSWER = 2_000  # characters
 
+NOT_BLANK = re.compile(r"\S")
 BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 NUMBER = (
     r"(?:(?<![\w)}])[-+])?(?:\\?\$)?"
@@ -58,27 +59,30 @@ if importlib.util.find_spec("math_verify") is None:
     raise ImportError("recipe.judge needs math-verify: run `pip install math-verify`.")
 
 
-def boxes(text: str) -> list[str]:
-    """Returns the contents of the complete, non-blank boxes in the order in which they open; in one
-    linear pass."""
+def _box_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yields where the content of each complete, non-blank box starts and ends; in one linear
+    pass."""
     opened: list[tuple[int, bool]] = []
-    contents: dict[int, str] = {}
     for token in BRACES.finditer(text):
         if token[0] == "}" and opened:
             start, boxed = opened.pop()
-            if boxed and text[start : token.start()].strip():
-                contents[start] = text[start : token.start()].strip()
+            if boxed and NOT_BLANK.search(text, start, token.start()):
+                yield start, token.start()
         elif token[0].endswith("{") and token[0] != r"\{":
             opened.append((token.end(), token[0] != "{"))
-    return [contents[start] for start in sorted(contents)]
+
+
+def boxes(text: str) -> list[str]:
+    """Returns the contents of the complete, non-blank boxes in the order in which they open."""
+    return [text[start:end].strip() for start, end in sorted(_box_spans(text))]
 
 
 def extract_answer(response: str, boxed_only: bool = False) -> str:
     """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
-    boxed = boxes(text)
-    if boxed or boxed_only:
-        return boxed[-1] if boxed else ""
+    last_box = max(_box_spans(text), default=None)
+    if last_box is not None or boxed_only:
+        return text[slice(*last_box)].strip() if last_box else ""
     _, mark, rest = text.rpartition("####")
     answer = rest.partition("\n")[0].strip() if mark else ""
     if answer:

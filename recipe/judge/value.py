@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import mpmath
 
-from recipe.judge.expression import EXACT, Expression, NoValue, Number, context
+from recipe.judge.expression import EXACT, MOST_EXACT, Expression, NoValue, Number, context
 from recipe.judge.tokens import Token
 
 LONGEST = 200  # tokens
+MOST_BITS = 100_000  # of a value, before or behind the point
 PLACES = mpmath.mpf("1e-6") * (1 + mpmath.mpf("1e-9"))  # a difference of 1e-6 itself is none
 
 
@@ -47,7 +48,9 @@ def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
         # a real number where the imaginary part is rounding
         if isinstance(value, reader.c.mpc) and abs(value.imag) <= EXACT * abs(value):
             value = value.real
-        return None if reader.c.isnan(value) else value
+        size = abs(value)
+        too_large = size != reader.c.inf and size != 0 and abs(reader.c.mag(size)) > MOST_BITS
+        return None if reader.c.isnan(value) or too_large else value
     except (NoValue, ArithmeticError, ValueError, TypeError, MemoryError):
         return None
 
@@ -58,6 +61,8 @@ def is_whole(value: Number) -> bool:
         return is_whole(value.real) and is_whole(value.imag)
     if abs(value) == context().inf:
         return False
+    if abs(value) > MOST_EXACT:
+        return True  # all digits of more are 0 behind the point, and too many to make
     return abs(value - context().nint(value)) <= EXACT * abs(value)
 
 

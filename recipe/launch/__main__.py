@@ -128,8 +128,8 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
         raise ValueError(missing)
     print(summary(config))
     if args.dry_run:
-        verdict = f", but it cannot run here: {missing}" if missing else ";"
-        print(f"[recipe] dry run: the config is valid{verdict} nothing was started")
+        verdict = f", but it cannot run here: {missing.rstrip('.')}" if missing else ""
+        print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
         return None
     from recipe.launch import nodes
 

@@ -303,7 +303,7 @@ def disk_line(config: DictConfig, needs: Estimate) -> str:
     if needs.checkpoints is None:
         return f"{each:.1f} GB for each checkpoint, all kept"
     total = each * needs.checkpoints
-    line = f"{total:.1f} GB for {needs.checkpoints} checkpoints of {each:.1f} GB"
+    line = f"{total:.1f} GB for {needs.checkpoints} x {each:.1f} GB of checkpoints"
     if needs.steps is not None:
         line += f" ({needs.steps} steps)"
     place = Path(config.trainer.default_local_dir).expanduser().absolute()

@@ -41,6 +41,12 @@ def test_all_that_is_missing_or_of_another_version_is_named_at_once(package):
     assert "numpy" not in sentence and "windows" not in sentence
 
 
+def test_vllm_is_missed_by_its_module_since_its_distribution_has_two_names(monkeypatch):
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"pip install 'verl\[vllm\]'`"):
+        requirements.check()
+
+
 def test_an_extra_is_not_asked_for(package):
     package('not-there; extra == "test"')
     requirements.check("a-package")

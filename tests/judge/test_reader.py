@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,30 @@ def test_equivalence_is_symmetric_and_implies_a_correct_answer(a, b):
 )
 def test_units(words, unit):
     assert unit_of(words) == unit
+
+
+BOMBS = [
+    "1e999999999", "1e-999999999", "((10^{1000})^{1000})^{1000}", r"\lfloor 10^{900} \rfloor",
+    "10^{900}!", r"\binom{10^{900}}{2}", r"\exp(\exp(\exp(100)))", r"\tan(9^{999})",
+    "(9999!)^{999}", "0." + "3" * 1900 + "...", "(" * 900, "x^{" * 600, "1," * 900,
+    r"\boxed{" * 100_000 + "}" * 100_000,
+]  # fmt: skip
+
+
+def test_reading_takes_bounded_memory_and_time():
+    """In a process that may have 2 GB and 20 seconds of CPU time."""
+    code = (
+        "import resource, sys\n"
+        "from recipe.judge.reader import read\n"
+        "from recipe.judge.reward import extract_answer\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "for bomb in sys.stdin.read().split('\\x00'):\n"
+        "    read(extract_answer(bomb) or '-'), read(bomb[:2000])\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, input="\x00".join(BOMBS), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @settings(max_examples=300, deadline=None)

@@ -649,6 +649,8 @@ def test_in_a_ray_actor_as_verl_calls_it():
         worker = Worker.remote(reward_config(str(FILE), time_limit=1.0))
         responses = [r"\boxed{0.5}", HANGS, r"\boxed{\frac{1}{2}}", r"\boxed{3}", "50%"]
         pid, results = ray.get(worker.judge.remote(responses, "1/2"), timeout=120)
+        _, by_math_verify = ray.get(worker.judge.remote([SUMMED], SUM), timeout=120)
+        assert [result["acc"] for result in by_math_verify] == [True]
         assert [result["acc"] for result in results] == [True, False, True, False, True]
         assert [result["judge_timed_out"] for result in results] == [
             False,

@@ -356,7 +356,9 @@ def test_more_disk_than_is_free_is_said(scripts, tmp_path, monkeypatch):
         return SimpleNamespace(free=100 * GB)
 
     monkeypatch.setattr(memory.shutil, "disk_usage", disk_usage)
-    assert memory.summary(config)["disk"].endswith("85.1 GB, but only 100.0 GB are free")
+    assert memory.summary(config)["disk"].endswith(
+        "2 x 85.1 GB of checkpoints, but only 100.0 GB are free"
+    )
     assert asked == [tmp_path]
 
 
@@ -409,7 +411,7 @@ def test_the_dry_run_shows_memory_and_disk(tmp_path, capsys):
     assert (
         "[recipe] memory     about init 43.5, rollout 43.5, log-prob 3.5, update 3.5 of 80" in out
     )
-    assert "[recipe] disk       0.0 GB for 0 checkpoints" in out
+    assert "[recipe] disk       0.0 GB for 0 x 0.0 GB of checkpoints" in out
 
 
 def test_a_cpu_run_shows_disk_only(tmp_path, capsys):

@@ -395,7 +395,11 @@ def test_the_list_is_long_enough_and_says_nothing_twice():
         (f"{ACTOR}.optim.lr=1", f"{ACTOR}.clip_ratio_c=3", f"{ACTOR}.entropy_coeff=0"),
         (f"{ACTOR}.optim.lr=0", f"{ACTOR}.entropy_coeff=-0.1"),
         (f"{ACTOR}.optim.betas=[0.9,0.95]", f"{ACTOR}.optim.lr_warmup_steps=null"),
-        (f"{ACTOR}.kl_loss_type=k3+", f"{ACTOR}.fsdp_config.mixed_precision=null"),
+        (
+            f"{ACTOR}.kl_loss_type=k3+",
+            f"{ACTOR}.fsdp_config.mixed_precision=null",  # bf16, which sdpa alone is refused with
+            f"{MODEL}.use_fused_kernels=true",
+        ),
         (f"{ACTOR}.clip_ratio_high=10",),
         (f"{ROLLOUT}.top_k=0", f"{ROLLOUT}.max_model_len=1024", f"{ROLLOUT}.profiler=null"),
         (f"+{ROLLOUT}.repetition_penalty=1", f"+{ROLLOUT}.engine_kwargs.vllm.anything=1"),

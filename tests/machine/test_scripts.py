@@ -138,4 +138,7 @@ def test_a_check_that_fails_leaves_the_others_to_run(tmp_path):
     assert [name for name, result in results.items() if result == "FAILED"] == ["losses"]
     assert all(len(row) == 4 for row in rows)  # also where a line has a | of its own
     assert "| [recipe] memory 1 of 80 GB;[recipe] disk 2 GB |" in table
-    assert (tmp_path / "out/3-losses.txt").read_text() == "a | b\n"
+    assert (tmp_path / "out/losses.txt").read_text() == "a | b\n"
+    again = subprocess.run([*command, "resume", "token selection"], env=environment, timeout=60)
+    assert again.returncode == 0
+    assert len((tmp_path / "out/table.md").read_text().splitlines()) == 2 + 2
