@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
-from recipe.cpu.warm_start import make_tokenizer, read_problems, solve
+from recipe.cpu.model import make_tokenizer
+from recipe.cpu.solving import read_problems, solve
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
 from recipe.report.results import Metric, results

@@ -116,13 +116,13 @@ class Equivalence:
 
     def _by_math_verify(self, a: Answer, b: Answer) -> bool | None:
         """Asks with each of the two as the truth: equivalent if math-verify accepts either."""
-        one, other = a.text, b.text
-        if not one or not other:
+        text_a, text_b = a.text, b.text
+        if not text_a or not text_b:
             return False
-        if not self.timed_out_answers.isdisjoint((one, other)):
+        if not self.timed_out_answers.isdisjoint((text_a, text_b)):
             return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
-        for gold, answer in (one, other), (other, one):
+        for gold, answer in (text_a, text_b), (text_b, text_a):
             reply = reply_of(pool, gold, answer)
             if reply is None:
                 suspects = [x.text for x in (a, b) if x.kind != "value"]
@@ -193,13 +193,13 @@ def every(verdicts) -> bool | None:
 
 
 def matched(
-    one: Sequence[Answer],
-    other: Sequence[Answer],
+    first: Sequence[Answer],
+    second: Sequence[Answer],
     same: Callable[[Answer, Answer], bool | None],
 ) -> bool:
     """Says whether the parts of two lists of one length can be paired so that each pair is the
     same."""
-    graph = [[j for j, y in enumerate(other) if same(x, y)] for x in one]
+    graph = [[j for j, y in enumerate(second) if same(x, y)] for x in first]
     taken: dict[int, int] = {}
 
     def place(i: int, seen: set[int]) -> bool:
@@ -211,7 +211,7 @@ def matched(
                     return True
         return False
 
-    return all(place(i, set()) for i in range(len(one)))
+    return all(place(i, set()) for i in range(len(first)))
 
 
 class Clusters(NamedTuple):

@@ -133,7 +133,7 @@ class Expression:
     def is_factor(self, token: Token) -> bool:
         """Says whether a number is one behind what stands before it: 2! 3!, 2^6 3^5, not x2."""
         before = self.tokens[self.at - 1].text
-        return before in ("}", "!", ")") or (token.apart and self.peek(-2).text == "^")
+        return before in ("}", "!", ")") or (token.spaced and self.peek(-2).text == "^")
 
     def quotient(self, above: Number, below: Number) -> Number:
         if below == 0:
@@ -292,7 +292,7 @@ class Expression:
                 self.at += 1
                 return value + self.quotient(self.argument(), self.argument())
         slash = after[0].kind == after[2].kind == "number" and after[1].text == "/"
-        if slash and after[0].apart and after[0].text.isdigit() and after[2].text.isdigit():
+        if slash and after[0].spaced and after[0].text.isdigit() and after[2].text.isdigit():
             self.at += 3
             return value + self.c.mpf(after[0].text) / int(after[2].text)
         return value

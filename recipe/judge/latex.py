@@ -101,38 +101,38 @@ def tokens_of(text: str, words_alone: bool = False) -> list[Token]:
         Unreadable: For a sign that no answer has.
     """
     tokens: list[Token] = []
-    place, apart = 0, False
+    place, spaced = 0, False
     while place < len(text):
         if text[place].isspace():
-            place, apart = place + 1, True
+            place, spaced = place + 1, True
             continue
         font = FONT.match(text, place)
         if font:
             content, place = _group(text, font.end())
-            tokens += _in_font(font[1], content, apart)
-            apart = font[1].startswith(("text", "mbox"))
+            tokens += _in_font(font[1], content, spaced)
+            spaced = font[1].startswith(("text", "mbox"))
             continue
         match = TOKEN.match(text, place)
         assert match is not None
         kind, word, place = match.lastgroup, match[0], match.end()
         if kind == "command" and word[1:] in SIGN_COMMANDS:
-            tokens.append(Token("sign", SIGN_COMMANDS[word[1:]], apart))
+            tokens.append(Token("sign", SIGN_COMMANDS[word[1:]], spaced))
         elif kind == "command":
-            tokens.append(Token("command", COMMANDS.get(word[1:], word[1:]), apart))
+            tokens.append(Token("command", COMMANDS.get(word[1:], word[1:]), spaced))
         elif kind == "letters":
-            adjacent = bool(tokens) and not apart and tokens[-1].kind in ("number", "letter")
-            tokens += _letters(word, apart, words_alone, adjacent)
+            adjacent = bool(tokens) and not spaced and tokens[-1].kind in ("number", "letter")
+            tokens += _letters(word, spaced, words_alone, adjacent)
         elif kind == "escaped":
-            tokens += _escaped(word, apart)
+            tokens += _escaped(word, spaced)
         elif word in SPELT_SIGNS:
-            tokens.append(Token(*SPELT_SIGNS[word], apart))
+            tokens.append(Token(*SPELT_SIGNS[word], spaced))
         elif kind == "number" or word in SIGNS:
-            tokens.append(Token(kind or "sign", word, apart))
+            tokens.append(Token(kind or "sign", word, spaced))
         elif word.isalpha():
-            tokens.append(Token("word", word, apart))
+            tokens.append(Token("word", word, spaced))
         else:
             raise Unreadable(word)
-        apart = False
+        spaced = False
     return tokens
 
 
@@ -148,40 +148,40 @@ def _group(text: str, start: int) -> tuple[str, int]:
     raise Unreadable("{")
 
 
-def _in_font(font: str, content: str, apart: bool) -> list[Token]:
+def _in_font(font: str, content: str, spaced: bool) -> list[Token]:
     """Returns the tokens of the content of a font command: words, numbers, a name in bold."""
     if font in BOLD and re.fullmatch(r"\s*[A-Za-z]\s*", content):
-        return [Token("command", f"bold {content.strip()}", apart)]
+        return [Token("command", f"bold {content.strip()}", spaced)]
     if re.fullmatch(r"\s*[A-Za-z]\s*", content) and not font.startswith("text"):
-        return [Token("letter", content.strip(), apart)]
+        return [Token("letter", content.strip(), spaced)]
     inner = tokens_of(content, words_alone=True)
-    if inner and (apart or content[:1].isspace() or font.startswith("text")):
-        inner[0] = inner[0]._replace(apart=True)
+    if inner and (spaced or content[:1].isspace() or font.startswith("text")):
+        inner[0] = inner[0]._replace(spaced=True)
     return inner
 
 
-def _letters(word: str, apart: bool, words_alone: bool, adjacent: bool) -> list[Token]:
+def _letters(word: str, spaced: bool, words_alone: bool, adjacent: bool) -> list[Token]:
     """Returns a run of letters as a function, a word or a product of letters."""
     name = SPELT.get(word, word)
     if name in FUNCTIONS:
-        return [Token("command", name, apart)]
+        return [Token("command", name, spaced)]
     if len(word) == 1 and not words_alone:
-        return [Token("letter", word, apart)]
+        return [Token("letter", word, spaced)]
     if words_alone or not (adjacent or _is_product(word)):
-        return [Token("word", word, apart)]
-    return [Token("letter", letter, apart and i == 0) for i, letter in enumerate(word)]
+        return [Token("word", word, spaced)]
+    return [Token("letter", letter, spaced and i == 0) for i, letter in enumerate(word)]
 
 
 def _is_product(word: str) -> bool:
     return len(word) == 2 and word.islower() and word not in TWO_LETTERS
 
 
-def _escaped(word: str, apart: bool) -> list[Token]:
+def _escaped(word: str, spaced: bool) -> list[Token]:
     """Returns an escaped sign: \\{ is a bracket, { is none; \\% is %."""
     if word in (r"\{", r"\}"):
-        return [Token("sign", word, apart)]
+        return [Token("sign", word, spaced)]
     if word in (r"\%", r"\#", r"\&", r"\_", r"\|"):
-        return [Token("sign", {"|": "|"}.get(word[1], word[1]), apart)]
+        return [Token("sign", {"|": "|"}.get(word[1], word[1]), spaced)]
     if word == "\\\\":
-        return [Token("command", "newline", apart)]
+        return [Token("command", "newline", spaced)]
     raise Unreadable(word)

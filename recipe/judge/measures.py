@@ -58,7 +58,7 @@ def measure(tokens: Sequence[Token]) -> Answer | None:
 def _short_unit(tokens: Sequence[Token]) -> Answer | None:
     """Reads `5 m`, with a blank; its text stays that of the product 5m."""
     *head, last = tokens
-    if not (head and last.kind == "letter" and last.apart and last.text in SHORT_UNITS):
+    if not (head and last.kind == "letter" and last.spaced and last.text in SHORT_UNITS):
         return None
     value = None if has_letters(head) or head[-1].kind != "number" else value_of(head)
     if value is None:

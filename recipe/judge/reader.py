@@ -191,19 +191,19 @@ class Reader:
 
     def assignment_as_equation(self, answer: Answer) -> Answer:
         """Returns y = 2x + 1, read as a value with a name, as an equation."""
-        left, right = tokens_of(answer.name), tokens_of(answer.text)
-        return self.two_sides([*left, Token("sign", "="), *right], left, right)
+        name, value = tokens_of(answer.name), tokens_of(answer.text)
+        return self.two_sides([*name, Token("sign", "="), *value], name, value)
 
     def two_sides(
-        self, tokens: Sequence[Token], left: Sequence[Token], right: Sequence[Token]
+        self, tokens: Sequence[Token], before: Sequence[Token], behind: Sequence[Token]
     ) -> Answer:
         """Reads an equation by the quotient of its difference at two points, which is the same for
         each equation that is this one times a number."""
         values = []
         for point in (2, 4):
-            a, b = value_of(left, point), value_of(right, point)
+            a, b = value_of(before, point), value_of(behind, point)
             if a is None or b is None:
-                if not (readable(left) and readable(right)):
+                if not (readable(before) and readable(behind)):
                     return text_answer(tokens)
                 return Answer("equation", text_of(tokens), text=text_of(tokens))
             values.append(a - b)
@@ -244,7 +244,7 @@ class Reader:
             return ratio(tokens)
         if len(tokens) == 1 and tokens[0].kind == "letter":
             return Answer("words", tokens[0].text.casefold())  # a choice, in either case
-        short = tokens[-1].kind == "letter" and tokens[-1].apart
+        short = tokens[-1].kind == "letter" and tokens[-1].spaced
         if short and (answer := measure(tokens)) is not None:
             return answer
         value = value_of(tokens)
@@ -323,8 +323,11 @@ def readable(tokens: Sequence[Token]) -> bool:
     """Says whether math-verify reads all of an expression as a person would: it drops what it does
     not know and a base, and takes f(2) for a product."""
     for i, token in enumerate(tokens):
-        known = token.kind in ("number", "letter") or token.text in "+-*/^_(){}[]|!=',"
-        if not (token.text in READ_BY_MATH_VERIFY if token.kind == "command" else known):
+        is_command = token.kind == "command"
+        if is_command and token.text not in READ_BY_MATH_VERIFY:
+            return False
+        operand = token.kind in ("number", "letter") or token.text in "+-*/^_(){}[]|!=',"
+        if not is_command and not operand:
             return False
         after = tokens[i + 1].text if i + 1 < len(tokens) else ""
         if token.kind == "number" and after == "_":
@@ -346,7 +349,7 @@ def without_filler(tokens: Sequence[Token]) -> Sequence[Token]:
     if len(tokens) > 2 and tokens[0].text in CHOICES and texts[1] == ".":
         return tokens[2:]
     if len(tokens) > 3 and tokens[1].text in CHOICES and texts[0] + texts[2] == "()":
-        return tokens[3:] if tokens[3].apart else tokens
+        return tokens[3:] if tokens[3].spaced else tokens
     return tokens
 
 

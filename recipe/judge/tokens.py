@@ -20,7 +20,7 @@ DERIVATIVE = re.compile(r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]\}\{d[A-Za-z](?:\^\{?\d\
 class Token(NamedTuple):
     kind: str  # number, letter, word, command, sign
     text: str  # of a command, its name
-    apart: bool = False  # a blank or a text command stands before it
+    spaced: bool = False  # a blank or a text command stands before it
 
 
 def text_of(tokens: Sequence[Token]) -> str:
@@ -40,7 +40,7 @@ def at_top(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
 
 
 def balanced(tokens: Sequence[Token]) -> bool:
-    """Says whether each bracket closes, in the right order; ( may be closed by ]."""
+    """Says whether each bracket closes, in order; ( may be closed by ]."""
     open_brackets: list[str] = []
     for token in tokens:
         if token.text in OPENING:

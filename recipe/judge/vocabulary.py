@@ -120,6 +120,6 @@ CHANGES = words("""
     is are was were be of off to from into isn't aren't only except without unless plus minus times
     divided squared cubed square cube root factorial modulo mod remainder negative positive extra
     additional other another first second third each per all any some every nor half quarter double
-    twice triple hundred thousand million billion dozen wrong incorrect false impossible extraneous
+    twice triple hundred thousand million billion dozen incorrect false impossible extraneous
     never almost nearly approximately up down
 """)
