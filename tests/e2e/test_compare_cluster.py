@@ -2,7 +2,7 @@
 each on two ranks and evaluated on its own two devices. It is killed with -9 together with one of
 its runs, while the other is left behind; the same command then finishes all four.
 
-Five starts of verl, so only if asked for: RECIPE_TEST_CLUSTER=1 pytest tests/e2e/<this file>.
+Five starts of verl, so only if asked for: RECIPE_TEST_LONG=1 pytest tests/e2e/<this file>.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ pytestmark = [
         reason="needs the CPU environment: bash setup.sh cpu",
     ),
     pytest.mark.skipif(
-        not os.environ.get("RECIPE_TEST_CLUSTER"),
-        reason="too long for every run of the tests: RECIPE_TEST_CLUSTER=1",
+        not os.environ.get("RECIPE_TEST_LONG"),
+        reason="too long for every run of the tests: RECIPE_TEST_LONG=1",
     ),
 ]
 
