@@ -2,6 +2,7 @@
 one's own that it makes is installed, found, composed and checked."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -105,8 +106,9 @@ def environment(tmp_path_factory) -> dict[str, str]:
     pd.DataFrame([row] * 32).to_parquet(folder / "rows.parquet")
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder / "model")
-    config = f'{{"model_type": "qwen2", "vocab_size": {len(tokenizer)}}}'
-    (folder / "model/config.json").write_text(config)
+    config = {"model_type": "qwen2", "vocab_size": len(tokenizer)}
+    config["architectures"] = ["Qwen2ForCausalLM"]
+    (folder / "model/config.json").write_text(json.dumps(config))
     return {
         **env,
         "PYTHONPATH": f"{folder / 'site'}:{env['PYTHONPATH']}",

@@ -12,8 +12,7 @@ from recipe.core.step import Step
 
 class EntropyTargetPart(Part):
     name = "entropy_target"
-    reads_step_in_loss = True
-    needs_entropy = True
+    reads_step_in_loss = needs_entropy = True
 
     def __init__(self, settings: DictConfig):
         self.settings, self.coef = settings, 0.0

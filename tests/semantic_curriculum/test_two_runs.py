@@ -11,7 +11,7 @@ STAND_IN = """#!/usr/bin/env bash
 echo "$*" >> "$COMMANDS"
 out=""
 for word in "$@"; do
-  [[ $word != trainer.default_local_dir=* ]] || folder=${word#*=}
+  [[ $word != trainer.default_local_dir=* ]] || folder=$(tr -d "'" <<<"${word#*=}")
   [[ $before != --out ]] || out=$word
   before=$word
 done
@@ -59,18 +59,18 @@ def test_the_second_stage_begins_with_the_first_ones_model(tmp_path, script, ref
     first, second = (c.split() for c in commands if "recipe.launch" in c)
     measured = [c.split() for c in commands if "semantic_curriculum.measure" in c]
     last = f"{tmp_path}/run/stage1/global_step_7/actor/lora_merged"  # as it was printed
-    assert f"actor_rollout_ref.model.path={tmp_path}" in first
-    assert f"actor_rollout_ref.model.path={last}" in second
+    assert f"actor_rollout_ref.model.path='{tmp_path}'" in first
+    assert f"actor_rollout_ref.model.path='{last}'" in second
     for words, stage in ((first, 1), (second, 2)):
         assert f"data.curriculum.only_stage={stage}" in words
-        assert f"trainer.default_local_dir={tmp_path}/run/stage{stage}" in words
+        assert f"trainer.default_local_dir='{tmp_path}/run/stage{stage}'" in words
         assert "data.curriculum.order=pass_rate" in words
-    assert f"data.curriculum.scores={scores}" in first
+    assert f"data.curriculum.scores='{scores}'" in first
     if refresh == "0":
-        assert f"data.curriculum.scores={scores}" in second
+        assert f"data.curriculum.scores='{scores}'" in second
     else:
         fresh = f"{tmp_path}/run/semantic_entropy_stage2.parquet"
-        assert f"data.curriculum.scores={fresh}" in second
+        assert f"data.curriculum.scores='{fresh}'" in second
         by_first_model = [c for c in measured if c[c.index("--out") + 1] == fresh]
         assert len(by_first_model) == 1
         assert by_first_model[0][by_first_model[0].index("--model") + 1] == last
