@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from recipe.judge.answer import normalise
+from recipe.judge.answer import NAMED_CURRENCY, is_plain, normalise
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.pool import pool_of
 
@@ -110,6 +110,13 @@ def accepted_answers(ground_truth: str) -> list[str]:
     )
 
 
+def whole_number(text: str) -> str | None:
+    """Returns a plain whole number in the spelling of `normalise`; None for any other text."""
+    number = normalise(text)
+    plain = is_plain(number) and "." not in number and not NAMED_CURRENCY.search(text)
+    return number if plain else None
+
+
 class Verdict(NamedTuple):
     correct: bool
     parsed: bool  # the answer has a meaning that can be compared, or is the truth's text
@@ -125,6 +132,9 @@ def verdict(answer: str, golds: Sequence[str], equivalence: Equivalence) -> Verd
         return Verdict(correct=False, parsed=False, timed_out=False)
     if answer in golds:
         return Verdict(correct=True, parsed=True, timed_out=False)
+    numbers = [whole_number(text) for text in (answer, *golds)]
+    if None not in numbers:  # most answers: nothing else needs to be read
+        return Verdict(correct=numbers[0] in numbers[1:], parsed=True, timed_out=False)
     read = equivalence.read(answer)
     verdicts = []
     for gold in golds:
