@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recipe.core.files import is_lfs_pointer
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -69,11 +71,10 @@ def find_files(source: str, split: str) -> list[Path]:
 
 def check_is_content(path: Path) -> None:
     """Raises ValueError for a Git LFS pointer, which stands for a file that was not fetched."""
-    with open(path, "rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise ValueError(
-                f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
-            )
+    if is_lfs_pointer(path):
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
+        )
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

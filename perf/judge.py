@@ -93,7 +93,6 @@ REWORDINGS: dict[str, Callable[[str], str | None]] = {
 }
 NUMBER = re.compile(r"(?<![\d.,_^{(])(?<!\\begin\{)([1-9]\d*)(?![\d.])")
 WORD = r"\\text|\\mathrm|[A-Za-z]{2}"
-plain = only_if  # of an answer without words
 
 
 def if_number(change: str, but: tuple[str, ...] = ()) -> Callable[[str], str | None]:
@@ -138,20 +137,20 @@ MUTATIONS: dict[str, Callable[[str], str | None]] = {
     "modulus": lambda t: rf"{t} \bmod 7",
     "remainder": lambda t: rf"{t}\text{{ remainder }}2",
     "vector": if_number(r"%s\mathbf{i}"),
-    "other brackets": plain(
+    "other brackets": only_if(
         r"\([^(),]+,[^(),]+\)|\[[^\[\],]+,[^\[\],]+\]",
         lambda t: None if "infty" in t else t.translate(str.maketrans("()[]", "[]()")),
     ),
-    "other order": plain(
+    "other order": only_if(
         r"\(-?\d+, ?-?\d+\)",
         lambda t: "({1},{0})".format(*t[1:-1].split(",")) if len({*t[1:-1].split(",")}) > 1 else t,
     ),
     "reciprocal": lambda t: FRACTION.sub(
         lambda m: rf"\frac{{{m[2]}}}{{{m[1]}}}" if m[1] != m[2] else m[0], t, count=1
     ),
-    "other letter": plain(r"[a-z]\^2|\d+[a-z]|[a-z]\+\d+", lambda t: re.sub("[a-z]", "q", t)),
-    "other word": plain(r"\\text\{\w+\}", lambda t: f"{t[:-1]}x}}"),
-    "points backwards": plain(r"[A-Z]{2,4}", lambda t: t[::-1]),
+    "other letter": only_if(r"[a-z]\^2|\d+[a-z]|[a-z]\+\d+", lambda t: re.sub("[a-z]", "q", t)),
+    "other word": only_if(r"\\text\{\w+\}", lambda t: f"{t[:-1]}x}}"),
+    "points backwards": only_if(r"[A-Z]{2,4}", lambda t: t[::-1]),
 }
 RESPONSES = {  # ways to answer
     "in a box": "So the answer is $\\boxed{%s}$.",

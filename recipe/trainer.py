@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -22,11 +22,11 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.core import actor_loss
+from recipe.core import config as run_config
 from recipe.core.diagnostics_part import DiagnosticsPart
 from recipe.core.part import DATASET_ROW, Part, PromptOrder
-from recipe.core.recipe import TRAINER, recipes
+from recipe.core.recipe import recipes
 from recipe.core.rollouts import CorrectnessRule
-from recipe.core.settings import build, plain
 from recipe.core.states import STATE_FILE, load_states, save_states
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
@@ -80,7 +80,7 @@ class RecipeTrainerSync(PPOTrainerSync):
     """verl's `PPOTrainerSync`, with the parts' hooks before and after its steps."""
 
     def __init__(self, config: DictConfig):
-        self.settings = build(TrainerSettings, plain(OmegaConf.select(config, TRAINER)), TRAINER)
+        self.settings = run_config.trainer_settings(config)
         with open_dict(config):
             # the registry key is also verl's switch: any value but "sync" means asynchronous
             config.trainer.v1.trainer_mode = "sync"

@@ -97,6 +97,16 @@ def write_scores(folder: Path) -> None:
     pd.DataFrame([row]).to_parquet(folder / "scores.parquet")
 
 
+def gpu_config(model: str, *overrides: str) -> DictConfig:
+    """Returns the config of a run on one node of GPUs, for checks that read no data."""
+    from recipe.launch.compose import compose
+
+    files = ["data.train_files=train.parquet", "data.val_files=test.parquet"]
+    actor = "actor_rollout_ref.actor.use_dynamic_bsz=true"
+    path = f"actor_rollout_ref.model.path={model}"
+    return compose("asymgrpo", [*files, path, actor, *overrides])
+
+
 def run_overrides(folder: Path) -> list[str]:
     """Writes all of a small run's files to a folder; returns the overrides that make it valid, for
     any recipe."""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from recipe import machine
 from recipe.compare.plan import PlannedRun
+from recipe.launch.nodes import joined
 
 Slot = dict[str, str]  # environment variables of the runs in it
 
@@ -96,23 +97,11 @@ def cluster() -> Iterator[None]:
     Raises:
         ValueError: it cannot be joined.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
+    if not os.environ.get("RAY_ADDRESS"):
         yield
         return
-    import ray
-
-    try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except ConnectionError as error:
-        raise ValueError(
-            f"RAY_ADDRESS={address} cannot be joined ({error}): start the cluster, and set "
-            "RAY_AUTH_MODE=token if its `ray start` switched that on."
-        ) from error
-    try:
+    with joined():
         yield
-    finally:
-        ray.shutdown()
 
 
 def cluster_nodes() -> list[dict[str, float]]:

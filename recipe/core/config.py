@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from recipe.core.recipe import POLICY_LOSS, POLICY_LOSS_TARGET, recipes
+from recipe.core.recipe import POLICY_LOSS, POLICY_LOSS_TARGET, TRAINER, recipes
 from recipe.core.settings import build, plain
+from recipe.core.trainer_settings import TrainerSettings
 
 
 def policy_loss(config: DictConfig) -> Any:
@@ -30,6 +31,12 @@ def policy_loss(config: DictConfig) -> Any:
     module, _, name = POLICY_LOSS_TARGET.rpartition(".")
     target = getattr(importlib.import_module(module), name)
     return build(target, plain(node), POLICY_LOSS)
+
+
+def trainer_settings(config: DictConfig) -> TrainerSettings:
+    """Returns the settings of the recipes' trainer; raises ValueError for a value that is not
+    allowed."""
+    return build(TrainerSettings, plain(OmegaConf.select(config, TRAINER)), TRAINER)
 
 
 def updates_per_rollout(config: DictConfig) -> int:

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there with all of its content, or not at all."""
+"""Files that are whole: written at once or not at all, and not a pointer to their content."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LFS = b"version https://git-lfs"
 
 
 @contextmanager
@@ -19,3 +21,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Says whether a file is a pointer of Git LFS, which stands for a file that was not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS

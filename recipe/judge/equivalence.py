@@ -9,7 +9,7 @@ calls different is never one cluster.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from recipe.judge.pool import pool_of, reply_of
 from recipe.judge.reader import Reader, read
 from recipe.judge.value import formula_key, same_value, value_from
 
+UNORDERED, ORDERED = {"list", "set"}, {"tuple", "matrix", "interval"}  # kinds with parts
 MAX_PARTS = 50  # of a list whose order does not count
 
 
@@ -79,14 +80,12 @@ class Equivalence:
             return False
         if not compatible(a.unit, b.unit):
             return False
-        if {a.kind, b.kind} == {"list", "set"}:  # 1, 2 and {1, 2}
-            return self._same_parts(a, b, strict)
+        if {a.kind, b.kind} <= UNORDERED:  # 1, 2 and {1, 2}
+            return matched(a.parts, b.parts, lambda x, y: self.equivalent(x, y, strict))
         if a.kind != b.kind:
             return self._across(a, b)
-        if a.kind in ("list", "set"):
-            return self._same_parts(a, b, strict)
-        if a.kind in ("tuple", "matrix", "interval"):
-            return self._same_order(a, b, strict)
+        if a.kind in ORDERED:
+            return in_order(a, b, lambda x, y: self.equivalent(x, y, strict))
         if a.key == b.key:
             return True
         if a.kind in ("expression", "equation"):
@@ -102,17 +101,6 @@ class Equivalence:
             if value.name and value.key.startswith("formula"):
                 return equation.key == Reader().assignment_as_equation(value).key
         return False
-
-    def _same_order(self, a: Answer, b: Answer, strict: bool) -> bool | None:
-        if a.key != b.key or len(a.parts) != len(b.parts):
-            return False
-        return every(self.equivalent(x, y, strict) for x, y in zip(a.parts, b.parts, strict=True))
-
-    def _same_parts(self, a: Answer, b: Answer, strict: bool) -> bool | None:
-        """Compares lists and sets: each part of one has a part of the other to itself."""
-        if len(a.parts) != len(b.parts) or len(a.parts) > MAX_PARTS:
-            return False
-        return matched(a.parts, b.parts, lambda x, y: self.equivalent(x, y, strict))
 
     def _by_math_verify(self, a: Answer, b: Answer) -> bool | None:
         """Asks with each of the two as the truth: equivalent if math-verify accepts either."""
@@ -138,23 +126,19 @@ class Equivalence:
         """Returns whether the judge accepts an answer for a truth, or None where a limit left no
         verdict.
 
-        Beside what is equivalent it accepts: numbers equal to six places; 50 and 0.5 alike for
-        50 %; the digits of a number to another base without the base; an hour without a.m. or
-        p.m.; degrees as radians; for x = 1, y = 2 the values in this order.
+        Beside what is equivalent it accepts, also as a part of a list, a set or a tuple: numbers
+        equal to six places; 50 and 0.5 alike for 50 %; the digits of a number to another base
+        without the base; degrees as radians.
         """
         verdict = self.equivalent(truth, answer)
         if verdict is not False or not compatible(truth.name, answer.name):
             return verdict
         if answer.kind == truth.kind == "value":
             return self._close(truth, answer)
-        if truth.kind == "tuple" == answer.kind and len(truth.parts) == len(answer.parts):
-            if truth.key != answer.key:
-                return False
-            return every(map(self.accepts, truth.parts, answer.parts))
-        if truth.kind in ("list", "set") and answer.kind in ("list", "set"):
-            if len(truth.parts) != len(answer.parts) or len(truth.parts) > MAX_PARTS:
-                return False
+        if {truth.kind, answer.kind} <= UNORDERED:
             return matched(truth.parts, answer.parts, self.accepts)
+        if truth.kind == answer.kind == "tuple":
+            return in_order(truth, answer, self.accepts)
         return False
 
     def _close(self, truth: Answer, answer: Answer) -> bool:
@@ -182,7 +166,14 @@ class Equivalence:
         return same_value(a, b)
 
 
-def every(verdicts) -> bool | None:
+def in_order(a: Answer, b: Answer, same: Callable[[Answer, Answer], bool | None]) -> bool | None:
+    """Says whether two tuples, intervals or matrices are the same part by part."""
+    if a.key != b.key or len(a.parts) != len(b.parts):
+        return False
+    return every(same(x, y) for x, y in zip(a.parts, b.parts, strict=True))
+
+
+def every(verdicts: Iterable[bool | None]) -> bool | None:
     """Returns False if one is, else None if one is, else True."""
     result: bool | None = True
     for verdict in verdicts:
@@ -197,8 +188,10 @@ def matched(
     second: Sequence[Answer],
     same: Callable[[Answer, Answer], bool | None],
 ) -> bool:
-    """Says whether the parts of two lists of one length can be paired so that each pair is the
-    same."""
+    """Says whether the parts of two lists can be paired so that each pair is the same; of more than
+    MAX_PARTS it is not tried."""
+    if len(first) != len(second) or len(first) > MAX_PARTS:
+        return False
     graph = [[j for j, y in enumerate(second) if same(x, y)] for x in first]
     taken: dict[int, int] = {}
 

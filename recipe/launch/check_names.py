@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -55,7 +53,6 @@ def names(config: DictConfig) -> None:
     optimizer(config)
     rejection(config)
     filter_groups(config)
-    resume(config)
 
 
 def registries() -> dict[str, Collection[Any]]:
@@ -89,7 +86,6 @@ def registries() -> dict[str, Collection[Any]]:
         "data.truncation": "error|left|right|middle".split("|"),  # noqa: SIM905  tests read words
         "trainer.device": ("cuda", "npu", "cpu"),
         "trainer.logger": (*Tracking.supported_backend, "tracking"),
-        "trainer.resume_mode": ("auto", "disable", "resume_path"),
     }
 
 
@@ -157,17 +153,4 @@ def filter_groups(config: DictConfig) -> None:
             "algorithm.filter_groups.enable=true needs each reward while verl samples, which a "
             "reward model on the same GPUs gives later: set reward.reward_model."
             "enable_resource_pool=true."
-        )
-
-
-def resume(config: DictConfig) -> None:
-    """A checkpoint that is named has to be there."""
-    trainer = config.trainer
-    if trainer.resume_mode != "resume_path":
-        return
-    folder = trainer.resume_from_path
-    if not re.search(r"global_step_\d+$", str(folder)) or not Path(folder).expanduser().is_dir():
-        raise ValueError(
-            f"trainer.resume_from_path={folder} with resume_mode=resume_path is no checkpoint: "
-            "name a folder …/global_step_N, or set trainer.resume_mode=auto."
         )

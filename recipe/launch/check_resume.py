@@ -11,10 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.core import config as run_config
 from recipe.core.recipe import POLICY_LOSS, TRAINER, default_settings
-from recipe.core.settings import build, check_choice, plain
+from recipe.core.settings import check_choice, plain
 from recipe.core.states import STATE_FILE, check_settings
-from recipe.core.trainer_settings import TrainerSettings
 from recipe.experiment import provenance
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder
@@ -120,8 +120,8 @@ def resume(config: DictConfig) -> None:
         checkpoint = folder.path / f"global_step_{step}"
     from recipe.trainer import make_parts
 
-    settings = build(TrainerSettings, plain(config.trainer.v1.recipe_sync), TRAINER)
-    check_settings(make_parts(config, settings), checkpoint / STATE_FILE)
+    parts = make_parts(config, run_config.trainer_settings(config))
+    check_settings(parts, checkpoint / STATE_FILE)
 
 
 def resume_path(config: DictConfig) -> Path:

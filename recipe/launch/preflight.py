@@ -19,7 +19,6 @@ from recipe.core import cli, transfer_queue
 from recipe.core import config as run_config
 from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
 from recipe.core.settings import build, plain
-from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.check_data import data
 from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
@@ -40,7 +39,8 @@ def distillation(config: DictConfig) -> None:
 
     if not (config.get("distillation") or {}).get("enabled", False):
         return
-    if any(part.reads_step_in_loss for part in make_parts(config, trainer_settings(config))):
+    parts = make_parts(config, run_config.trainer_settings(config))
+    if any(part.reads_step_in_loss for part in parts):
         loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
         raise ValueError(
             f"{POLICY_LOSS}.loss_mode={loss_mode} takes the place of verl's distillation loss: "
@@ -54,7 +54,7 @@ def entropies(config: DictConfig) -> None:
 
     if not run_config.bypasses_old_log_probs(config):
         return
-    for part in make_parts(config, trainer_settings(config)):
+    for part in make_parts(config, run_config.trainer_settings(config)):
         if part.needs_entropy:
             raise ValueError(
                 f"The trainer part {part.name} needs the policy's entropy, which verl does not "
@@ -106,7 +106,7 @@ def trainer(config: DictConfig) -> None:
             f"trainer.v1.sync.parameter_sync_step={steps} is not allowed: schedules and curricula "
             "count one update of the weights per step, so leave it at 1."
         )
-    settings = trainer_settings(config)
+    settings = run_config.trainer_settings(config)
     try:
         get_object(settings.task_runner)
     except Exception as error:
@@ -114,12 +114,6 @@ def trainer(config: DictConfig) -> None:
             f"{TRAINER}.task_runner={settings.task_runner} cannot be imported ({error}): name a "
             "Ray actor class such as verl.trainer.main_ppo.TaskRunnerV1."
         ) from error
-
-
-def trainer_settings(config: DictConfig) -> TrainerSettings:
-    """Returns the settings of the recipes' trainer; raises ValueError for a value that is
-    not allowed."""
-    return build(TrainerSettings, plain(config.trainer.v1[TRAINER_MODE]), TRAINER)
 
 
 def recipe_settings(config: DictConfig) -> None:

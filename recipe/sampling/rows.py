@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recipe.core.files import is_lfs_pointer
 from recipe.judge import accepted_answers, normalise
 
-LFS = b"version https://git-lfs"
 JSON = (".json", ".jsonl")  # what verl reads as JSON; all else here is parquet
 MEDIA = ("images", "videos", "audios")  # verl's columns of what a message's text refers to
 WRITE = "write it with a script of data_prep/"
@@ -99,11 +99,9 @@ def check_file(file: Path, what: str) -> None:
         raise ValueError(f"{what} is a folder: name its files, as a list.")
     if not file.is_file():
         raise FileNotFoundError(f"{what} does not exist: {WRITE}.")
-    with file.open("rb") as opened:
-        start = opened.read(len(LFS))
-    if not start:
+    if not file.stat().st_size:
         raise ValueError(f"{what} is empty: {WRITE}.")
-    if start == LFS:
+    if is_lfs_pointer(file):
         raise ValueError(
             f"{what} is a pointer of Git LFS, not the data: run `git lfs pull` in its repository."
         )

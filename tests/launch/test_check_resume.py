@@ -12,6 +12,7 @@ pytest.importorskip("verl")
 from builders import run_overrides
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.core import config as run_config
 from recipe.core import states
 from recipe.experiment import provenance
 from recipe.experiment.run import RunFolder
@@ -65,10 +66,8 @@ def save(run: RunFolder, config, step: int = 2) -> Path:
     folder = run.path / f"global_step_{step}"
     (folder / "actor").mkdir(parents=True)
     (folder / "actor/model_world_size_1_rank_0.pt").touch()
-    settings = check_resume.build(
-        check_resume.TrainerSettings, dict(config.trainer.v1.recipe_sync), check_resume.TRAINER
-    )
-    states.save_states(make_parts(config, settings), folder / states.STATE_FILE)
+    parts = make_parts(config, run_config.trainer_settings(config))
+    states.save_states(parts, folder / states.STATE_FILE)
     with zipfile.ZipFile(folder / "data.pt", "w") as file:
         file.writestr("data.pkl", b"x")
     run.marker.write_text(str(step))

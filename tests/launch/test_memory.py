@@ -11,13 +11,12 @@ import pytest
 
 pytest.importorskip("verl")
 
-from builders import run_overrides
+from builders import gpu_config, run_overrides
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig
 
 from recipe.launch import __main__ as launch
 from recipe.launch import memory
-from recipe.launch.compose import compose
 from recipe.launch.model_sizes import Model, model_sizes
 from recipe.semantic_curriculum.config import PRESETS
 
@@ -35,17 +34,11 @@ def hf_config(name: str):
 @pytest.fixture(scope="module")
 def gpu() -> DictConfig:
     """4 GPUs, 1,000 tokens to a micro-batch."""
-    return compose(
-        "asymgrpo",
-        [
-            "data.train_files=train.parquet",
-            "data.val_files=test.parquet",
-            f"{NODES}.model.path=some/model",
-            f"{NODES}.actor.use_dynamic_bsz=true",
-            f"{NODES}.actor.ppo_max_token_len_per_gpu=1000",
-            f"{NODES}.rollout.gpu_memory_utilization=0.5",
-            "trainer.n_gpus_per_node=4",
-        ],
+    return gpu_config(
+        "some/model",
+        f"{NODES}.actor.ppo_max_token_len_per_gpu=1000",
+        f"{NODES}.rollout.gpu_memory_utilization=0.5",
+        "trainer.n_gpus_per_node=4",
     )
 
 
