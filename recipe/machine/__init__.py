@@ -18,10 +18,15 @@ class EngineDefaults(NamedTuple):
     dtype: str
     enforce_eager: bool
     gpu_memory_utilization: float
+    # vLLM 0.28 winds a request's own generator back after a part of its prompt, which a generator of
+    # a CPU cannot do ("CPU Generator does not use offset")
+    chunked_prefill: bool = True
 
 
 DEFAULTS = {
-    "cpu": EngineDefaults(dtype="float32", enforce_eager=True, gpu_memory_utilization=0.5),
+    "cpu": EngineDefaults(
+        dtype="float32", enforce_eager=True, gpu_memory_utilization=0.5, chunked_prefill=False
+    ),
     "gpu": EngineDefaults(dtype="auto", enforce_eager=False, gpu_memory_utilization=0.9),
 }
 

@@ -89,6 +89,7 @@ class VLLMEngine:
             max_model_len=longest_prompt + sampling.max_response_length,
             gpu_memory_utilization=hardware.gpu_memory_utilization,
             enforce_eager=hardware.enforce_eager,
+            enable_chunked_prefill=machine.engine_defaults().chunked_prefill,
         )
 
     def sample(self, chunk: Chunk) -> tuple[int, Responses]:
