@@ -48,10 +48,7 @@ def main() -> None:
                 start = time.thread_time()
                 token_rule.classify(
                     **data,
-                    low_fraction=rule.low_fraction,
-                    side=rule.side,
-                    high_cov_fraction=rule.high_cov_fraction,
-                    low_cov_fraction=rule.low_cov_fraction,
+                    **rule.selection,
                     k_smallest=k_smallest,
                 )
                 seconds.setdefault((preset, form), []).append(time.thread_time() - start)

@@ -29,6 +29,12 @@ from recipe.trainer import make_parts
 # ---- the methods of the registries ---------------------------------------------------------------
 
 
+# Settings that presets leave to the user, who measures them for a model: any values, for tests
+TOKEN_RULE = "actor_rollout_ref.actor.policy_loss.token_rule"
+THRESHOLDS = [f"{TOKEN_RULE}.low_threshold=0.7", f"{TOKEN_RULE}.high_cov_threshold=0.05"]
+LEFT_TO_THE_USER = {"paper": THRESHOLDS, "sent_paper": THRESHOLDS}
+
+
 class Method(NamedTuple):
     """A recipe with one of its presets; None where it has no presets."""
 
@@ -39,7 +45,10 @@ class Method(NamedTuple):
         return f"{self.recipe.name}-{self.preset}" if self.preset else self.recipe.name
 
     def overrides(self) -> list[str]:
-        return [f"{self.recipe.preset_key}={self.preset}"] if self.preset else []
+        if not self.preset:
+            return []
+        preset = f"{self.recipe.preset_key}={self.preset}"
+        return [preset, *LEFT_TO_THE_USER.get(self.preset, [])]
 
 
 def methods() -> list[Method]:

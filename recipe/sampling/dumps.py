@@ -12,7 +12,9 @@ from recipe.sampling.engine import Sampling
 from recipe.sampling.prompts import resolve_model, tokenized
 
 
-def read_dumps(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.DataFrame:
+def read_dumps(
+    prompts: pd.DataFrame, folder: Path, sampling: Sampling, option: str = "--rollouts"
+) -> pd.DataFrame:
     """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), all steps together.
 
     Args:
@@ -20,6 +22,7 @@ def read_dumps(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.Da
         folder: of the dumps.
         sampling: its model's tokenizer and chat template turn the prompts into the texts by which
             the dumps name them.
+        option: names the folder in an error.
 
     Returns:
         a row per prompt that has responses: prompt_id, responses.
@@ -33,7 +36,7 @@ def read_dumps(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.Da
     files = sorted(folder.expanduser().glob("*.jsonl"))
     if not files:
         raise FileNotFoundError(
-            f"--rollouts {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
+            f"{option} {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
         )
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(sampling.model) or sampling.model)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
@@ -61,7 +64,7 @@ def read_dumps(prompts: pd.DataFrame, folder: Path, sampling: Sampling) -> pd.Da
                     texts.setdefault(name, []).append(output)
     if not texts:
         raise ValueError(
-            f"--rollouts {folder} holds no response to a prompt of --data ({others} to others): "
+            f"{option} {folder} holds no response to a prompt of --data ({others} to others): "
             "give the data and the tokenizer (--model) of that run."
         )
     print(f"{sum(map(len, texts.values()))} responses to {len(texts)} of {len(prompts)} prompts; "

@@ -17,11 +17,12 @@ import pandas as pd
 
 from recipe import machine
 from recipe.core.files import atomic_write
-from recipe.experiment import provenance
 from recipe.sampling.engine import Chunk, Hardware, Responses, Sampling, sample_all
+from recipe.sampling.model_content import fingerprint
 from recipe.sampling.prompts import prompt_id, tokenized
 
 CHUNKS = 1 << 32  # more than any set of prompts has
+SETTINGS_FILE = "settings.json"  # of a cache
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
@@ -37,7 +38,7 @@ def cache_settings(
     its content, since another one may be put into its place."""
     names = "".join(prompts["prompt_id"])
     return dataclasses.asdict(sampling) | {
-        "model": provenance.fingerprint(sampling.model),
+        "model": fingerprint(sampling.model),
         "engine": hardware.engine,
         "dtype": hardware.dtype,
         "chunk": chunk_size,
@@ -69,7 +70,7 @@ class ResponseCache:
         self.folder = folder
         if again:
             shutil.rmtree(self.folder, ignore_errors=True)
-        file = self.folder / "settings.json"
+        file = self.folder / SETTINGS_FILE
         if file.is_file():
             before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
@@ -102,6 +103,21 @@ class ResponseCache:
     def read(self, chunk: int) -> pd.DataFrame:
         """Reads a chunk that has been written."""
         return pd.read_parquet(self.file(chunk))
+
+
+def cached_responses(folder: Path, prompts: int = 0) -> pd.DataFrame:
+    """Reads the chunks of a cache that have been written, until `prompts` are there (0: all).
+
+    Raises ValueError if there is none.
+    """
+    tables: list[pd.DataFrame] = []
+    for file in sorted(folder.glob("[0-9]*.parquet")):
+        tables.append(pd.read_parquet(file))
+        if 0 < prompts <= sum(map(len, tables)):
+            break
+    if not tables:
+        raise ValueError(f"{folder} holds no chunk of responses yet: sample them first.")
+    return pd.concat(tables, ignore_index=True)
 
 
 class SamplingJob(NamedTuple):

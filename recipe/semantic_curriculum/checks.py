@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from recipe.core import config as run_config
 from recipe.core.settings import plain
 from recipe.sampling import rows
+from recipe.sampling.model_content import fingerprint
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import (
     CURRICULUM,
@@ -39,8 +40,8 @@ def check_token_rule(config: DictConfig) -> None:
     if rule.scope == "micro_batch":
         if rule.needs_entropy and not actor.calculate_entropy:
             raise ValueError(
-                f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
-                "policy's entropy: set actor_rollout_ref.actor.calculate_entropy=true."
+                f"{NODE}.scope=micro_batch chooses by the current policy's entropy: set "
+                "actor_rollout_ref.actor.calculate_entropy=true."
             )
     elif run_config.bypasses_old_log_probs(config):
         raise ValueError(
@@ -48,12 +49,12 @@ def check_token_rule(config: DictConfig) -> None:
             "compute with algorithm.rollout_correction.bypass_mode=true: set it to false, or use "
             "scope=micro_batch."
         )
-    elif actor.shuffle and actor.ppo_epochs > 1:
+    elif rule.scope != "batch" and actor.shuffle and actor.ppo_epochs > 1:
         raise ValueError(
             f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
             "actor_rollout_ref.actor.shuffle=true each of the "
             f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
-            "scope=micro_batch."
+            "scope=batch or micro_batch."
         )
     if rule.constrains and rule.anchor == "ref":
         if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
@@ -90,6 +91,7 @@ def check_curriculum(config: DictConfig) -> None:
     assert settings.scores is not None  # CurriculumConfig requires it for an order
     scores = read_scores(settings.scores)
     check_template(config, scores.attrs, settings.scores)
+    check_model(config, scores.attrs, settings)
     files = run_config.local_parquet_files(config, "train_files")
     if files is None:
         return  # the trainer looks again
@@ -122,6 +124,28 @@ def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -
             f"data.curriculum.scores={path} was measured with chat template kwargs "
             f"{measured[name]}, and data.apply_{name} is {trained}: measure it again with "
             f"--{name.replace('_', '-')} '{json.dumps(trained)}'."
+        )
+
+
+def check_model(
+    config: DictConfig, measured: Mapping[str, Any], settings: CurriculumConfig
+) -> None:
+    """Raises ValueError if the scores are of a model of other content than the run begins with.
+
+    A later stage in a run of its own begins with what the stage before has trained, and its order
+    is the first model's. Tables of older versions do not say theirs.
+    """
+    later = settings.only_stage is not None and settings.only_stage > 1
+    if later or settings.scores_from == "any_model" or "model" not in measured:
+        return
+    path = config.actor_rollout_ref.model.path
+    content = fingerprint(path)
+    if measured["model"] != content:
+        raise ValueError(
+            f"{CURRICULUM}.scores={settings.scores} was measured with another model "
+            f"({measured['model_path']}, content {measured['model']}) than actor_rollout_ref.model."
+            f"path={path} (content {content}): measure it again with --model {path}, or set "
+            f"{CURRICULUM}.scores_from=any_model to train in that model's order."
         )
 
 

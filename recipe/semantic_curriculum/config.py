@@ -1,5 +1,5 @@
-"""Settings of SENT's two halves and the presets: arXiv 2512.04359, its figure, its released code,
-and the columns of its Table I.
+"""Settings of SENT's two halves and the presets: arXiv 2512.04359, its method section, its figure,
+its released code, and the columns of its Table I.
 
 A preset is a whole method of the comparison: the policy loss, the token rule, the order of the
 data, and every coefficient outside them, which `semantic_curriculum.yaml` reads with the resolver
@@ -22,6 +22,10 @@ from recipe.core.settings import check_settings, setting
 LOSS_MODE = "sent"
 NODE = f"{POLICY_LOSS}.token_rule"
 CURRICULUM = "data.curriculum"
+FRACTION_OR_THRESHOLD = (
+    ("low_fraction", "low_threshold"),
+    ("high_cov_fraction", "high_cov_threshold"),
+)
 ORDERS = ("none", "semantic_entropy", "reversed", "pass_rate", "shuffled")
 
 
@@ -32,10 +36,13 @@ class Preset:
     loss_mode: str = LOSS_MODE
     order: str = "none"
     # the token rule, by the names of TokenRule
-    low_fraction: float = 0.8  # released code
+    low_fraction: float | None = 0.8  # released code
+    low_threshold: float | None = None
     side: str = "low"
     scope: str = "mini_batch"  # ours; released code: micro_batch
-    high_cov_fraction: float = 0.0
+    cov_mean_over: str = "selected"  # figure, released code
+    high_cov_fraction: float | None = 0.0
+    high_cov_threshold: float | None = None
     low_cov_fraction: float = 0.0
     coef: float = 0.0
     high_cov_coef: float = 0.0
@@ -49,6 +56,7 @@ class Preset:
     use_kl_loss: bool = False
     kl_loss_coef: float = 0.0
     entropy_coeff: float = 0.0
+    loss_agg_mode: str = "token-mean"  # released code (verl)
     adv_estimator: str = "grpo"
     asymgrpo_preset: str = "grpo"
 
@@ -64,6 +72,18 @@ DESCRIBED = Preset(
     estimator="k3",
     use_kl_loss=True,
 )
+# As the method section has the rule: L and C by thresholds on entropy and covariance, whose means
+# are over all response tokens of the batch, and a mean over a response's tokens, then over
+# responses. It prints neither tau_H nor tau_cov, which have no default: they are a model's own
+# (`recipe.semantic_curriculum.calibrate`). Nor has it the betas and the estimator: as above.
+PAPER = replace(
+    DESCRIBED,
+    low_fraction=None,
+    high_cov_fraction=None,
+    scope="batch",
+    cov_mean_over="all",
+    loss_agg_mode="seq-mean-token-mean",
+)
 # What the released code computes, had its mask been boolean (paper extract, sec. 3.2 and 3.3)
 RELEASED = Preset(
     scope="micro_batch",
@@ -78,9 +98,11 @@ RELEASED = Preset(
 )
 PRESETS: dict[str, Preset] = {
     "sent": replace(DESCRIBED, order="semantic_entropy"),
+    "sent_paper": replace(PAPER, order="semantic_entropy"),
     "sent_released": replace(RELEASED, order="semantic_entropy"),
     "curriculum": Preset(loss_mode="dynamic_clip", order="semantic_entropy"),  # one half of SENT
     "as_described": DESCRIBED,  # its other half
+    "paper": PAPER,
     "as_released": RELEASED,
     # Tables I and II
     "grpo": Preset(loss_mode="dynamic_clip"),
@@ -105,35 +127,55 @@ PRESETS: dict[str, Preset] = {
 @dataclass(frozen=True)
 class TokenRule:
     """Which tokens are held to an anchor, and how strongly. A setting that is null is the preset's,
-    which takes its place when the rule is made."""
+    which takes its place when the rule is made; of a fraction and a threshold one is given, and the
+    other is null."""
 
     preset: str = setting("grpo", "ours: no token rule; the recipe's yaml: sent", choices=PRESETS)
-    low_fraction: float = setting(
+    low_fraction: float | None = setting(
         None, "released code: 0.8; share of tokens in L", above=0, at_most=1
     )
-    side: str = setting(None, "low: figure, L; high: its complement", choices=("low", "high"))
+    low_threshold: float | None = setting(
+        None,
+        "paper: tau_H, in nats, not printed (`recipe.semantic_curriculum.calibrate`); L is below",
+        above=0,
+    )
+    side: str = setting(None, "low: paper, L; high: its complement", choices=("low", "high"))
     scope: str = setting(
         None,
-        "ours: mini_batch; released code: micro_batch; where L is chosen from",
-        choices=("micro_batch", "mini_batch", "response"),
+        "paper: batch; released code: micro_batch; else ours; what L and the means are of",
+        choices=("micro_batch", "mini_batch", "batch", "response"),
     )
-    high_cov_fraction: float = setting(
+    cov_mean_over: str = setting(
+        None,
+        "paper: all response tokens; figure, released code: the selected ones; means of Cov",
+        choices=("selected", "all"),
+    )
+    high_cov_fraction: float | None = setting(
         None, "released code: 2e-4; share of C in L", at_least=0, at_most=1
+    )
+    high_cov_threshold: float | None = setting(
+        None, "paper: tau_cov, not printed (`recipe.semantic_curriculum.calibrate`); C is above"
     )
     low_cov_fraction: float = setting(
         None, "released code: 2e-4, the lowest; not in the figure", at_least=0, at_most=1
     )
     coef: float = setting(
-        None, "not in paper: released code's 0.05; beta on the rest of L", at_least=0
+        None, "paper: beta_low, no value; released code's 0.05; beta on the rest of L", at_least=0
     )
-    high_cov_coef: float = setting(None, "released code: 0.2; beta on C", at_least=0)
+    high_cov_coef: float = setting(
+        None, "paper: beta_high, no value; released code: 0.2; beta on C", at_least=0
+    )
     low_cov_coef: float = setting(None, "released code: 0.05; beta on the lowest", at_least=0)
-    anchor: str = setting(None, "figure: ref; released code: old", choices=("ref", "old"))
+    anchor: str = setting(None, "paper: ref; released code: old", choices=("ref", "old"))
     estimator: str = setting(
-        None, "released code: abs; of the KL, verl's", choices=("abs", "k1", "k2", "k3")
+        None,
+        "paper: not said; released code: abs; of the KL, verl's",
+        choices=("abs", "k1", "k2", "k3"),
     )
     clip: bool = setting(
-        None, "released code: false; the policy term is clipped, or -A ratio", choices=(True, False)
+        None,
+        "paper: true; released code: false; the policy term is clipped, or -A ratio",
+        choices=(True, False),
     )
     policy_tokens: str = setting(
         None,
@@ -143,18 +185,63 @@ class TokenRule:
 
     def __post_init__(self) -> None:
         check_settings(self, NODE)
+        chosen_otherwise = {self._one_of(*pair) for pair in FRACTION_OR_THRESHOLD}
         for name in settings.settings_of(TokenRule):
-            if getattr(self, name) is None:
+            if getattr(self, name) is None and name not in chosen_otherwise:
                 object.__setattr__(self, name, getattr(PRESETS[self.preset], name))
+        for fraction, threshold in FRACTION_OR_THRESHOLD:
+            if getattr(self, fraction) is None and getattr(self, threshold) is None:
+                raise ValueError(
+                    f"{NODE}.preset={self.preset} takes thresholds, which are the model's own, and "
+                    f"{threshold} is not given: set it and its like to what `python -m "
+                    "recipe.semantic_curriculum.calibrate` prints for this model."
+                )
         if self.side == "high" and self.low_fraction == 1:
             raise ValueError(
                 f"{NODE}.side=high with low_fraction=1 leaves no token: use a fraction below 1."
             )
-        if self.policy_tokens == "selected" and self.scope == "response":
+        if self.policy_tokens == "selected" and self.scope in ("response", "batch"):
             raise ValueError(
-                f"{NODE}.policy_tokens=selected is normalised over a batch's kept tokens and has "
-                "no scope=response: use scope=mini_batch or micro_batch."
+                f"{NODE}.policy_tokens=selected is normalised over a mini-batch's kept tokens and "
+                f"has no scope={self.scope}: use scope=mini_batch or micro_batch."
             )
+        if self.policy_tokens == "selected" and self.low_fraction is None:
+            raise ValueError(
+                f"{NODE}.policy_tokens=selected is normalised over the kept tokens, of which "
+                "low_threshold does not say how many there are: use low_fraction."
+            )
+
+    def _one_of(self, fraction: str, threshold: str) -> str | None:
+        """Returns which of the two the other takes the place of; None if neither is given."""
+        given = [name for name in (fraction, threshold) if getattr(self, name) is not None]
+        if len(given) == 2:
+            raise ValueError(
+                f"{NODE}.{fraction}={getattr(self, fraction)} and {threshold}="
+                f"{getattr(self, threshold)} say the same thing twice: leave one of them null."
+            )
+        return None if not given else threshold if given == [fraction] else fraction
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """How `token_rule.classify` chooses: its arguments of these names."""
+        names = (
+            "low_fraction",
+            "low_threshold",
+            "side",
+            "cov_mean_over",
+            "high_cov_fraction",
+            "high_cov_threshold",
+            "low_cov_fraction",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def by_thresholds(self) -> bool:
+        """Whether a token's class depends on nothing of the other tokens but the two means of the
+        covariance over the batch: the loss then chooses it, of the old policy's values."""
+        fractions = (self.low_fraction, self.high_cov_fraction, self.low_cov_fraction)
+        ranked = any(fraction not in (None, 0, 1) for fraction in fractions)
+        return self.scope == "batch" and not ranked
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -167,7 +254,7 @@ class TokenRule:
         possible = {
             "unselected": self.needs_entropy,
             "rest": True,
-            "high_cov": self.high_cov_fraction > 0,
+            "high_cov": self.high_cov_fraction != 0,
             "low_cov": self.low_cov_fraction > 0,
         }
         return [name for name, can_be in possible.items() if can_be]
@@ -180,7 +267,7 @@ class TokenRule:
     @property
     def needs_entropy(self) -> bool:
         """Whether L leaves tokens out, and so needs their entropies."""
-        return self.low_fraction < 1
+        return self.low_fraction != 1
 
 
 @dataclass
@@ -205,14 +292,18 @@ class CurriculumConfig:
 
     order: str = setting(
         "none",
-        "semantic_entropy: abstract and figure; reversed, pass_rate, shuffled: controls; "
-        "none: verl's sampler",
+        "semantic_entropy: paper; reversed, pass_rate, shuffled: controls; none: verl's sampler",
         choices=ORDERS,
     )
     scores: str | None = setting(
         None, "ours: a parquet of `recipe.semantic_curriculum.measure`", kind=str
     )
-    stages: int = setting(2, "released README; the figure draws n", above=0)
+    scores_from: str = setting(
+        "this_model",
+        "paper: the initial policy; any_model: scores of another model are taken",
+        choices=("this_model", "any_model"),
+    )
+    stages: int = setting(2, "released README; the paper: N, not printed", above=0)
     split: str = setting("quantile", "not in paper; ours", choices=("quantile", "threshold"))
     thresholds: tuple[float, ...] = setting(
         (), "not in paper; the released file names suggest [2.0]; stages - 1 rising ones"
@@ -266,6 +357,6 @@ class CurriculumConfig:
                 raise ValueError(
                     f"{CURRICULUM}.{name}=reset is not possible within one run, since verl's "
                     f"checkpoints could not tell a resumed run of it: run the stages one by one "
-                    f"({CURRICULUM}.only_stage; recipe/semantic_curriculum/two_runs.sh), where a "
+                    f"({CURRICULUM}.only_stage; recipe/semantic_curriculum/stages.sh), where a "
                     f"run begins with a new optimizer and its own model as reference."
                 )

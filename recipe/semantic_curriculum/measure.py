@@ -40,7 +40,7 @@ from recipe.sampling.responses import (
     write_table,
 )
 from recipe.semantic_curriculum.scores import COLUMNS
-from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
+from recipe.semantic_curriculum.semantic_entropy import WEIGHTS, log_weights, semantic_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Weighting:
     """What semantic entropy is made of, beside the clusters.
 
     Args:
-        weights: p_k is the share of the responses ("counts") or of their likelihood ("likelihood").
+        weights: of the responses, one of `semantic_entropy.WEIGHTS`.
         base: of the logarithm.
     """
 
@@ -74,16 +74,20 @@ class Measurement:
 
 
 def scores_of(
-    judged: Judged, log_likelihoods: Sequence[float] | None, weighting: Weighting
+    judged: Judged,
+    weighting: Weighting,
+    log_likelihoods: Sequence[float] | None = None,
+    tokens: Sequence[int] | None = None,
 ) -> dict:
     """Returns the columns of one prompt that come from its responses.
 
     Args:
         judged: its G responses.
-        log_likelihoods: (G,) in nats, for weights "likelihood".
         weighting: what p_k and the unit are.
+        log_likelihoods, tokens: (G,) of each response, in nats and its number of tokens; weights
+            "counts" need none.
     """
-    weights = log_likelihoods if weighting.weights == "likelihood" else None
+    weights = log_weights(weighting.weights, log_likelihoods, tokens)
     return {
         "responses": len(judged.answers),
         "semantic_entropy": semantic_entropy(judged.clusters, weights, weighting.base),
@@ -103,13 +107,16 @@ def score_chunk(
     equivalence: Equivalence,
     weighting: Weighting,
 ) -> pd.DataFrame:
-    """Returns the rows of COLUMNS of a chunk of responses (prompt_id, responses, log_likelihoods
-    where they are the weights) to some of `prompts`."""
+    """Returns the rows of COLUMNS of a chunk of responses (prompt_id, responses, and for weights
+    other than counts log_likelihoods and tokens) to some of `prompts`."""
     rows = prompts.set_index("prompt_id").loc[chunk["prompt_id"]]
     texts = [list(responses) for responses in chunk["responses"]]
     judged = judge_prompts(texts, rows["ground_truth"], grading, equivalence)
-    likelihoods = chunk.get("log_likelihoods", [None] * len(chunk))
-    scores = [scores_of(*pair, weighting) for pair in zip(judged, likelihoods, strict=True)]
+    of_responses = (chunk.get(name, [None] * len(chunk)) for name in ("log_likelihoods", "tokens"))
+    scores = [
+        scores_of(verdict, weighting, *more)
+        for verdict, *more in zip(judged, *of_responses, strict=True)
+    ]
     table = pd.DataFrame(scores)
     table["prompt_id"], table["index"] = chunk["prompt_id"].to_numpy(), rows["index"].to_numpy()
     return table[list(COLUMNS)]
@@ -175,9 +182,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights",
-        choices=["counts", "likelihood"],
+        choices=WEIGHTS,
         default="counts",
-        help="p_k: share of the responses, or of their likelihood; default: %(default)s",
+        help="p_k: share of the responses, of their likelihood (the paper's), or of the likelihood "
+        "per token; default: %(default)s, which alone orders long responses",
     )
     add("--base", type=float, default=np.e, help="of the logarithm; default: e, so nats")
     add("--time-limit", type=float, default=5.0, help="seconds of CPU per comparison")
@@ -195,8 +203,10 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
         base=(1.000001, np.inf),
         time_limit=(0.1, 3600),
     )
-    if args.rollouts and args.weights == "likelihood":
-        parser.error("--weights likelihood is not possible with --rollouts, which hold none")
+    if args.rollouts and args.weights != "counts":
+        parser.error(
+            f"--weights {args.weights} is not possible with --rollouts, which have no likelihoods"
+        )
     resolved = flags.resolve(args, args.model)
     return Measurement(
         data=tuple(args.data),
@@ -226,20 +236,20 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     print(measurement.sources)
     model, _ = model_of(measurement.sampling.model)
     sampling, out = dataclasses.replace(measurement.sampling, model=model), measurement.out
+    settings = cache_settings(prompts, sampling, measurement.hardware, measurement.chunk)
+    content = settings["model"]
     if measurement.rollouts:
         chunks = iter([read_dumps(prompts, measurement.rollouts, sampling)])
     else:
-        cache = ResponseCache(
-            out.with_name(f"{out.name}.responses"),
-            cache_settings(prompts, sampling, measurement.hardware, measurement.chunk),
-            measurement.again,
-        )
+        cache = ResponseCache(out.with_name(f"{out.name}.responses"), settings, measurement.again)
         jobs = [SamplingJob(prompts, cache)]
         sampled = sample_cached(jobs, sampling, measurement.hardware, measurement.chunk)
         chunks = (chunk for _, chunk in sampled)
     table = score_all(prompts, chunks, measurement.grading, measurement.weighting)
-    # for the run that trains on these scores: a curriculum of another prompt is not its own
+    # for the run that trains on these scores, which are of one format of the prompts and one model
     table.attrs["chat_template_kwargs"] = dict(sampling.chat_template_kwargs)
+    table.attrs["model"], table.attrs["model_path"] = content, measurement.sampling.model
+    table.attrs["weights"] = measurement.weighting.weights
     write_table(table, out)
     print(summary(table))
     print(f"{len(table)} prompts -> {out}")

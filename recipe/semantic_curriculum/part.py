@@ -16,9 +16,10 @@ from recipe.core.part import DATASET_ROW, START_ANEW, Part, PromptOrder
 from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
+from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import CURRICULUM, LOSS_MODE, CurriculumConfig, TokenRule
 from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
-from recipe.semantic_curriculum.register import CLASS_FIELD, class_metrics
+from recipe.semantic_curriculum.register import CLASS_FIELD, MEANS, class_metrics
 from recipe.semantic_curriculum.selection import (
     class_means,
     classify_batch,
@@ -28,10 +29,11 @@ from recipe.semantic_curriculum.selection import (
 
 class TokenRulePart(Part):
     """Chooses the tokens of `loss_mode=sent` once a step, before the update, from the entropies and
-    log-probs that verl has computed for the old policy: no forward pass of its own.
+    log-probs that verl has computed for the old policy: no forward pass of its own. By thresholds
+    there is nothing to choose here: the loss is told the covariance's two means over the batch.
 
-    Metrics below `sent/`: of each class its share of tokens, mean entropy, mean covariance and
-    summed KL (over the number of tokens).
+    Metrics below `sent/`: the constrained share of the tokens; of each class its share of tokens,
+    mean entropy, mean covariance and summed KL (over the number of tokens).
     """
 
     name = "token_rule"
@@ -48,16 +50,40 @@ class TokenRulePart(Part):
         )
 
     def before_update(self, step: Step) -> None:
-        if self.rule.scope == "micro_batch":
-            return
+        if self.rule.by_thresholds:
+            means = self.batch_means(step)
+            step.tell_loss(**{MEANS: [float(mean) for mean in means]})
+        elif self.rule.scope != "micro_batch":
+            self.choose(step)
+
+    def batch_means(self, step: Step) -> token_rule.Means:
+        """Returns the means of the covariance over the batch's response tokens, or over L."""
+        log_prob_N, advantages_N = step.values("old_log_probs"), step.values("advantages")
+        over_N = step.mask_N
+        if self.rule.cov_mean_over == "selected":
+            class_N, _ = token_rule.classify(
+                entropy_N=step.values("entropy"),
+                log_prob_N=log_prob_N,
+                advantages_N=advantages_N,
+                mask_N=step.mask_N,
+                **self.rule.selection,
+            )
+            over_N = class_N != token_rule.UNSELECTED
+        return token_rule.means_over(log_prob_N, advantages_N, over_N)
+
+    def choose(self, step: Step) -> None:
+        """Puts each token's class into the batch."""
         actor = step.config.actor_rollout_ref.actor
-        mini_batch_B = mini_batch_of_rows(
-            len(step.batch),
-            step.ranks,
-            actor.ppo_mini_batch_size * step.config.actor_rollout_ref.rollout.n,
-            actor.shuffle,
-            actor.data_loader_seed,
-        )
+        if self.rule.scope == "batch":
+            mini_batch_B = torch.zeros(len(step.batch), dtype=torch.long)
+        else:
+            mini_batch_B = mini_batch_of_rows(
+                len(step.batch),
+                step.ranks,
+                actor.ppo_mini_batch_size * step.config.actor_rollout_ref.rollout.n,
+                actor.shuffle,
+                actor.data_loader_seed,
+            )
         class_N, cov_N = classify_batch(
             self.rule,
             entropy_N=step.values("entropy"),
@@ -74,7 +100,7 @@ class TokenRulePart(Part):
         step.metrics.update({f"sent/{name}": value for name, value in means.items()})
 
     def after_update(self, step: Step) -> None:
-        step.metrics.update(class_metrics(step.metrics))
+        step.metrics.update(class_metrics(step.metrics, self.rule))
 
 
 class CurriculumPart(Part):
@@ -149,7 +175,8 @@ class CurriculumPart(Part):
 
     def resume_settings(self) -> Mapping[str, Any]:
         settings = dataclasses.asdict(self.settings)
-        del settings["scores"]  # by content: the plan's digest, in the state
+        for name in ("scores", "scores_from"):  # by content: the plan's digest, in the state
+            del settings[name]
         return {
             **{f"{CURRICULUM}.{name}": value for name, value in settings.items()},
             "data.train_batch_size": self.batch_size,

@@ -1,9 +1,10 @@
 """`policy_loss.loss_mode=sent`: registers the token rule with verl 0.9.1.
 
-With scope=mini_batch or response the classes of the tokens come from the trainer
+With scope=mini_batch, batch or response the classes of the tokens come from the trainer
 (`TokenRulePart`), which chooses them on the driver before the update, from the old policy's
-entropies and log-probs; with scope=micro_batch they are chosen here, from the current policy's, as
-the released code and verl's `kl_cov` do. The bounds of the clipped term are the run's
+entropies and log-probs; by thresholds over the batch they are chosen here from the same values, and
+the trainer sends the two means alone. With scope=micro_batch they are chosen here from the current
+policy's, as the released code and verl's `kl_cov` do. The bounds of the clipped term are the run's
 (`core.policy_loss`).
 """
 
@@ -26,6 +27,7 @@ from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, TokenR
 from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
+MEANS = "sent_means"  # what the loss is told: token_rule.Means of the batch
 PREFIX = "actor/sent/"  # verl prefixes the metrics of a loss with actor/
 
 
@@ -44,31 +46,58 @@ def classes_from_policy(
     entropy_BT = micro_batch.entropy() if micro_batch is not None else None
     if entropy_BT is None and rule.needs_entropy:
         raise ValueError(
-            f"{NODE}.scope=micro_batch with low_fraction={rule.low_fraction} needs the current "
-            "policy's entropy: use trainer.v1.trainer_mode=recipe_sync and set "
-            "actor_rollout_ref.actor.calculate_entropy=true."
+            f"{NODE}.scope=micro_batch chooses by the current policy's entropy: use "
+            "trainer.v1.trainer_mode=recipe_sync and set "
+            "actor_rollout_ref.actor.calculate_entropy=true, or low_fraction=1."
         )
     class_N, cov_N = token_rule.classify(
         entropy_N=None if entropy_BT is None else entropy_BT.detach().flatten(),
         log_prob_N=log_prob_BT.detach().flatten(),
         advantages_N=advantages_BT.flatten(),
         mask_N=mask_BT.flatten(),
-        low_fraction=rule.low_fraction,
-        side=rule.side,
-        high_cov_fraction=rule.high_cov_fraction,
-        low_cov_fraction=rule.low_cov_fraction,
+        **rule.selection,
     )
     return class_N.view_as(mask_BT), cov_N.view_as(mask_BT), entropy_BT
+
+
+def classes_by_thresholds(
+    rule: TokenRule,
+    micro_batch: MicroBatch | None,
+    old_log_prob_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Chooses the classes of a micro-batch's tokens by the old policy and the batch's two means.
+
+    Returns:
+        Class, covariance and the old policy's entropy of each token, (B, T) each.
+    """
+    if micro_batch is None or MEANS not in micro_batch.settings:
+        raise ValueError(missing_from_trainer(rule))
+    entropy_BT = micro_batch.padded("entropy")
+    class_N, cov_N = token_rule.classify(
+        entropy_N=entropy_BT.flatten(),
+        log_prob_N=old_log_prob_BT.flatten(),
+        advantages_N=advantages_BT.flatten(),
+        mask_N=mask_BT.flatten(),
+        means=token_rule.Means(*micro_batch.settings[MEANS]),
+        **rule.selection,
+    )
+    return class_N.view_as(mask_BT), cov_N.view_as(mask_BT), entropy_BT
+
+
+def missing_from_trainer(rule: TokenRule) -> str:
+    """Returns what is wrong where the trainer has put nothing into the batch."""
+    return (
+        f"{NODE}.scope={rule.scope} chooses tokens over more than a micro-batch, which reaches "
+        "the loss only through trainer.v1.trainer_mode=recipe_sync: use it, or scope=micro_batch."
+    )
 
 
 def classes_from_trainer(micro_batch: MicroBatch | None, rule: TokenRule) -> Tensor:
     """Returns (B, T): the classes that the trainer has put into the batch."""
     if micro_batch is None or CLASS_FIELD not in micro_batch.fields:
-        raise ValueError(
-            f"{NODE}.scope={rule.scope} chooses tokens over more than a micro-batch, which reaches "
-            "the loss only through trainer.v1.trainer_mode=recipe_sync: use it, or "
-            "scope=micro_batch."
-        )
+        raise ValueError(missing_from_trainer(rule))
     return micro_batch.padded(CLASS_FIELD)
 
 
@@ -125,12 +154,15 @@ def sent_loss(
     measured: dict[str, Tensor] = {}
     # the class of each token: unselected, or in L: rest, C (high covariance), low covariance
     if rule.scope == "micro_batch":
-        class_BT, cov_BT, entropy_BT = classes_from_policy(
+        class_BT, measured["covariance"], entropy_BT = classes_from_policy(
             rule, micro_batch, log_prob, advantages, mask_BT
         )
-        measured["covariance"] = cov_BT
         if entropy_BT is not None:
             measured["entropy"] = entropy_BT
+    elif rule.by_thresholds:
+        class_BT, measured["covariance"], measured["entropy"] = classes_by_thresholds(
+            rule, micro_batch, old_log_prob, advantages, mask_BT
+        )
     else:
         class_BT = classes_from_trainer(micro_batch, rule)
     # the policy term
@@ -165,20 +197,28 @@ def _tokens_per_kept(
     tokens = config.global_batch_info.get("batch_num_tokens")
     if rule.scope == "micro_batch" or tokens is None:
         return mask_BT.sum() / selected_BT.sum().clamp(min=1)
+    assert rule.low_fraction is not None  # TokenRule requires it
     low = token_rule.count_of_fraction(torch.as_tensor(tokens), rule.low_fraction)
     kept = low if rule.side == "low" else tokens - low
     return tokens / kept
 
 
-def class_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+def class_metrics(metrics: dict[str, Any], rule: TokenRule) -> dict[str, float]:
     """Takes verl's reduced metrics of PREFIX (means over tokens) out of `metrics`.
 
     Returns:
-        The share of tokens of each class, their summed KL per response token, and, with
-        scope=micro_batch, their mean entropy and covariance.
+        The share of tokens that are held to the anchor, if the rule holds any; of each class its
+        share of tokens, their summed KL per response token and, where the loss chooses the
+        classes, their mean entropy and covariance.
     """
     means = actor_loss.take_prefixed(metrics, PREFIX)
     measured = {}
+    if rule.constrains:
+        measured["sent/constrained_share"] = sum(
+            means.get(f"{name}/tokens", 0.0)
+            for name, beta in zip(token_rule.CLASSES, rule.coefficients, strict=True)
+            if beta > 0
+        )
     for name in token_rule.CLASSES:
         if f"{name}/tokens" not in means:
             continue

@@ -7,6 +7,7 @@ of one mini-batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -52,15 +53,15 @@ def classify_batch(
     mini_batch_B: Tensor,
     order_B: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Chooses the class of each token of a batch within its mini-batch.
+    """Chooses the class of each token of a batch within its mini-batch, or within the batch.
 
     Args:
-        rule: Its scope is mini_batch or response.
+        rule: Its scope is mini_batch, response or batch.
         entropy_N, log_prob_N: (N,), nats, of the policy that sampled.
         advantages_N: (N,).
         mask_N: (N,) bool, response tokens.
         length_B: (B,), tokens of each row; sums to N.
-        mini_batch_B: (B,), the update that uses the row.
+        mini_batch_B: (B,), the update that uses the row; all the same with scope=batch.
         order_B: (B,), the rows in an order that does not depend on how the batch is split, which
             decides between equal values.
 
@@ -75,15 +76,13 @@ def classify_batch(
     for number in range(int(mini_batch_B.max()) + 1):
         row_R = order_B[mini_batch_B[order_B] == number].tolist()
         length_R = length_B[row_R]
+        values: dict[str, Any] = {
+            name: torch.cat([parts[row] for row in row_R])
+            for name, parts in zip(names, rows, strict=True)
+        }
         class_M, cov_M = token_rule.classify(
-            **{
-                name: torch.cat([parts[row] for row in row_R])
-                for name, parts in zip(names, rows, strict=True)
-            },
-            low_fraction=rule.low_fraction,
-            side=rule.side,
-            high_cov_fraction=rule.high_cov_fraction,
-            low_cov_fraction=rule.low_cov_fraction,
+            **values,
+            **rule.selection,
             length_R=length_R if rule.scope == "response" else None,
             k_smallest=_driver.k_smallest_mask,
         )

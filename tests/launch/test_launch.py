@@ -16,8 +16,9 @@ import ray
 
 pytest.importorskip("verl")
 
-from builders import write_data, write_model, write_scores
+from builders import Method, write_data, write_model, write_scores
 
+from recipe.core.recipe import recipe_named
 from recipe.launch import __main__ as launch
 from recipe.launch import preflight
 from recipe.launch.compose import compose
@@ -168,6 +169,20 @@ RULE = f"{LOSS}.token_rule"
         ([f"{RULE}.low_fraction=2"], f"{RULE}.low_fraction=2 is not allowed"),
         ([f"+{RULE}.beta=1"], f"{RULE}.beta does not exist"),
         (["actor_rollout_ref.actor.use_kl_loss=false"], "anchor=ref needs the reference's"),
+        (
+            [f"{RULE}.preset=sent_paper"],
+            f"{RULE}.preset=sent_paper takes thresholds, which are the model's own, and "
+            "low_threshold is not given: set it and its like to what `python -m "
+            "recipe.semantic_curriculum.calibrate` prints",
+        ),
+        (
+            [f"{RULE}.preset=paper", f"{RULE}.low_threshold=0.5"],
+            "and high_cov_threshold is not given",
+        ),
+        (
+            [f"{RULE}.low_fraction=0.8", f"{RULE}.low_threshold=0.5"],
+            "low_fraction=0.8 and low_threshold=0.5 say the same thing twice",
+        ),
         ([f"{RULE}.scope=micro_batch"], "set actor_rollout_ref.actor.calculate_entropy=true"),
         (
             ["actor_rollout_ref.actor.shuffle=true", "actor_rollout_ref.actor.ppo_epochs=2"],
@@ -235,7 +250,8 @@ def test_training_data_without_scores_is_refused(sent, capsys, tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_sent_preset_is_valid(sent, preset):
-    config = compose(sent[0], [*sent[1:], f"{RULE}.preset={preset}"])
+    method = Method(recipe_named("semantic_curriculum"), preset)
+    config = compose(sent[0], [*sent[1:], *method.overrides()])
     preflight.check(config)
     assert config.data.curriculum.order == PRESETS[preset].order
     assert config.actor_rollout_ref.actor.policy_loss.loss_mode == PRESETS[preset].loss_mode

@@ -5,6 +5,7 @@ What needs a model to sample is in tests/e2e.
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -20,13 +21,14 @@ from recipe.semantic_curriculum import measure
 from recipe.semantic_curriculum.checks import check_curriculum
 from recipe.semantic_curriculum.measure import Weighting
 from recipe.semantic_curriculum.scores import COLUMNS, read_scores
+from recipe.semantic_curriculum.semantic_entropy import WEIGHTS
 
 
-def scored(texts, truth="4", weighting=None, likelihoods=None, **grading):
+def scored(texts, truth="4", weighting=None, likelihoods=None, tokens=None, **grading):
     """The row of one prompt."""
     rules = Grading(**grading)
     judged = judge_prompts([texts], [truth], rules, rules.equivalence())[0]
-    return measure.scores_of(judged, likelihoods, weighting or Weighting())
+    return measure.scores_of(judged, weighting or Weighting(), likelihoods, tokens)
 
 
 def test_a_prompt_worked_out():
@@ -54,13 +56,58 @@ def test_options_change_what_they_say():
     thousand = [r"\boxed{1,234}", r"\boxed{1234}"]
     assert scored(thousand)["clusters"] == 1
     assert scored(thousand, thousands=False)["clusters"] == 2
-    weighted = Weighting(weights="likelihood")
-    row = scored(
-        ["#### 4", "#### 5"], weighting=weighted, likelihoods=[math.log(0.3), math.log(0.1)]
+
+
+def entropy_of(*p):
+    return pytest.approx(-sum(x * math.log(x) for x in p))
+
+
+def test_the_three_weights_of_two_responses():
+    """Probabilities 0.3 and 0.01, of 1 and of 2 tokens: per token 0.3 and 0.1."""
+    texts, logs = ["#### 4", "#### 5"], [math.log(0.3), math.log(0.01)]
+    entropy = {
+        name: scored(texts, weighting=Weighting(name), likelihoods=logs, tokens=[1, 2])
+        for name in WEIGHTS
+    }
+    assert entropy["counts"]["semantic_entropy"] == entropy_of(1 / 2, 1 / 2)
+    assert entropy["likelihood"]["semantic_entropy"] == entropy_of(30 / 31, 1 / 31)
+    assert entropy["length_normalised"]["semantic_entropy"] == entropy_of(3 / 4, 1 / 4)
+
+
+def test_a_clusters_weight_is_the_sum_of_its_members():
+    """0.3 and 0.1 say 4, 0.2 says 5."""
+    logs = [math.log(p) for p in (0.3, 0.1, 0.2)]
+    texts = ["#### 4", r"\boxed{4}", "#### 5"]
+    row = scored(texts, weighting=Weighting("likelihood"), likelihoods=logs)
+    assert row["semantic_entropy"] == entropy_of(2 / 3, 1 / 3)
+
+
+def test_likelihoods_of_long_responses_are_summed_as_logarithms():
+    """exp(-2000) is 0 in any float; what counts is the difference, 1 nat."""
+    texts = ["#### 4", "#### 5"]
+    row = scored(texts, weighting=Weighting("likelihood"), likelihoods=[-2000.0, -2001.0])
+    p = 1 / (1 + math.exp(-1))
+    assert row["semantic_entropy"] == entropy_of(p, 1 - p)
+    far = scored(texts, weighting=Weighting("likelihood"), likelihoods=[-200.0, -240.0])
+    assert far["semantic_entropy"] < 1e-15  # forty nats apart: one response has all the weight
+    per_token = scored(
+        texts,
+        weighting=Weighting("length_normalised"),
+        likelihoods=[-200.0, -240.0],
+        tokens=[400] * 2,
     )
-    assert row["semantic_entropy"] == pytest.approx(
-        -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    )
+    p = 1 / (1 + math.exp(-0.1))
+    assert per_token["semantic_entropy"] == entropy_of(p, 1 - p)
+
+
+def test_weights_without_what_they_need_are_refused():
+    for name, more in (("likelihood", {}), ("length_normalised", {"likelihoods": [-1.0]})):
+        with pytest.raises(
+            ValueError, match=f"weights={name} needs the responses' log-likelihoods"
+        ):
+            scored(["#### 4"], weighting=Weighting(name), **more)
+    with pytest.raises(ValueError, match="weights=length is not known: use one of counts, likelih"):
+        scored(["#### 4"], weighting=Weighting("length"), likelihoods=[-1.0])
 
 
 def test_no_answer_at_all_is_no_majority():
@@ -115,7 +162,9 @@ class FakeSampler:
             texts = [
                 [f"#### {ids[0]}"] * ids[0] + ["#### 99"] * (4 - ids[0]) for ids in chunk.prompts
             ]
-            yield chunk.number, Responses(texts, [[0.0] * 4 for _ in chunk.prompts])
+            # each response is half as probable as the one before it, and has as many tokens
+            logs = [[-j * math.log(2) for j in range(4)] for _ in chunk.prompts]
+            yield chunk.number, Responses(texts, logs, [[1] * 4 for _ in chunk.prompts])
 
 
 @pytest.fixture
@@ -161,6 +210,21 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
     assert pd.read_parquet(command.out)["semantic_entropy"][2] == pytest.approx(1.0)
 
 
+def test_the_weights_are_chosen_without_sampling_again(command):
+    """Question 1: one response says 1, three say 99; their probabilities are as 8 to 4 + 2 + 1."""
+    assert command() == 0
+    counts = pd.read_parquet(command.out)
+    assert counts["semantic_entropy"][1] == entropy_of(1 / 4, 3 / 4)
+    assert counts.attrs["weights"] == "counts"
+    fresh = FakeSampler()
+    for weights in ("likelihood", "length_normalised"):
+        assert command("--weights", weights, sampler=fresh) == 0
+        table = pd.read_parquet(command.out)
+        assert table["semantic_entropy"][1] == entropy_of(8 / 15, 7 / 15)
+        assert table.attrs["weights"] == weights
+    assert not fresh.sampled
+
+
 def test_responses_of_other_settings_are_not_mixed(command, capsys):
     assert command() == 0
     before = command.out.read_bytes()
@@ -183,6 +247,7 @@ def test_scores_of_another_prompt_format_are_refused_before_the_run(command, dat
                 "shuffle": False,
                 "apply_chat_template_kwargs": {"enable_thinking": False},
             },
+            "actor_rollout_ref": {"model": {"path": "none"}},
             "algorithm": {},
             "trainer": {"total_training_steps": None},
         }
@@ -207,6 +272,56 @@ def test_responses_of_a_model_that_was_trained_again_are_not_taken(command, tmp_
     (model / "config.json").write_text('{"trained": "again"}')
     assert command("--model", str(model)) == 2
     assert "another model" in capsys.readouterr().err
+
+
+def test_scores_of_another_model_are_refused_before_the_run(command, data, tmp_path):
+    """By content: a model that is trained again under its path is another one, a copy is not."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(bytes(3_000_000))
+    assert command("--model", str(model)) == 0
+    curriculum = {"order": "semantic_entropy", "scores": str(command.out)}
+    config = OmegaConf.create(
+        {
+            "data": {
+                "curriculum": curriculum,
+                "train_files": str(data),
+                "train_batch_size": 1,
+                "shuffle": False,
+            },
+            "actor_rollout_ref": {"model": {"path": str(model)}},
+            "algorithm": {},
+            "trainer": {"total_training_steps": None},
+        }
+    )
+    check_curriculum(config)
+    shutil.copytree(model, tmp_path / "copy")
+    config.actor_rollout_ref.model.path = str(tmp_path / "copy")
+    check_curriculum(config)
+    # one byte in the middle: neither the size nor either end of the file has changed
+    with (model / "model.safetensors").open("r+b") as file:
+        file.seek(1_500_000)
+        file.write(b"x")
+    config.actor_rollout_ref.model.path = str(model)
+    with pytest.raises(ValueError, match=r"measured with another model .* or set .*any_model") as e:
+        check_curriculum(config)
+    assert str(e.value).count(". ") == 0 and str(model) in str(e.value)
+    for key, value in (("scores_from", "any_model"), ("only_stage", 2)):
+        config.data.curriculum = {**curriculum, key: value}
+        check_curriculum(config)
+    config.data.curriculum = {**curriculum, "only_stage": 1}
+    with pytest.raises(ValueError, match="another model"):
+        check_curriculum(config)
+    # the responses to it are no other's either
+    assert command("--model", str(model)) == 2
+    assert command("--model", str(model), "--again") == 0
+    check_curriculum(config)
+    table = pd.read_parquet(command.out)  # one of an older version does not say its model
+    table.attrs = {"chat_template_kwargs": {}}
+    table.to_parquet(command.out)
+    config.actor_rollout_ref.model.path = "elsewhere"
+    check_curriculum(config)
 
 
 def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
@@ -260,6 +375,7 @@ def test_bad_data_is_refused_in_one_sentence(content, message, command, data, ca
         ("--workers", "-1"),
         ("--temperature", "-1"),
         ("--weights", "likelihood", "--rollouts", "somewhere"),
+        ("--weights", "length_normalised", "--rollouts", "somewhere"),
     ],
 )
 def test_bad_flags_are_refused(flags, command, capsys):

@@ -175,11 +175,16 @@ def test_the_driver_selects_what_the_plain_form_selects(levels):
         assert torch.equal(_driver.k_smallest_mask(values_N, member_N, torch.tensor(k)), plain_N)
 
 
+def made(preset, **rule):
+    """A preset's rule, with thresholds for those that leave them to the user."""
+    if PRESETS[preset].low_fraction is None:
+        rule = {"low_threshold": 0.7, "high_cov_threshold": 0.05, **rule}
+    return TokenRule(preset=preset, **rule)
+
+
 def rule_of(preset, **rule):
     """The arguments of classify that a preset sets."""
-    rule = TokenRule(preset=preset, **rule)
-    names = ("low_fraction", "side", "high_cov_fraction", "low_cov_fraction")
-    return {name: getattr(rule, name) for name in names}
+    return made(preset, **rule).selection
 
 
 def tokens_of(seed, n=400):
@@ -239,7 +244,7 @@ def test_the_selection_in_the_loss_copies_nothing_to_the_host(preset, device):
         assert class_N.dtype == torch.int8 and cov_N.dtype == beta_N.dtype == torch.float32
         assert class_N.shape == cov_N.shape == beta_N.shape == (400,)
         assert all(x.ndim == 0 for x in sums.values())
-        if rule_of(preset)["low_fraction"] < 1:
+        if rule_of(preset)["low_fraction"] not in (None, 1):
             with pytest.raises((RuntimeError, DataDependentOutputException)):
                 classify(**data, **rule_of(preset), k_smallest=_driver.k_smallest_mask)
 
@@ -363,7 +368,7 @@ def test_a_batch_is_classified_mini_batch_by_mini_batch(preset, scope):
     """By the plain form, over each mini-batch's tokens in the order of its rows."""
     if PRESETS[preset].policy_tokens == "selected" and scope == "response":
         return
-    rule = TokenRule(preset=preset, scope=scope)
+    rule = made(preset, scope=scope)
     data = flat_batch(11)
     length_B = data.pop("length_B")
     generator = torch.Generator().manual_seed(12)
@@ -573,9 +578,9 @@ def test_the_mask_is_a_mean_over_the_kept_tokens():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid_and_fills_the_rule(preset):
-    rule = TokenRule(preset=preset)
+    rule = made(preset)
     assert rule.low_fraction == PRESETS[preset].low_fraction
-    assert None not in (rule.coef, rule.anchor, rule.scope)
+    assert None not in (rule.coef, rule.anchor, rule.scope, rule.cov_mean_over)
 
 
 @pytest.mark.parametrize(
@@ -589,9 +594,22 @@ def test_every_preset_is_valid_and_fills_the_rule(preset):
         ({"coef": float("nan")}, "from 0 up"),
         ({"anchor": "reference"}, "one of ref, old"),
         ({"estimator": "k4"}, "one of abs, k1, k2, k3"),
-        ({"scope": "batch"}, "micro_batch, mini_batch, response"),
+        ({"scope": "step"}, "micro_batch, mini_batch, batch, response"),
+        ({"cov_mean_over": "batch"}, "one of selected, all"),
+        ({"low_threshold": 0}, "above 0"),
+        ({"high_cov_threshold": float("inf")}, "a finite number"),
         ({"side": "high", "low_fraction": 1.0}, "leaves no token"),
         ({"policy_tokens": "selected", "scope": "response"}, "no scope=response"),
+        ({"policy_tokens": "selected", "scope": "batch"}, "no scope=batch"),
+        ({"policy_tokens": "selected", "low_threshold": 0.5}, "use low_fraction"),
+        ({"low_fraction": 0.8, "low_threshold": 0.5}, "say the same thing twice"),
+        ({"high_cov_fraction": 0, "high_cov_threshold": 0.5}, "say the same thing twice"),
+        (
+            {"preset": "paper"},
+            "low_threshold is not given: .* `python -m recipe.semantic_curriculum.calibrate`",
+        ),
+        ({"preset": "paper", "low_threshold": 0.5}, "high_cov_threshold is not given"),
+        ({"preset": "sent_paper", "high_cov_threshold": 0.5}, "low_threshold is not given"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(settings, said):
