@@ -33,6 +33,7 @@ from recipe.clip_entropy.regions import exact_contributions
 from recipe.core import diagnostics
 from recipe.semantic_curriculum.config import TokenRule
 from recipe.semantic_curriculum.selection import class_means, classify_batch, mini_batch_of_rows
+from recipe.semantic_curriculum.token_rule import means_over
 
 BAR = 2.0  # seconds, what a normal step does
 
@@ -124,6 +125,11 @@ def pieces(prompts: int, rollouts: int, tokens: int, mini_batches: int) -> tuple
             "token selection within each response, in its place",
             "scope=response",
             lambda: select(by_response),
+        ),
+        Piece(
+            "two means, by thresholds, in its place",
+            "preset=paper",
+            lambda: means_over(log_prob_N, advantages_N, mask_N),
         ),
         Piece(
             "entropy-shaped advantage",

@@ -29,6 +29,7 @@ IGNORED_KEYS = (
     "data.train_files",
     "data.val_files",
     "data.curriculum.scores",
+    "data.curriculum.scores_from",
     "actor_rollout_ref.actor.checkpoint.save_contents",
     "actor_rollout_ref.rollout.trace",
     "ray_kwargs",

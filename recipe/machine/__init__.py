@@ -18,8 +18,8 @@ class EngineDefaults(NamedTuple):
     dtype: str
     enforce_eager: bool
     gpu_memory_utilization: float
-    # vLLM 0.28 winds a request's own generator back after a part of its prompt, which a generator of
-    # a CPU cannot do ("CPU Generator does not use offset")
+    # vLLM 0.28 winds a request's own generator back after a part of its prompt, which a generator
+    # of a CPU cannot do ("CPU Generator does not use offset")
     chunked_prefill: bool = True
 
 

@@ -130,13 +130,9 @@ def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -
 def check_model(
     config: DictConfig, measured: Mapping[str, Any], settings: CurriculumConfig
 ) -> None:
-    """Raises ValueError if the scores are of a model of other content than the run begins with.
-
-    A later stage in a run of its own begins with what the stage before has trained, and its order
-    is the first model's. Tables of older versions do not say theirs.
-    """
-    later = settings.only_stage is not None and settings.only_stage > 1
-    if later or settings.scores_from == "any_model" or "model" not in measured:
+    """Raises ValueError if the scores are of a model of other content than the run begins with;
+    tables of older versions do not say theirs."""
+    if settings.scores_from == "any_model" or "model" not in measured:
         return
     path = config.actor_rollout_ref.model.path
     content = fingerprint(path)

@@ -300,7 +300,7 @@ class CurriculumConfig:
     )
     scores_from: str = setting(
         "this_model",
-        "paper: the initial policy; any_model: scores of another model are taken",
+        "paper: the initial policy; any_model: of another one, as in a later stage's own run",
         choices=("this_model", "any_model"),
     )
     stages: int = setting(2, "released README; the paper: N, not printed", above=0)

@@ -87,7 +87,7 @@ def classes_by_thresholds(
 
 
 def missing_from_trainer(rule: TokenRule) -> str:
-    """Returns what is wrong where the trainer has put nothing into the batch."""
+    """Returns the sentence of the error where the trainer has put nothing into the batch."""
     return (
         f"{NODE}.scope={rule.scope} chooses tokens over more than a micro-batch, which reaches "
         "the loss only through trainer.v1.trainer_mode=recipe_sync: use it, or scope=micro_batch."

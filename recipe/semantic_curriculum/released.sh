@@ -25,4 +25,10 @@ overrides=(
   # ours: without a curriculum a run shows each prompt as often, so that the methods' steps are equal
   'trainer.total_epochs=${data.curriculum.epochs_per_stage}'
 )
+# the file that recipe.semantic_curriculum.calibrate has written for this model: for PRESET=sent_paper
+# and paper, whose thresholds have no default
+if [[ -n ${THRESHOLDS:-} ]]; then
+  mapfile -t thresholds <"$THRESHOLDS"
+  overrides+=("${thresholds[@]}")
+fi
 launch semantic_curriculum "${overrides[@]}" "${MODEL_OVERRIDES[@]}" "$@"

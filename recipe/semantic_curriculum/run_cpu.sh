@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SENT and its baselines for real on a machine without a GPU: a 1 M-parameter model on signed sums,
 # by the very trainer, FSDP actor, vLLM rollout, judge and checkpoints of the GPU runs. The first
-# start writes the data, warm-starts the model (two minutes) and measures the semantic entropy of
-# 640 prompts (a minute); all are kept.
+# start writes the data, warm-starts the model (two minutes), measures the semantic entropy of 640
+# prompts (a minute), and for sent_paper and paper the model's thresholds; all are kept.
 #   bash recipe/semantic_curriculum/run_cpu.sh [--dry-run] [key=value ...]
-# PRESET=curriculum, as_described, grpo, kl_cov … chooses the arm, SEED the order within a stage.
+# PRESET=sent_paper, curriculum, as_described, grpo … chooses the arm, SEED the order within a stage.
 # data.curriculum.order=reversed, pass_rate, shuffled are the controls of the curriculum;
 # algorithm.adv_estimator=asymgrpo combines it with AsymGRPO, actor_rollout_ref.actor.policy_loss.
 # schedule=id with a clip schedule.
@@ -30,6 +30,14 @@ overrides=(
   data.shuffle=false                                            # the first rows; the plan shuffles
 )
 case $PRESET in
+  # the model's own thresholds, of the responses that the scores are of
+  sent_paper | paper)
+    THRESHOLDS=${THRESHOLDS:-${SCORES%.parquet}_thresholds.txt}
+    [[ $THRESHOLDS -nt $SCORES ]] ||
+      "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" --data "$TRAIN_FILE" \
+        --responses "$SCORES.responses" --high-cov-fraction 0.02 --out "$THRESHOLDS"
+    mapfile -t thresholds <"$THRESHOLDS"
+    overrides+=("${thresholds[@]}") ;;
   # a mini-batch has a thousand tokens: 2e-4 of them would be none
   sent | as_described | high_entropy_kl | sent_released | as_released)
     overrides+=(actor_rollout_ref.actor.policy_loss.token_rule.high_cov_fraction=0.02) ;;

@@ -160,7 +160,7 @@ def classify(
         )
     if low_threshold is not None:  # L = { t : H_t < tau_H }
         assert entropy_N is not None and low_fraction is None
-        low_N = mask_N & (entropy_N < low_threshold)
+        low_N = mask_N & (entropy_N.float() < low_threshold)
     elif low_fraction != 1:  # L = the tokens of lowest entropy
         assert entropy_N is not None and low_fraction is not None
         lengths = [len(mask_N)] if length_R is None else length_R.tolist()
