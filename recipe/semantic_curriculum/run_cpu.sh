@@ -32,10 +32,13 @@ overrides=(
 case $PRESET in
   # the model's own thresholds, of the responses that the scores are of
   sent_paper | paper)
-    THRESHOLDS=${THRESHOLDS:-${SCORES%.parquet}_thresholds.txt}
-    [[ $THRESHOLDS -nt $SCORES ]] ||
-      "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" --data "$TRAIN_FILE" \
-        --responses "$SCORES.responses" --high-cov-fraction 0.02 --out "$THRESHOLDS"
+    if [[ -z ${THRESHOLDS:-} ]]; then
+      THRESHOLDS=${SCORES%.parquet}_thresholds.txt
+      [[ $THRESHOLDS -nt $SCORES ]] ||
+        "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" \
+          --data "$TRAIN_FILE" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
+          --out "$THRESHOLDS"
+    fi
     mapfile -t thresholds <"$THRESHOLDS"
     overrides+=("${thresholds[@]}") ;;
   # a mini-batch has a thousand tokens: 2e-4 of them would be none
