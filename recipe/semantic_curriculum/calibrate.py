@@ -179,8 +179,8 @@ def values_of(
     texts = [list(group) for group in table["responses"]]
     judged = judge_prompts(texts, prompts["ground_truth"], grading, grading.equivalence())
     parts = []
-    bar = tqdm(zip(tokenized(prompts, sampling), texts, judged, strict=True), total=len(texts))
-    for prompt, group, verdict in bar:
+    rows = zip(tokenized(prompts, sampling), texts, judged, strict=True)
+    for prompt, group, verdict in tqdm(rows, total=len(texts), unit="prompt"):
         responses = []
         for text in group:
             ids = tokenizer.encode(text, add_special_tokens=False)
