@@ -58,7 +58,8 @@ def rank_correlation(x_N: np.ndarray, y_N: np.ndarray) -> str:
     rng = np.random.default_rng(0)
 
     def spearman(index_N: np.ndarray) -> float:
-        return float(np.corrcoef(rankdata(x_N[index_N]), rankdata(y_N[index_N]))[0, 1])
+        with np.errstate(invalid="ignore"):  # a draw of equal values has no correlation
+            return float(np.corrcoef(rankdata(x_N[index_N]), rankdata(y_N[index_N]))[0, 1])
 
     everything = np.arange(len(x_N))
     draws = [spearman(rng.choice(everything, len(x_N))) for _ in range(DRAWS)]

@@ -147,8 +147,9 @@ def summary(table: pd.DataFrame) -> str:
     )
     return (
         f"semantic entropy of {len(table)} prompts, mean {entropy.mean():.3f}:\n{bars}\n"
-        f"SE = 0: {np.mean(entropy == 0):.1%}; pass rate {table['pass_rate'].mean():.3f}; majority "
-        f"correct {table['majority_correct'].mean():.3f}; correlation of SE and pass rate "
+        f"SE = 0: {np.mean(entropy == 0):.1%}, below 0.01: {np.mean(entropy < 0.01):.1%}; pass "
+        f"rate {table['pass_rate'].mean():.3f}; majority correct "
+        f"{table['majority_correct'].mean():.3f}; correlation of SE and pass rate "
         f"{entropy.corr(table['pass_rate']):.2f}; comparisons timed out {table['timed_out'].sum()}"
     )
 
