@@ -1,6 +1,7 @@
 """SENT's curriculum stage by stage, as three runs of `stages.sh`: killed with -9 in the second
 stage and started again by the same command. Four starts of verl, so only if asked for."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -38,7 +39,8 @@ def steps_of(folder: Path, start: int) -> dict[int, dict]:
 def kill(process: subprocess.Popen) -> None:
     members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in members:
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait(60)
 
 
