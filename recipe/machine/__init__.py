@@ -6,10 +6,12 @@ config, this module what differs outside it. Everywhere else the same lines run 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NamedTuple
 
 from recipe.cpu import platform
+from recipe.machine import cpus
 
 
 class EngineDefaults(NamedTuple):
@@ -39,6 +41,21 @@ def engine_defaults() -> EngineDefaults:
 def prepare() -> None:
     """Readies this process for verl and vLLM; to be called before either is imported."""
     platform.install()
+
+
+def worker_environment(ranks: int) -> dict[str, str]:
+    """Returns the environment variables that Ray shall give to the processes of a run.
+
+    On a machine without a GPU that is the number of threads, which Ray sets to 1 for an actor that
+    asks for no cores; a number that the user has set stays.
+
+    Args:
+        ranks: Ranks of the run on each machine.
+    """
+    if not platform.active():
+        return {}
+    threads = cpus.threads_per_rank(cpus.usable_cpus(), ranks)
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads)}
 
 
 def device_slots() -> int:

