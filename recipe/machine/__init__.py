@@ -47,15 +47,18 @@ def worker_environment(ranks: int) -> dict[str, str]:
     """Returns the environment variables that Ray shall give to the processes of a run.
 
     On a machine without a GPU that is the number of threads, which Ray sets to 1 for an actor that
-    asks for no cores; a number that the user has set stays.
+    asks for no cores: `cpus.threads_per_rank`, or what the user has set. In a cluster (RAY_ADDRESS)
+    the cores may be other runs' too, and Ray's 1 stays unless the user says more.
 
     Args:
         ranks: Ranks of the run on each machine.
     """
     if not platform.active():
         return {}
-    threads = cpus.threads_per_rank(cpus.usable_cpus(), ranks)
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads)}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if not threads and not os.environ.get("RAY_ADDRESS"):
+        threads = str(cpus.threads_per_rank(cpus.usable_cpus(), ranks))
+    return {"OMP_NUM_THREADS": threads} if threads else {}
 
 
 def device_slots() -> int:

@@ -161,6 +161,20 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
     assert out == "True"
 
 
+@cpu_environment
+def test_verl_s_replica_gets_servers_that_answer_many_requests():
+    out = run(
+        "import verl\n"
+        "from verl.workers.rollout import replica, vllm_rollout\n"
+        "cls = replica.get_rollout_replica_class('vllm')\n"
+        "from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica as stock\n"
+        "import inspect\n"
+        "print(cls.__name__, issubclass(cls, stock),\n"
+        "      inspect.getsource(stock).count('self.server_class'))"
+    )
+    assert out == "BatchReplica True 2"  # verl sets it, and makes its servers of it
+
+
 @pytest.mark.parametrize(
     ("patch", "host"),
     [
@@ -171,6 +185,7 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
         ),
         (patches.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
         (patches.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+        (patches.balancer_on_demand, {"get_router_handle": lambda handles: None}),
     ],
 )
 def test_a_patch_whose_ground_has_moved_says_so(patch, host):

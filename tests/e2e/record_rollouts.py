@@ -23,6 +23,8 @@ def record(trainer):
                 values = {name: data[name][row].tolist() for name in (*FIELDS, *FLOATS)}
                 texts = {name: list(data.get(name))[row] for name in TEXTS}
                 texts = {name: getattr(text, "data", text) for name, text in texts.items()}
+                # how much of a prompt was in vLLM's cache depends on who came first
+                texts["extra_fields"].pop("num_cached_tokens")
                 line = {"session": key.split("_")[1], "tag": tag, **values, **texts}
                 file.write(json.dumps(line, default=str) + "\n")
         return stock(self, batch, metrics)

@@ -68,11 +68,15 @@ def test_the_cores_are_divided_among_the_ranks(cores, ranks, threads):
 
 
 def test_a_run_s_processes_get_their_threads_from_ray(monkeypatch):
-    """On a machine without a GPU; a number that the user has set stays."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    """On a machine without a GPU; a number that the user has set stays, and a cluster's cores are
+    not this run's alone."""
+    for name in ("OMP_NUM_THREADS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cpus, "usable_cpus", lambda: 8)
     monkeypatch.setattr(platform, "active", lambda: True)
     assert machine.worker_environment(ranks=2) == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert machine.worker_environment(ranks=2) == {}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert machine.worker_environment(ranks=2) == {"OMP_NUM_THREADS": "3"}
     monkeypatch.setattr(platform, "active", lambda: False)
