@@ -71,28 +71,28 @@ def events(folder: Path) -> list[Event]:
     return sorted(Event(float(when), kind, what) for when, kind, what in parts)
 
 
-def calls_of_a_step(found: list[Event]) -> dict[str, Counter]:
+def calls_of_a_step(log: list[Event]) -> dict[str, Counter]:
     """Returns {kind: how often a step asks for what}, of a step in the middle of the run."""
-    ends = [event.time for event in found if (event.kind, event.what) == ("mark", "step")]
+    ends = [event.time for event in log if (event.kind, event.what) == ("mark", "step")]
     middle = len(ends) // 2
-    within = [event for event in found if ends[middle - 1] < event.time <= ends[middle]]
+    within = [event for event in log if ends[middle - 1] < event.time <= ends[middle]]
     return {
         kind: Counter(event.what for event in within if event.kind == kind)
         for kind in ("queue", "ray")
     }
 
 
-def report(rows: list[dict[str, float]], found: list[Event], start: float) -> None:
+def report(rows: list[dict[str, float]], log: list[Event], start: float) -> None:
     """Prints the table.
 
     Args:
         rows: The metrics of each step.
-        found: What the run's processes logged.
+        log: What the run's processes logged.
         start: When its command was given, in seconds since the epoch.
     """
-    begun = next(event.time for event in found if event.what == "start") - start
-    first = next(event.time for event in found if event.what == "step") - start
-    print(f"from the command to the first step {begun:.1f} s, to its end {first:.1f} s")
+    to_first = next(event.time for event in log if event.what == "start") - start
+    first = next(event.time for event in log if event.what == "step") - start
+    print(f"from the command to the first step {to_first:.1f} s, to its end {first:.1f} s")
     rows = rows[WARM_UP:]
     tokens = statistics.mean(row["perf/total_num_tokens"] for row in rows)
     print(
@@ -108,7 +108,7 @@ def report(rows: list[dict[str, float]], found: list[Event], start: float) -> No
     print(f"  {'the rest':<16}{rest:7.2f} s {rest / step:6.0%}")
     print(f"  {'step':<16}{step:7.2f} s")
     for kind, name in (("queue", "requests to TransferQueue"), ("ray", "calls of Ray actors")):
-        count = calls_of_a_step(found)[kind]
+        count = calls_of_a_step(log)[kind]
         listed = ", ".join(f"{what} {times}" for what, times in count.most_common())
         print(f"\n{name} a step: {count.total()}\n  {listed}")
 

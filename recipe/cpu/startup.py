@@ -28,11 +28,11 @@ class SideBySide:
         threads = ThreadPoolExecutor(2, thread_name_prefix="start-up")
         self._init = transfer_queue.init
         self._queue = threads.submit(self._init, deepcopy(config.transfer_queue))
-        transfer_queue.init = self._queue_is_there
+        transfer_queue.init = self._queue_ready
         _early_servers = threads.submit(start_servers, deepcopy(config))
         threads.shutdown(wait=False)
 
-    def _queue_is_there(self, config: DictConfig | None = None) -> Any:
+    def _queue_ready(self, config: DictConfig | None = None) -> Any:
         """Stands for `transfer_queue.init`. verl calls it with a config before all else, and
         without one where something is about to use the queue."""
         return config if config is not None else self._queue.result()
@@ -74,16 +74,16 @@ class OnDemand:
     def __init__(self, make: Callable[[], Any]):
         self._make, self._handle = make, None
 
-    def _there(self) -> Any:
+    def _actor(self) -> Any:
         if self._handle is None:
             self._handle = self._make()
         return self._handle
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._there(), name)
+        return getattr(self._actor(), name)
 
     def __reduce__(self) -> tuple:
-        return _same, (self._there(),)
+        return _same, (self._actor(),)
 
 
 def _same(handle: Any) -> Any:
