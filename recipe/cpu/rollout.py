@@ -178,7 +178,7 @@ class LeanAgentLoopManager(AgentLoopManagerTQ):
         """Waits until all rollouts that were started are in TransferQueue.
 
         Raises:
-            Exception: What went wrong outside the rollouts; those that fail are verl's to count.
+            Exception: An error outside the rollouts; those that fail are verl's to count.
         """
         while self._running:
             self._running.pop(0).result()
