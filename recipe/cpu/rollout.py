@@ -35,7 +35,7 @@ from verl.workers.rollout.replica import TokenOutput
 from recipe.core import transfer_queue
 from recipe.cpu.startup import server_names
 
-GATHER_SECONDS = 0.005  # a request waits so long for others that go with it
+GATHER_SECONDS = 0.02  # a request waits so long for others that go with it
 
 
 class Method:
