@@ -161,6 +161,32 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
     assert out == "True"
 
 
+@pytest.mark.parametrize("shape", [(50,), (3, 7), (2, 3, 4)])
+@pytest.mark.parametrize("chunk", [1, 40, patches.CHUNK])
+def test_log_probs_in_chunks_are_verl_s_with_the_same_gradient(monkeypatch, shape, chunk):
+    from verl.utils import torch_functional
+
+    stock = torch_functional.logprobs_from_logits_v2
+    stock = getattr(stock, "__wrapped__", stock)
+    host = types.SimpleNamespace(logprobs_from_logits_v2=stock)
+    monkeypatch.setattr(patches, "CHUNK", chunk)
+    patches.log_probs_in_chunks(host)
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(*shape, 18, generator=generator)
+    labels = torch.randint(18, shape, generator=generator)
+    weights = torch.randn(shape, generator=generator)
+    results = []
+    for function in (stock, host.logprobs_from_logits_v2):
+        leaf = logits.clone().requires_grad_()
+        log_probs = function(leaf, labels)
+        (log_probs * weights).sum().backward()
+        results.append((log_probs.detach(), leaf.grad))
+    for expected, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
+    half = logits.bfloat16()
+    assert torch.equal(host.logprobs_from_logits_v2(half, labels), stock(half, labels))
+
+
 @cpu_environment
 def test_verl_s_replica_gets_servers_that_answer_many_requests():
     out = run(
@@ -185,6 +211,7 @@ def test_verl_s_replica_gets_servers_that_answer_many_requests():
         ),
         (patches.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
         (patches.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+        (patches.log_probs_in_chunks, {"logprobs_from_logits_v2": lambda logits, labels: None}),
         (patches.balancer_on_demand, {"get_router_handle": lambda handles: None}),
     ],
 )
