@@ -27,6 +27,7 @@ from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+from verl.protocol import DataProto
 from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.workers.rollout.llm_server import LLMServerClient
@@ -114,7 +115,12 @@ class InProcessReward:
     """verl's reward worker in this process, behind the handle that verl's agent loop calls."""
 
     def __init__(self, config: Any):
-        self.compute_score = Method(RewardLoopWorker(config).compute_score)
+        self.worker, self.compute_score = RewardLoopWorker(config), Method(self._compute_score)
+
+    async def _compute_score(self, data: DataProto) -> dict[str, Any]:
+        # Ray would send a copy; reward managers write into `extra_info`, which rollouts share
+        data.non_tensor_batch = deepcopy(data.non_tensor_batch)
+        return await self.worker.compute_score(data)
 
 
 class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
@@ -171,7 +177,7 @@ class LeanAgentLoopManager(AgentLoopManagerTQ):
 
     def generate_sequences(self, prompts: TensorDict) -> None:
         """Starts the rollouts of a batch; `wait` waits for them."""
-        # a copy, as Ray would make one: reward functions write into a row's `extra_info`
+        # a copy, as Ray would make one
         self._running.append(self._start(self._worker.generate_sequences(deepcopy(prompts))))
 
     def wait(self) -> None:

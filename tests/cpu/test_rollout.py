@@ -8,6 +8,7 @@ import asyncio
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -99,6 +100,20 @@ def test_the_prompt_of_a_group_is_tokenised_once(monkeypatch):
     assert tokenised == ["1+1", "2+2"]
     assert ids == [[1], [1], [2], [1]]
     assert ids[0] is not ids[1]  # verl appends a rollout's tokens to its own
+
+
+def test_a_reward_manager_writes_into_a_copy_of_what_the_rollouts_of_a_prompt_share():
+    shared = {"level": 1}
+
+    async def naive(data):
+        data.non_tensor_batch["extra_info"][0]["num_turns"] = 2  # as verl's managers do
+        return {"reward_score": 1.0}
+
+    reward = object.__new__(rollout.InProcessReward)
+    reward.worker = SimpleNamespace(compute_score=naive)
+    data = rollout.DataProto(non_tensor_batch={"extra_info": np.array([shared], dtype=object)})
+    assert asyncio.run(reward._compute_score(data)) == {"reward_score": 1.0}
+    assert shared == {"level": 1}
 
 
 def config(**trainer: int) -> OmegaConf:
