@@ -82,7 +82,9 @@ class AsymGRPOConfig:
         None, "paper sec. 4.3: 0.4, on incorrect rollouts; null: the preset's", at_least=0
     )
     std: str = setting(
-        "population", "paper eq 6, of grpo and qae; sample: verl's", choices=("population", "sample")
+        "population",
+        "paper eq 6, of grpo and qae; sample: verl's",
+        choices=("population", "sample"),
     )
     eps: float = setting(0.0, "paper eq 6, of grpo and qae; verl: 1e-6", at_least=0)
     correct_weight: float | None = setting(

@@ -40,9 +40,7 @@ def rollout_advantages(
         assert settings.weights is not None
         return adv.weighted_sign_advantage(*rows, *settings.weights, valid_B)
     if settings.rule == "quantile":
-        return adv.quantile_advantage(
-            *rows, settings.quantile, settings.std, settings.eps, valid_B
-        )
+        return adv.quantile_advantage(*rows, settings.quantile, settings.std, settings.eps, valid_B)
     if settings.rule == "max_likelihood":
         return adv.max_likelihood_advantage(*rows, valid_B)
     if settings.rule == "ent_increase":
