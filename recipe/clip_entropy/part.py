@@ -22,11 +22,10 @@ from recipe.clip_entropy.variant_term import STEER_RATE
 from recipe.clip_entropy.variants import entropy_change, steer_rate
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
-from recipe.core.diagnostics import token_mean
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
 from recipe.core.settings import settings_of
-from recipe.core.step import Step
+from recipe.core.step import Step, policy_entropy
 
 # settings that move no bound: a preset only names values of the others
 MEASURES = {"preset", "region_diagnostics", "exact_contribution_freq"}
@@ -111,13 +110,3 @@ class ClipSchedulePart(Part):
             baseline_N=step.response_values(BASELINE),
             mask_N=step.mask_N,
         )
-
-
-def policy_entropy(step: Step) -> float | None:
-    """Returns the mean entropy in nats per token of the policy that sampled, which is the policy
-    before this update; None where verl computes none (its bypass mode)."""
-    if step.config.actor_rollout_ref.actor.loss_agg_mode == "token-mean":
-        return step.metrics.get("actor/entropy")
-    if not step.has("entropy"):  # verl's metric is not a mean over tokens here
-        return None
-    return token_mean(step.values("entropy"), step.mask_N).item()
