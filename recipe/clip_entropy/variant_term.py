@@ -6,6 +6,7 @@ Axes: B rows (rollouts), T response tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from recipe.core.policy_loss import NODE
 if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
 
+Tokens = tuple[Tensor, Tensor, Tensor, Tensor]  # old and current log-probs, advantages, mask
 STEER_RATE = "steer_rate"  # in MicroBatch.settings: k of this step
 
 
@@ -47,13 +49,28 @@ def variant_term(
     settings = config.policy_loss
     if not isinstance(settings, ClipSettings) or settings.variant == "ppo":
         return clipped_term(*tokens, config, micro_batch)
-    bounds = None
-    eps = (config.clip_ratio_high, config.clip_ratio_low)
-    change = None
+    if settings.variant == "dcpo":
+        bounds = V.old_probability_bounds(
+            old_log_prob_BT, config.clip_ratio_low, config.clip_ratio_high, settings.dcpo_ratio_max
+        )
+        return clipped_term(*tokens, config, micro_batch, bounds)
+    if settings.variant == "archer":
+        return _archer_term(tokens, settings, config, _of_trainer(micro_batch, settings))
+    change = _change(tokens, settings, config, micro_batch)
+    if micro_batch is not None:
+        change = partial(_measured, change=change, mask_BT=mask_BT, micro_batch=micro_batch)
+    return clipped_term(*tokens, config, micro_batch, change=change)
+
+
+def _change(
+    tokens: Tokens, settings: ClipSettings, config: ActorConfig, micro_batch: MicroBatch | None
+) -> Callable[[Clipped], Clipped]:
+    """Returns what up, ce_gppo, erc or steer makes of PPO's objective of these tokens."""
+    old_log_prob_BT, log_prob_BT, advantages_BT, _ = tokens
     if settings.variant == "up":
-        change = partial(V.unbounded_positive, log_prob_BT=log_prob_BT, advantages_BT=advantages_BT)
-    elif settings.variant == "ce_gppo":
-        change = partial(
+        return partial(V.unbounded_positive, log_prob_BT=log_prob_BT, advantages_BT=advantages_BT)
+    if settings.variant == "ce_gppo":
+        return partial(
             V.preserved_gradient,
             log_prob_BT=log_prob_BT,
             advantages_BT=advantages_BT,
@@ -61,44 +78,44 @@ def variant_term(
             low=settings.ce_low,
             high=settings.ce_high,
         )
-    elif settings.variant == "dcpo":
-        bounds = V.old_probability_bounds(
-            old_log_prob_BT, config.clip_ratio_low, config.clip_ratio_high, settings.dcpo_ratio_max
+    batch = _of_trainer(micro_batch, settings)
+    old_entropy_BT = batch.padded("entropy")
+    if settings.variant == "erc":
+        return partial(
+            V.within_entropy_ratio,
+            entropy_BT=_current_entropy(batch),
+            old_entropy_BT=old_entropy_BT,
+            low=settings.erc_low,
+            high=settings.erc_high,
         )
-    else:
-        batch = _of_trainer(micro_batch, settings)
-        old_entropy_BT = batch.padded("entropy")
-        if settings.variant == "erc":
-            change = partial(
-                V.within_entropy_ratio,
-                entropy_BT=_current_entropy(batch),
-                old_entropy_BT=old_entropy_BT,
-                low=settings.erc_low,
-                high=settings.erc_high,
-            )
-        elif settings.variant == "steer":
-            change = partial(
-                V.reweighted,
-                change_BT=V.entropy_change(
-                    log_prob_BT, old_log_prob_BT, advantages_BT, old_entropy_BT
-                ),
-                rate=batch.settings[STEER_RATE],
-                weight_min=settings.steer_weight_min,
-            )
-        else:
-            high_BT = V.high_entropy(old_entropy_BT, mask_BT, settings.archer_quantile)
-            bounds = V.dual_bounds(high_BT, eps, settings.archer_clip)
-    if change is not None and micro_batch is not None:
-        change = partial(_measured, change=change, mask_BT=mask_BT, micro_batch=micro_batch)
-    loss_BT, metrics = clipped_term(*tokens, config, micro_batch, bounds, change)
-    if settings.variant == "archer" and settings.archer_kl > 0:
-        loss_BT = loss_BT + torch.where(
-            high_BT, 0.0, settings.archer_kl * _reference_kl(batch, log_prob_BT, config)
-        )
+    return partial(
+        V.reweighted,
+        change_BT=V.entropy_change(log_prob_BT, old_log_prob_BT, advantages_BT, old_entropy_BT),
+        rate=batch.settings[STEER_RATE],
+        weight_min=settings.steer_weight_min,
+    )
+
+
+def _archer_term(
+    tokens: Tokens, settings: ClipSettings, config: ActorConfig, batch: MicroBatch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Archer's term: its bounds, and the KL to the reference on tokens up to the quantile."""
+    high_BT = V.high_entropy(batch.padded("entropy"), tokens[3], settings.archer_quantile)
+    eps = (config.clip_ratio_high, config.clip_ratio_low)
+    bounds = V.dual_bounds(high_BT, eps, settings.archer_clip)
+    loss_BT, metrics = clipped_term(*tokens, config, batch, bounds)
+    if settings.archer_kl > 0:
+        kl_BT = _reference_kl(batch, tokens[1], config)
+        loss_BT = loss_BT + torch.where(high_BT, 0.0, settings.archer_kl * kl_BT)
     return loss_BT, metrics
 
 
-def _measured(ppo: Clipped, change, mask_BT: Tensor, micro_batch: MicroBatch) -> Clipped:
+def _measured(
+    ppo: Clipped,
+    change: Callable[[Clipped], Clipped],
+    mask_BT: Tensor,
+    micro_batch: MicroBatch,
+) -> Clipped:
     """Applies `change`, and counts the tokens whose gradient it changed."""
     changed = change(ppo)
     with torch.no_grad():
