@@ -67,12 +67,12 @@ def preserved_gradient(
 
     Source: Su et al., arXiv 2509.20712; github Kwai-Klear/CE-GPPO (read; the paper was not).
     """
-    positive_BT, one_BT = advantages_BT > 0, torch.ones_like(clipped.ratio)
+    positive_BT, unit_BT = advantages_BT > 0, torch.ones_like(clipped.ratio)
     beta_BT = torch.where(positive_BT, high, low)
     # -A bound, PPO's value, with the gradient -A beta bound grad log pi
     kept_BT = clipped.loss.detach() * (1 + beta_BT * (_anchored(log_prob_BT) - 1))
     upper, lower = bounds
-    bound_BT = torch.where(positive_BT, one_BT + upper, one_BT - lower)
+    bound_BT = torch.where(positive_BT, unit_BT + upper, unit_BT - lower)
     weight_BT = torch.where(clipped.clipped, beta_BT * bound_BT, clipped.ratio)
     return Clipped(
         loss=torch.where(clipped.clipped, kept_BT, clipped.loss),
