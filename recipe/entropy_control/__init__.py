@@ -13,6 +13,7 @@ RECIPE = Recipe(
     parts=(".part:EntropyControlPart",),
     checks=".checks:check",
     summary=".checks:summary",
+    findings=".diagnosis:findings",
     panels=(
         ("coefficient of the entropy", "entropy_control/coefficient", "coefficient"),
         ("weight alpha of EntroPIC", "entropy_control/alpha", "alpha"),
