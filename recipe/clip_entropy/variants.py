@@ -101,7 +101,7 @@ def old_probability_bounds(
     Source: Yang et al., arXiv 2509.02333, sec. 4.1; github lime-RL/DCPO, README and code (read).
         Its advantages, smoothed over a prompt's earlier steps, are not part of this.
     """
-    q = old_log_prob_BT.float().exp()
+    q = old_log_prob_BT.float().exp().clamp(min=1e-30)  # eps = 0 at q = 0 is a bound of 0
     high_BT = (1 + (1 + 4 * eps_high / q).sqrt()) / 2
     low_BT = (1 + (1 - 4 * eps_low / q).clamp(min=0).sqrt()) / 2
     return TokenBounds(upper=high_BT.clamp(max=ratio_max) - 1, lower=1 - low_BT)

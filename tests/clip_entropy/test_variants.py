@@ -110,6 +110,8 @@ def test_dcpo_bounds_solve_their_inequality_and_have_limits():
     torch.testing.assert_close((1 - low) * low * q, torch.full_like(q, 0.004))
     rare = V.old_probability_bounds(torch.tensor([-1000.0]), 0.16, 0.2, 10.0)
     assert (rare.upper.item(), rare.lower.item()) == (9.0, 0.5)
+    closed = V.old_probability_bounds(torch.tensor([-1000.0, -0.1]), 0.0, 0.0, 10.0)
+    assert not closed.upper.any() and not closed.lower.any()
 
 
 def test_bounds_per_token_that_are_all_equal_are_constant_bounds():
