@@ -15,8 +15,8 @@ from pathlib import Path
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
-from recipe.experiment.run import Metrics, RunFolder
-from recipe.experiment.statistics import finite
+from recipe.experiment.run import RunFolder
+from recipe.experiment.series import series
 
 PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
@@ -33,17 +33,6 @@ def run_labels(run_dirs: Sequence[Path]) -> list[str]:
     while len({names[-depth:] for names in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(names[-depth:]) for names in parts]
-
-
-def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
-    """Returns steps and values of a metric; a name that ends in / takes the first metric below it,
-    verl's mean over samples if there is one. Values that are no finite numbers are left out."""
-    matching = sorted({k for row in steps.values() for k in row if k == name or k.startswith(name)})
-    if name.endswith("/"):
-        name = next((k for k in matching if "/mean@" in k), matching[0] if matching else name)
-    points = {step: finite(row.get(name)) for step, row in steps.items()}
-    drawn = {step: value for step, value in points.items() if value is not None}
-    return list(drawn), list(drawn.values())
 
 
 def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:

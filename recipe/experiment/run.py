@@ -4,12 +4,15 @@ verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write in
 
     metrics/000.jsonl, 001.jsonl, ...     verl's file logger, one file per start
     metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
+    metrics/000.end, 001.end, ...         how the same start ended, one line: `finished`, or
+                                          `failed: …`, `stopped: …`; none while it runs, and none of
+                                          a start that was killed
     global_step_<N>/                      checkpoints
     latest_checkpointed_iteration.txt     the last one's N
     evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures; where a matrix
                                           has several presets, in a folder for each
     evaluation.txt                        what it printed, where `recipe.compare` started it
-    log.txt                               what the run printed, where `recipe.compare` started it
+    log.txt                               what its starts printed, one after another
     .lock                                 held while it runs
 
 Any of them may be missing or, where a process was killed, cut off.
@@ -92,7 +95,7 @@ class RunFolder:
         """
         steps: Metrics = {}
         for file in self.metrics_files():
-            logged = self._logged(file)
+            logged = self.logged(file)
             if logged:
                 steps = {step: row for step, row in steps.items() if step <= min(logged)}
             for step, values in logged.items():
@@ -100,7 +103,8 @@ class RunFolder:
         return dict(sorted(steps.items()))
 
     @staticmethod
-    def _logged(file: Path) -> Metrics:
+    def logged(file: Path) -> Metrics:
+        """Returns what one start has logged at each step, of the lines that are whole."""
         steps: Metrics = defaultdict(dict)
         for line in file.read_text(errors="replace").splitlines():
             try:
@@ -136,6 +140,18 @@ class RunFolder:
     def last_record_file(self) -> Path | None:
         """Returns the file of the last start's record; None where no start has left one."""
         return next(reversed(self._starts(".yaml")), None)
+
+    def last_end(self) -> str:
+        """Returns how the last start ended, "" where it runs or was killed."""
+        record = self.last_record_file()
+        file = record.with_suffix(".end") if record else None
+        return file.read_text(errors="replace").strip() if file and file.is_file() else ""
+
+    def last_written(self) -> float:
+        """Returns when a start has last written metrics, a record or its log (seconds since the
+        epoch), 0 where none has."""
+        files = [*self.metrics_files(), *self._starts(".yaml"), self.log]
+        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
     def last_record(self) -> dict[str, Any] | None:
         """Returns the last start's record; None where no start has left one."""
