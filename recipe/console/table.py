@@ -66,7 +66,7 @@ def line(run: Progress, step: int) -> str:
     left = run.seconds_left()
     values = "".join(f"{text:>{WIDTH}}" for text in cells(run)[step])
     more = f"  {duration(left)}" if left is not None and step == run.last_step else ""
-    return f"{step_of(run, step):>{WIDTH}}{values}{more}"
+    return f"{step_of(run, step):>{WIDTH}}{values}{more}".rstrip()
 
 
 # ---- tables --------------------------------------------------------------------------------------

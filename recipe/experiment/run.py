@@ -21,9 +21,10 @@ Any of them may be missing or, where a process was killed, cut off.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,15 @@ class Run:
 def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
     """Returns where a comparison keeps a run."""
     return RunFolder(out / arm / f"seed{seed}")
+
+
+def run_labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Returns the folders' names, with as many of their parents' as it takes to tell them apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
+    depth = 1
+    while len({names[-depth:] for names in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(names[-depth:]) for names in parts]
 
 
 def run_of(path: Path) -> RunFolder | None:
