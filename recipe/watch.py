@@ -1,8 +1,8 @@
 """Look at runs that are going on or have ended: `python -m recipe.watch RUN [RUN ...] [--once]`.
 
-RUN is the folder of a run, or of a comparison (`recipe.compare`), whose runs are all shown. Only the
-files in it are read, so it may be on a cluster's shared file system, and the run anywhere. Of one
-run the last steps and its curves are shown, of several a line each. Each is said to be
+RUN is the folder of a run, or of a comparison (`recipe.compare`), whose runs are all shown. Only
+its files are read, so it may be on a cluster's shared file system, and the run anywhere. Of one run
+the last steps and its curves are shown, of several a line each. Each is said to be
 
     running, starting   it has written something lately
     stalled             it has not, for far longer than its steps take: killed, or hanging
@@ -86,13 +86,18 @@ def picture(runs: Sequence[Progress], width: int, height: int | None) -> Rendera
     """
     if len(runs) == 1:
         return picture_of_one(runs[0], width, height)
-    shown = list(runs)
-    more = len(runs) - (height - MARGIN) if height else 0
-    if height and more > 0:  # those that change first
-        shown.sort(key=lambda run: ORDER.index(run.state()[0]))
-        shown = shown[: height - MARGIN]
-    rest = f"; {more} more do not fit the screen, --once prints all" if more > 0 else ""
-    return Group(run_table(shown), Text(f"{summary(runs)}{rest}", style="bold"))
+    states = {run.name: run.state() for run in runs}
+    notes = [f"{name} {state}: {detail}" for name, (state, detail) in states.items() if detail]
+    shown, room = list(runs), len(runs)
+    if height is not None and len(runs) + len(notes) > height - MARGIN:
+        notes = notes[: height // 4]
+        room = max(height - MARGIN - len(notes), 1)
+        shown.sort(key=lambda run: ORDER.index(states[run.name][0]))  # those that change first
+    hidden = len(runs) - room
+    rest = f"; {hidden} more do not fit the screen, --once prints all" if hidden > 0 else ""
+    end = Text(f"{summary(runs)}{rest}", style="bold")
+    details = [Text(note, style="red", overflow="ellipsis", no_wrap=True) for note in notes]
+    return Group(run_table(shown[:room], width), end, *details)
 
 
 def picture_of_one(run: Progress, width: int, height: int | None) -> RenderableType:
@@ -100,7 +105,7 @@ def picture_of_one(run: Progress, width: int, height: int | None) -> RenderableT
     state, detail = run.state()
     left = run.seconds_left() if state == "running" else None
     parts = [f"{run.name}: {state}", detail, f"about {duration(left)} left" if left else ""]
-    columns = max(min(width // 45, 2), 1)
+    columns = max(min(width // 38, 2), 1)
     curves = Table.grid(padding=(1, 3, 0, 0))
     drawn = []
     for column in CURVES:

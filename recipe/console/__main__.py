@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -165,9 +164,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    # they are for the run, whose end is this one's
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     folder = RunFolder(args.end_file.parent.parent)
     run = Progress(folder.path.name, folder, args.steps)
     follower = Follower(run, args.end_file, args.begin, args.process, time.monotonic())

@@ -80,7 +80,7 @@ class Progress:
             now: The time in seconds since the epoch; default: now.
         """
         if not self.written:
-            return "waiting", "not started"
+            return "waiting", ""
         word, _, detail = self.end.partition(": ")
         if self.end:
             return word, detail

@@ -26,6 +26,7 @@ from recipe.experiment.run import RunFolder
 
 STREAMS = (1, 2)  # standard output and error, of libraries in C++ and of child processes too
 OWN = ("[preflight] ", "[recipe] ")
+FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_WORD = 20  # seconds that the console may take to show a run's end
 
 
@@ -139,6 +140,10 @@ def start_viewer(
     """Starts the process that shows the run on what are standard output and error now."""
     command = [sys.executable, "-m", "recipe.console", str(end_file), f"--begin={begin}"]
     command += [f"--process={os.getpid()}", *([f"--steps={steps}"] if steps else [])]
-    return subprocess.Popen(
-        [*command, *(["--verbose"] if verbose else [])], stdin=subprocess.DEVNULL
-    )
+    command += ["--verbose"] if verbose else []
+    # those signals are for the run, whose end is the console's: it inherits that they are blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -31,6 +31,7 @@ COLUMNS = (
 )
 CURVES = COLUMNS[:4]
 WIDTH = 9  # characters of a column
+WIDE = 110  # characters of a screen that holds all columns beside a run's name and state
 BLOCKS = " ▁▂▃▄▅▆▇█"
 COLOURS = {"running": "green", "finished": "blue", "starting": "cyan", "waiting": "bright_black"}
 
@@ -87,32 +88,38 @@ def step_table(run: Progress, rows: int) -> Table:
     return table
 
 
-def run_table(runs: Sequence[Progress]) -> Table:
-    """Returns a table with a row a run: its state, and the last value and the curve of each
-    column."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run", no_wrap=True, overflow="ellipsis")
-    table.add_column("state", no_wrap=True)
-    table.add_column("step", justify="right", no_wrap=True)
-    for column in COLUMNS:
+def run_table(runs: Sequence[Progress], width: int) -> Table:
+    """Returns a table with a row a run: its state, the last value of each column, and the curve of
+    its reward.
+
+    Args:
+        runs: In the order of the rows.
+        width: Of the screen, in characters; on a narrow one there are fewer columns.
+    """
+    columns = COLUMNS if width >= WIDE else COLUMNS[:3]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=width // 4)
+    for name in ("state", "step"):
+        table.add_column(name, no_wrap=True)
+    for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
-    table.add_column("reward over steps", no_wrap=True, style="cyan")
-    table.add_column("left, or why", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("reward over steps"[: width // 10], no_wrap=True, style="cyan")
+    table.add_column("time left", no_wrap=True)
     for run in runs:
-        last = [series(run.steps, column.metric)[1][-1:] for column in COLUMNS]
+        last = [series(run.steps, column.metric)[1][-1:] for column in columns]
         values = [
             format(value[0], column.spec) if value else ""
-            for value, column in zip(last, COLUMNS, strict=True)
+            for value, column in zip(last, columns, strict=True)
         ]
-        state, detail = run.state()
+        state = run.state()[0]
         left = run.seconds_left() if state == "running" else None
         table.add_row(
             Text(run.name),
             Text(state, style=COLOURS.get(state, "red")),
             step_of(run, run.last_step),
             *values,
-            sparkline(series(run.steps, COLUMNS[0].metric)[1], 16),
-            Text(detail or (duration(left) if left is not None else "")),
+            sparkline(series(run.steps, COLUMNS[0].metric)[1], width // 10),
+            "" if left is None else duration(left),
         )
     return table
 
@@ -156,6 +163,7 @@ def curve(
     """
     width, height = size
     bins = binned(values, width)
+    bins = [value for value in bins for _ in range(min(width // len(bins), 8))]
     low, high = min(bins), max(bins)
     scale = (height * 8 - 1) / (high - low) if high > low else 0.0
     eighths = [1 + round((value - low) * scale) if scale else height * 4 for value in bins]
