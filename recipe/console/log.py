@@ -43,9 +43,8 @@ def end_of(log: Path, begin: int = 0) -> str:
 
 def phase(text: str) -> str:
     """Returns what a run that has no step yet is doing, by what its log says last."""
-    places = {doing: text.rfind(mark) for mark, doing in PHASES}
-    last = max(places, key=places.__getitem__)
-    return last if places[last] >= 0 else "checking and importing"
+    place, doing = max((text.rfind(mark), doing) for mark, doing in PHASES)
+    return doing if place >= 0 else "starting"
 
 
 def planned_steps(text: str) -> int | None:

@@ -1,6 +1,7 @@
 """Start a recipe on verl's PPO trainer: compose its config, check it, then hand over to verl.
 
-    python -m recipe.launch RECIPE [--dry-run] [--print-config] [--settings] [key=value ...]
+    python -m recipe.launch RECIPE [--dry-run] [--print-config] [--settings] [--verbose]
+        [key=value ...]
 
 RECIPE names a folder of recipe/, or a recipe of another installed package; the rest are Hydra
 overrides (`machine=cpu` chooses recipe/machine/cpu.yaml). Without this module, and so unchecked,
