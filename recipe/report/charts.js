@@ -190,15 +190,21 @@ function drawScatter(figure, chart) {
     add(add(g, "circle", {cx: f.x(mean("x")), cy: f.y(mean("y")), r: 5, style}), "title", {}, `${drawn.arms[arm].label}: ${label(mean("y"))} at ${label(mean("x"))}`);
     marks.push([arm, g, f.x(mean("x")), f.y(mean("y"))]);
   }
-  // a label goes where it covers no other: right, left, below or above its mark, else it is left out
+  // a label goes where it covers no mark and no other label, the baseline's first: beside its mark,
+  // or farther off with a thin line to it, else it is left out
   const taken = marks.map(([, , x, y]) => [x - 6, x + 6, y - 6, y + 6]);
-  for (const [arm, g, x, y] of marks) {
+  const sides = [[1, 0], [-1, 0], [0, 1], [0, -1], [.7, .7], [-.7, .7], [.7, -.7], [-.7, -.7]];
+  for (const [arm, g, x, y] of marks.sort((a, b) => (drawn.arms[a[0]].colour !== 0) - (drawn.arms[b[0]].colour !== 0))) {
     const text = add(g, "text", {}, drawn.arms[arm].label), w = text.getComputedTextLength();
-    const spot = [[x + 9, y], [x - 9 - w, y], [x - w / 2, y + 13], [x - w / 2, y - 13]].find(([a, b]) => a > f.left && a + w < f.width
+    const spots = [9, 22, 36, 50, 70].flatMap(r => sides.map(([a, b]) =>
+      [x + r * a + (a > 0 ? 0 : a < 0 ? -w : -w / 2), y + (r + 4) * b, r > 9]));
+    const spot = spots.find(([a, b]) => a > f.left && a + w < f.width && b > 8 && b < f.height - f.bottom
       && taken.every(([l, r, t, u]) => a + w < l || a > r || b + 5 < t || b - 5 > u));
     if (!spot) { text.remove(); continue; }
-    text.setAttribute("x", spot[0]); text.setAttribute("y", spot[1] + 4);
-    taken.push([spot[0], spot[0] + w, spot[1] - 5, spot[1] + 5]);
+    const [a, b, apart] = spot;
+    text.setAttribute("x", a); text.setAttribute("y", b + 4);
+    if (apart) add(g, "line", {class: "leader", x1: x, y1: y, x2: Math.max(a, Math.min(a + w, x)), y2: b + (b > y ? -6 : b < y ? 6 : 0)});
+    taken.push([a, a + w, b - 5, b + 5]);
   }
 }
 const kinds = {line: drawLines, interval: drawIntervals, scatter: drawScatter};

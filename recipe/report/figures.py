@@ -165,7 +165,8 @@ def draw_intervals(axis: Any, rows: Sequence[Mapping[str, Any]], looks: Sequence
 def draw_scatter(
     axis: Any, chart: Mapping[str, Any], looks: Sequence[Look]
 ) -> dict[str, tuple[float, float]]:
-    """Draws a small mark per run and a large one per arm; returns {label: place of the large}."""
+    """Draws a small mark per run and a large one per arm; returns {label: place of the large},
+    the baseline's first."""
     means = {}
     for arm in dict.fromkeys(point["arm"] for point in chart["points"]):
         runs = [(point["x"], point["y"]) for point in chart["points"] if point["arm"] == arm]
@@ -174,36 +175,43 @@ def draw_scatter(
         means[arm] = tuple(sum(values) / len(values) for values in zip(*runs, strict=True))
         axis.plot(*means[arm], "o", **looks[arm].mark, markersize=6)
     axis.margins(0.12)
-    return {looks[arm].label.strip(): point for arm, point in means.items()}
+    first = sorted(means, key=lambda arm: not looks[arm].is_baseline)
+    return {looks[arm].label.strip(): means[arm] for arm in first}
+
+
+# places of a label around its point: across and along, and how the label is aligned there
+SIDES = (
+    (1, 0, "left", "center"),
+    (-1, 0, "right", "center"),
+    (0, 1, "center", "bottom"),
+    (0, -1, "center", "top"),
+    (0.7, 0.7, "left", "bottom"),
+    (-0.7, 0.7, "right", "bottom"),
+    (0.7, -0.7, "left", "top"),
+    (-0.7, -0.7, "right", "top"),
+)
+DISTANCES = (6, 18, 30, 45, 60)  # of a label from its point, in points of the font's measure
 
 
 def place_labels(axis: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    """Writes each label where it covers no mark and no other label: right, left, above or below its
-    point; one that has no such place is left out."""
+    """Writes each label where it covers no mark and no other label, as near to its point as it can,
+    with a thin line to a point that is not beside it; one that has no such place is left out."""
     frame = axis.get_window_extent()
-    taken = [
-        Bbox.from_bounds(x - 5, y - 5, 10, 10)
-        for x, y in axis.transData.transform([*points.values()])
-    ]
-    offsets = ((6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 6, "center", "bottom"))
+    marks = axis.transData.transform([*points.values()])
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     for label, point in points.items():
-        for x, y, across, along in (*offsets, (0, -6, "center", "top")):
-            text = axis.annotate(
-                label,
-                point,
-                (x, y),
-                textcoords="offset points",
-                fontsize="x-small",
-                ha=across,
-                va=along,
-            )
+        places = [(distance, *side) for distance in DISTANCES for side in SIDES]
+        for distance, x, y, across, along in places:
+            place = {"xytext": (distance * x, distance * y), "textcoords": "offset points"}
+            look = {"fontsize": "x-small", "ha": across, "va": along}
+            text = axis.annotate(label, point, **place, **look)
             text.set_in_layout(False)
             box = text.get_window_extent()
-            if (
-                frame.contains(*box.min)
-                and frame.contains(*box.max)
-                and not box.count_overlaps(taken)
-            ):
+            inside = frame.contains(*box.min) and frame.contains(*box.max)
+            if inside and not box.count_overlaps(taken):
                 taken.append(box)
+                if distance > DISTANCES[0]:
+                    line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#5a5f66"}
+                    axis.annotate("", point, **place, arrowprops=line).set_in_layout(False)
                 break
             text.remove()
