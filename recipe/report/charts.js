@@ -43,8 +43,12 @@ function smoothed(x, column, half) {
   }
   return out;
 }
+function clear(figure) {
+  figure.querySelector(":scope > svg")?.remove();  // a tip has small ones of its own
+  figure.querySelector(".tip")?.remove();
+}
 function frame(figure, height, xs, ys, xLabels, xUnit) {
-  figure.querySelector("svg")?.remove();
+  clear(figure);
   const width = figure.clientWidth - 20, left = 46, right = 10, top = 6, bottom = xUnit ? 34 : 22;
   const svg = add(figure, "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": figure.dataset.title});
   const x = v => left + (v - xs[0]) / (xs[1] - xs[0] || 1) * (width - left - right);
@@ -124,7 +128,7 @@ function drawOnePanel(figure, chart, lines, position, xs, ys) {
 }
 // a panel per method, with the baseline in each: beyond a few, lines and bands hide each other
 function drawPanels(figure, chart, lines, position, xs, ys) {
-  figure.querySelector("svg")?.remove();
+  clear(figure);
   const baseline = lines.filter(isBaseline), others = lines.filter(l => !isBaseline(l));
   const width = figure.clientWidth - 20, left = 42, gap = 12, head = 20, tall = 84, foot = 18;
   const columns = Math.max(1, Math.min(others.length, Math.floor((width - left) / 175)));
