@@ -1,4 +1,4 @@
-"""Look at runs that are going on or have ended: `python -m recipe.watch RUN [RUN ...] [--once]`.
+"""Look at runs, running or ended: `python -m recipe.watch RUN [RUN ...] [--once]`.
 
 RUN is the folder of a run, or of a comparison (`recipe.compare`), whose runs are all shown. Only
 its files are read, so it may be on a cluster's shared file system, and the run anywhere. Of one run

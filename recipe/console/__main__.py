@@ -1,8 +1,8 @@
-"""Shows a run that is going on, in a process beside it that `recipe.console.screen` starts.
+"""Shows a run, in a process beside it that `recipe.console.screen` starts.
 
 On a terminal it is a table that is refreshed; in a pipe, or a batch system's file, a line a step;
 with --verbose what the run writes to its log. It ends when the run has ended, however that was, and
-then says how. It only reads the run's folder, so that whatever happens to it the run goes on.
+then says how. It only reads the run's folder, so that whatever happens to it the run continues.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MARGIN = 16  # lines of a terminal that the table leaves to the header and the r
 
 @dataclass
 class Follower:
-    """A start of a run that is going on.
+    """A start of a run, followed to its end.
 
     Attributes:
         run: The run.

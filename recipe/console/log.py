@@ -62,8 +62,8 @@ def shown_lines(text: str) -> list[str]:
 def cause(text: str) -> str:
     """Returns the last line of a text that is an exception, "" where none is. Of a ValueError or a
     FileNotFoundError, which are sentences here, the sentence alone."""
-    found = [match[1] for line in shown_lines(text) if (match := EXCEPTION.match(line))]
-    last = found[-1] if found else ""
+    exceptions = [match[1] for line in shown_lines(text) if (match := EXCEPTION.match(line))]
+    last = exceptions[-1] if exceptions else ""
     return re.sub(r"^(ValueError|FileNotFoundError): ", "", last)
 
 

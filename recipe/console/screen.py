@@ -25,7 +25,7 @@ from recipe.core.files import atomic_write
 from recipe.experiment.run import RunFolder
 
 STREAMS = (1, 2)  # standard output and error, of libraries in C++ and of child processes too
-OWN = ("[preflight] ", "[recipe] ")
+MARKS_OF_RECIPES = ("[preflight] ", "[recipe] ")
 FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_WORD = 20  # seconds that the console may take to show a run's end
 
@@ -36,9 +36,13 @@ def flush() -> None:
 
 
 @contextlib.contextmanager
-def set_aside(kept: io.BytesIO) -> Iterator[None]:
-    """Keeps what is printed meanwhile off the screen, and appends it to `kept`."""
+def set_aside(kept: io.BytesIO, doing: str = "") -> Iterator[None]:
+    """Keeps what is printed meanwhile off the screen, and appends it to `kept`; a terminal shows
+    meanwhile what is being done."""
+    terminal = bool(doing) and os.isatty(1)
     with tempfile.TemporaryFile() as file:
+        if terminal:
+            sys.stdout.write(f"[recipe] {doing} …")
         flush()
         screen = [os.dup(stream) for stream in STREAMS]
         for stream in STREAMS:
@@ -52,12 +56,15 @@ def set_aside(kept: io.BytesIO) -> Iterator[None]:
                 os.close(copy)
             file.seek(0)
             kept.write(file.read())
+            if terminal:
+                sys.stdout.write("\r\x1b[K")
+                flush()
 
 
 def notes(kept: bytes) -> str:
     """Returns the lines of what was set aside that the recipes themselves have printed."""
     lines = kept.decode(errors="replace").splitlines(keepends=True)
-    return "".join(line for line in lines if line.startswith(OWN))
+    return "".join(line for line in lines if line.startswith(MARKS_OF_RECIPES))
 
 
 def is_log(log: Path) -> bool:

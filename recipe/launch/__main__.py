@@ -174,11 +174,11 @@ def main(arguments: list[str] | None = None) -> int:
         if args.settings:
             print(settings_tables(args.recipe))
             return 0
-        with screen.set_aside(aside):
+        with screen.set_aside(aside, "reading the config"):
             config = compose(args.recipe, args.overrides)
         if args.print_config:
             print(OmegaConf.to_yaml(config))
-        with screen.set_aside(aside):
+        with screen.set_aside(aside, "checking the config, the data and the model"):
             missing = check(config, args.dry_run)
     except (*cli.ERRORS, HydraException, OmegaConfBaseException) as error:
         if args.verbose:

@@ -179,17 +179,8 @@ def draw_scatter(
     return {looks[arm].label.strip(): means[arm] for arm in first}
 
 
-# places of a label around its point: across and along, and how the label is aligned there
-SIDES = (
-    (1, 0, "left", "center"),
-    (-1, 0, "right", "center"),
-    (0, 1, "center", "bottom"),
-    (0, -1, "center", "top"),
-    (0.7, 0.7, "left", "bottom"),
-    (-0.7, 0.7, "right", "bottom"),
-    (0.7, -0.7, "left", "top"),
-    (-0.7, -0.7, "right", "top"),
-)
+# places of a label around its point: across and along
+SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 DISTANCES = (6, 18, 30, 45, 60)  # of a label from its point, in points of the font's measure
 
 
@@ -201,10 +192,16 @@ def place_labels(axis: Any, points: Mapping[str, tuple[float, float]]) -> None:
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     for label, point in points.items():
         places = [(distance, *side) for distance in DISTANCES for side in SIDES]
-        for distance, x, y, across, along in places:
+        for distance, x, y in places:
             place = {"xytext": (distance * x, distance * y), "textcoords": "offset points"}
-            look = {"fontsize": "x-small", "ha": across, "va": along}
-            text = axis.annotate(label, point, **place, **look)
+            text = axis.annotate(
+                label,
+                point,
+                **place,
+                fontsize="x-small",
+                ha="left" if x > 0 else "right" if x < 0 else "center",
+                va="bottom" if y > 0 else "top" if y < 0 else "center",
+            )
             text.set_in_layout(False)
             box = text.get_window_extent()
             inside = frame.contains(*box.min) and frame.contains(*box.max)
