@@ -120,7 +120,7 @@ def picture(follower: Follower, height: int) -> RenderableType:
         f"step {run.last_step}" + (f" of {run.planned}" if run.planned else ""),
         ProgressBar(run.planned or 1, run.last_step if run.planned else 0, width=30),
         f"{seconds} so far",
-        "" if left is None else f"about {duration(left)} left",
+        f"about {duration(left)} left" if left else "",
     )
     return Group(step_table(run, max(height - MARGIN, 3)), status)
 

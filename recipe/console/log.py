@@ -11,10 +11,13 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PREFIX = re.compile(r"^(\([\w.]+ pid=\d+[^)]*\) ?)+")  # of Ray, before what a worker prints
 EXCEPTION = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Timeout)(?:: .*)?)$")
 FRAME = re.compile(r'^\s*File "[^"]+", line \d+')
-OF_TRACEBACK = re.compile(
-    r"^(Traceback \(most|The above exception|During handling|\S*ray::)|^[\s~^]*$"
-    r"|RayTaskError\(|target_num_threads|Training Progress"
+# of a log's end on the screen: frames of tracebacks, progress bars, metrics, which the table has
+SAYS_NOTHING = re.compile(
+    r"^(Traceback \(most|The above exception|During handling|\S*ray::)|^[\s~^]*$|RayTaskError\("
+    r"|target_num_threads|Training Progress|^step:\d+ - |val-(core|aux)/|np\.(float|int)64"
+    r"|^\[recipe\] curve"
 )
+LONGEST = 200  # characters of such a line
 BAR = re.compile(r"Training Progress:.*?\| *\d+/(\d+) \[")
 # what verl prints once something is done, and what it does next
 PHASES = (
@@ -75,14 +78,14 @@ def cause_of(error: BaseException) -> str:
 
 
 def last_lines(text: str, count: int) -> list[str]:
-    """Returns the last lines that say something: no frames of tracebacks, no progress bars, and
-    lines that are repeated once."""
+    """Returns the last lines that say something: no frames of tracebacks, no progress bars, no
+    metrics, and lines that are repeated once."""
     kept: list[str] = []
     after_frame = False
     for line in shown_lines(text):
         is_frame = bool(FRAME.match(line))
         source = after_frame and line.startswith("    ")  # the line of code of a frame
         after_frame = is_frame or source
-        if not is_frame and not source and not OF_TRACEBACK.search(line) and line not in kept[-1:]:
+        if not is_frame and not source and not SAYS_NOTHING.search(line) and line not in kept[-1:]:
             kept.append(line)
-    return kept[-count:]
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in kept[-count:]]

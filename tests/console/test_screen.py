@@ -123,7 +123,7 @@ def test_a_resumed_run_adds_to_its_log_and_shows_its_own_steps(tmp_path):
 def test_an_end_of_a_start_that_failed_before_its_first_step_is_not_the_next_one_s(tmp_path):
     (tmp_path / "run/metrics").mkdir(parents=True)
     (tmp_path / "run/metrics/000.end").write_text("failed: earlier\n")
-    code, lines = finish(tmp_path / "run", "3", "finished")
+    code, lines = finish(tmp_path / "run", "3", "finished", "--pause", "1")
     assert code == 0 and "finished: step 3 of 3" in lines[-1]
 
 
