@@ -19,6 +19,7 @@ RECIPE = Recipe(
         ("mean upper clip bound", "clip_entropy/bound_upper", "eps"),
         ("mean lower clip bound", "clip_entropy/bound_lower", "eps"),
     ),
+    findings=".diagnosis:findings",
     # its evaluation framework; the number of samples is ours
     evaluation={"clip_entropy": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "samples": 8}},
 )

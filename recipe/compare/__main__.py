@@ -36,7 +36,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.compare.plan import Plan, check_plan, differing_prompts, equal_arms, make_plan
+from recipe.compare.checks import check_plan, differing_prompts, equal_arms
+from recipe.compare.plan import Plan, make_plan
 from recipe.compare.slots import Slot, cluster, run_slots
 from recipe.compare.supervise import check_locking, interrupted_by_signals, run_all
 from recipe.core import cli

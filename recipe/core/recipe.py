@@ -51,6 +51,8 @@ class Recipe:
         checks: A function of the resolved config that raises ValueError for what cannot work.
         summary: A function of the resolved config that returns {line of the summary: text}.
         panels: What `recipe.plot` draws where a run has logged it: (title, metric, y label).
+        findings: A function of a run's `experiment.evidence.Evidence` that yields what the recipe's
+            metrics tell of the run's entropy, for `recipe.diagnose`.
         evaluation: The sampling of the paper's own evaluation: {preset of `recipe.evaluate`:
             {flag: value}}.
     """
@@ -69,6 +71,7 @@ class Recipe:
     checks: str | None = None
     summary: str | None = None
     panels: tuple[tuple[str, str, str], ...] = ()
+    findings: str | None = None
     evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property

@@ -14,6 +14,7 @@ CURRENCY = re.compile(r"\\?[$€£¥]")
 NAMED_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
 SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
 PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 MOST_DIGITS = 39  # of a whole number that is its own key
 
@@ -50,6 +51,8 @@ def normalise(answer: str) -> str:
     Plain: sign, digits with or without thousands separators (1,234 1{,}234 1\\,234 1 234),
     decimals, and around it currency signs, `$` of LaTeX, emphasis (`**18**`), one full stop.
     """
+    if INTEGER.fullmatch(answer):  # as most answers are
+        return answer
     text = answer.strip().strip("*").strip().replace("−", "-")
     text = re.sub(r"^(\$+)([^$]*)\1$", r"\2", text).strip()
     text = re.sub(r"(?<![.\\])\.$", "", text)

@@ -52,7 +52,9 @@ LONGEST = 2_000  # characters
 MOST_SIGNS = 4  # ± in an answer
 MOST_POINTS = 4  # letters of a name of points: ABCD
 
-MATRIX = re.compile(r"\s*\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}\s*", re.DOTALL)
+MATRIX = re.compile(
+    r"\s*(?:\\(?:display|text)style)?\s*\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}\s*", re.DOTALL
+)
 FILLER = re.compile(
     r"(?:\\text\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*(?:[:=]\s*)?(?:\}|\s|$)"
     r"|(?:\\text\{\s*)?answer\s*[:=]",
@@ -349,7 +351,7 @@ def without_filler(tokens: Sequence[Token]) -> Sequence[Token]:
     if len(tokens) > 2 and tokens[0].text in CHOICES and texts[1] == ".":
         return tokens[2:]
     if len(tokens) > 3 and tokens[1].text in CHOICES and texts[0] + texts[2] == "()":
-        return tokens[3:] if tokens[3].spaced else tokens
+        return tokens[3:] if tokens[3].spaced and not is_separator(tokens[3]) else tokens
     return tokens
 
 

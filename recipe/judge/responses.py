@@ -47,7 +47,7 @@ class Judged(NamedTuple):
     correct: list[bool]  # of each response
     clusters: list[int]  # of equivalent answers; the cluster of each response
     majority: str  # answer of the largest cluster, in its most frequent spelling
-    majority_correct: bool
+    majority_correct: bool  # the verdict on that spelling
     timed_out: int  # comparisons and verdicts that a limit ended
 
 
@@ -86,12 +86,13 @@ def judge_prompt(
         if answer.strip():
             members.setdefault(label, []).append(answer)
     largest = max(members.values(), key=len, default=[])
+    majority = Counter(largest).most_common(1)[0][0] if largest else ""
     return Judged(
         answers,
         [verdicts[answer]["acc"] for answer in answers],
         clusters.labels,
-        Counter(largest).most_common(1)[0][0] if largest else "",
-        any(verdicts[answer]["acc"] for answer in largest),
+        majority,
+        bool(majority) and verdicts[majority]["acc"],
         clusters.timed_out + len(timed_out),
     )
 

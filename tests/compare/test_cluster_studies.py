@@ -16,7 +16,7 @@ from builders import write_data, write_model, write_scores
 from omegaconf import OmegaConf
 
 from recipe.compare import __main__ as compare
-from recipe.compare import plan
+from recipe.compare import checks, plan
 from recipe.core import config as run_config
 from recipe.evaluate import __main__ as evaluate
 from recipe.experiment.matrix import read_matrix
@@ -129,7 +129,7 @@ def test_arms_differ_in_nothing_but_the_method(planned):
     first = config_identity(made.baselines[0].record)
     for run in made.runs:
         keys = differences(first, config_identity(run.record))
-        outside = {key for key in keys if not is_below(key, plan.method_keys())}
+        outside = {key for key in keys if not is_below(key, checks.method_keys())}
         ordered = run.arm.preset in ("sent", "curriculum")
         assert outside == ({"data.curriculum.stages"} if ordered else set()), run.name
 

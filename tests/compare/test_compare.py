@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from recipe import machine
 from recipe.compare import __main__ as compare
-from recipe.compare import plan, slots, supervise
+from recipe.compare import checks, plan, slots, supervise
 from recipe.compare.plan import PlannedRun
 from recipe.compare.slots import run_slots
 from recipe.compare.supervise import Processes
@@ -100,7 +100,7 @@ def test_runs_of_a_seed_must_share_what_a_comparison_shares(tmp_path):
     base = run_of(tmp_path)
 
     def check(arm=other, **config):
-        plan.check_fair([base, run_of(tmp_path, arm, recorded=record(**config))], "grpo")
+        checks.check_fair([base, run_of(tmp_path, arm, recorded=record(**config))], "grpo")
 
     check(trainer__save_freq=7)  # does not change a run's results
     check(algorithm__adv_estimator="asymgrpo", actor_rollout_ref__actor__policy_loss={"new": 1})
@@ -119,9 +119,9 @@ def test_runs_of_a_seed_must_share_what_a_comparison_shares(tmp_path):
     different_model = record()
     different_model["files"]["actor_rollout_ref.model.path"] = "zz"
     with pytest.raises(ValueError, match=r"model\.path"):
-        plan.check_fair([base, run_of(tmp_path, other, recorded=different_model)], "grpo")
+        checks.check_fair([base, run_of(tmp_path, other, recorded=different_model)], "grpo")
     # another seed may begin with other weights
-    plan.check_fair([base, run_of(tmp_path, other, seed=1, recorded=different_model)], "grpo")
+    checks.check_fair([base, run_of(tmp_path, other, seed=1, recorded=different_model)], "grpo")
 
 
 @pytest.mark.parametrize(
@@ -150,17 +150,17 @@ def test_what_is_no_method_s_may_not_differ_unless_an_arm_names_it(tmp_path, key
     node[last] = "changed"
     base = run_of(tmp_path)
     with pytest.raises(ValueError, match=re.escape(f"differ in {key} ")):
-        plan.check_fair([base, run_of(tmp_path, other, recorded=changed)], "grpo")
+        checks.check_fair([base, run_of(tmp_path, other, recorded=changed)], "grpo")
     named = replace(other, may_differ=(key,))
-    plan.check_fair([base, run_of(tmp_path, named, recorded=changed)], "grpo")
+    checks.check_fair([base, run_of(tmp_path, named, recorded=changed)], "grpo")
 
 
 def test_a_method_is_what_presets_and_the_recipes_settings_are():
-    keys = plan.method_keys()
+    keys = checks.method_keys()
     loss = "actor_rollout_ref.actor.policy_loss"
     assert {"algorithm.adv_estimator", "algorithm.asymgrpo", loss} <= set(keys)
     assert "actor_rollout_ref.actor.use_kl_loss" in keys  # a preset of SENT's sets it
-    assert not plan.is_below("algorithm.filter_groups.enable", keys)
+    assert not checks.is_below("algorithm.filter_groups.enable", keys)
     assert not any(key.startswith("data") for key in keys)
 
 
@@ -195,11 +195,11 @@ ORDERED = {"order": "semantic_entropy", "shuffle": True}
 )
 def test_two_seeds_that_are_one_run_are_refused(tmp_path, first, second, sentence):
     with pytest.raises(ValueError, match=f"seeds 0 and 1 of arm grpo .*{sentence}"):
-        plan.check_seeds(seeds_of(tmp_path, first, second))
+        checks.check_seeds(seeds_of(tmp_path, first, second))
     # also where the two are not neighbours
     other = {"data__seed": 7, "data__curriculum": ORDERED | {"seed": 7}}
     with pytest.raises(ValueError, match="seeds 0 and 2 of arm grpo"):
-        plan.check_seeds(seeds_of(tmp_path, first, other, second))
+        checks.check_seeds(seeds_of(tmp_path, first, other, second))
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_two_seeds_that_are_one_run_are_refused(tmp_path, first, second, sentenc
     ],
 )
 def test_two_seeds_that_differ_are_not(tmp_path, first, second):
-    plan.check_seeds(seeds_of(tmp_path, first, second))
+    checks.check_seeds(seeds_of(tmp_path, first, second))
     other = Arm("other", "asymgrpo", "asymgrpo", "other", "run_cpu.sh")
-    plan.check_seeds([*seeds_of(tmp_path, first), *seeds_of(tmp_path, first, arm=other)])
+    checks.check_seeds([*seeds_of(tmp_path, first), *seeds_of(tmp_path, first, arm=other)])
 
 
 def test_arms_of_one_config_are_named(tmp_path):
@@ -231,7 +231,7 @@ def test_arms_of_one_config_are_named(tmp_path):
             tmp_path, {"data__seed": 0}, {"data__seed": 2 if arm.name == "c" else 1}, arm=arm
         )
     ]
-    assert plan.equal_arms(runs) == [["a", "b"]]
+    assert checks.equal_arms(runs) == [["a", "b"]]
 
 
 def test_a_negative_seed_is_refused(small_matrix, capsys):
@@ -254,23 +254,23 @@ def test_the_environment_of_a_run_is_the_matrix_s_then_the_user_s_then_the_defau
 
 def test_a_folder_with_a_run_of_another_config_is_refused(tmp_path):
     run = run_of(tmp_path)
-    plan.check_folder(run)  # nothing there
+    checks.check_folder(run)  # nothing there
     (run.folder.path / "metrics").mkdir(parents=True)
     file = run.folder.path / "metrics/000.yaml"
     file.write_text(yaml.safe_dump(record(trainer__save_freq=9)))
-    plan.check_folder(run)
+    checks.check_folder(run)
     for other in (record(data__seed=1), {**record(), "packages": {"verl": "0.9.2"}}):
         file.write_text(yaml.safe_dump(other))
         with pytest.raises(ValueError, match="another config"):
-            plan.check_folder(run)
+            checks.check_folder(run)
     for unreadable in ("", "config: ["):
         file.write_text(unreadable)
         with pytest.raises(ValueError, match="without a record"):
-            plan.check_folder(run)
+            checks.check_folder(run)
     file.unlink()
     (run.folder.path / "metrics/000.jsonl").write_text('{"step": 1, "data": {}}\n')
     with pytest.raises(ValueError, match="without a record"):
-        plan.check_folder(run)
+        checks.check_folder(run)
 
 
 def test_the_settings_of_a_recipe_that_came_later_are_no_other_config(tmp_path):
@@ -284,19 +284,19 @@ def test_the_settings_of_a_recipe_that_came_later_are_no_other_config(tmp_path):
         actor.setdefault("policy_loss", {})["target_entropy"] = value
         file.write_text(yaml.safe_dump(with_example))
         with pytest.raises(ValueError, match="target_entropy") if refused else nullcontext():
-            plan.check_folder(run)
+            checks.check_folder(run)
 
 
 def test_prompts_that_were_not_the_same_are_told(tmp_path):
     runs = [run_of(tmp_path, Arm(n, "asymgrpo", n, n, "run_cpu.sh")) for n in ("a", "b")]
     for run in runs:
         assert supervise.run_once(run, {}, Processes()) == "finished"
-    assert plan.differing_prompts(runs) == []
+    assert checks.differing_prompts(runs) == []
     file = runs[1].folder.path / "metrics/000.jsonl"
     lines = file.read_text().splitlines()
     lines[2] = lines[2].replace("3.0", "3.5")
     file.write_text("\n".join(lines))
-    assert plan.differing_prompts(runs) == [
+    assert checks.differing_prompts(runs) == [
         "b, seed 0 and a, seed 0 did not train on the same prompts at step 3"
     ]
 
@@ -753,7 +753,7 @@ def test_a_run_keeps_no_hugging_face_copy_of_every_checkpoint(small_matrix, tmp_
     saved.append("hf_model")
     provenance.write_yaml(first.folder.path / "metrics/000.yaml", first.record)
     again, *_ = plan.make_plan(matrix, ["grpo"], [0]).runs
-    plan.check_folder(again)
+    checks.check_folder(again)
 
 
 @pytest.mark.parametrize(
@@ -831,7 +831,7 @@ def test_the_study_is_fair(tmp_path, monkeypatch):
     planned = plan.make_plan(study, ["sent", "entropy_bonus", "asymgrpo", "od"], [0])
     runs = [*planned.baselines, *planned.runs]
     assert [run.arm.name for run in runs] == ["grpo", "sent", "entropy_bonus", "asymgrpo", "od"]
-    plan.check_fair(runs, study.baseline)
+    checks.check_fair(runs, study.baseline)
     sent = replace(runs[1], arm=replace(runs[1].arm, may_differ=()))
     with pytest.raises(ValueError, match=r"grpo and sent differ in data\.curriculum\.stages"):
-        plan.check_fair([runs[0], sent], study.baseline)
+        checks.check_fair([runs[0], sent], study.baseline)

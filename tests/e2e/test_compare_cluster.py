@@ -27,6 +27,7 @@ from recipe.experiment.run import Run, read_runs
 ROOT = Path(__file__).parents[2]
 LIMIT = 2400  # seconds for all of it
 STEPS = 2
+WAITED_FOR = "still running from an earlier start"
 
 pytestmark = [
     *TRAINING_RUN,
@@ -137,9 +138,17 @@ def finished(folder) -> dict:
             killed = saved()[0].folder.path
             kill(compare.pid, *(pid for pid, path in started_runs(out).items() if path == killed))
             compare.wait()
-            seen |= {"killed": killed, "left": set(started_runs(out).values())}
+            left = started_runs(out)
+            seen |= {"killed": killed, "left": set(left.values())}
             seen["kill"] = time.monotonic() - seen["begin"]
+            for number in left:  # so that it does not finish before the command looks for it
+                os.kill(number, signal.SIGSTOP)
             compare = start()
+            while left and WAITED_FOR not in (folder / "compare.txt").read_text():
+                assert compare.poll() is None, tail()
+                watch()
+            for number in left:
+                os.kill(number, signal.SIGCONT)
             while compare.poll() is None:
                 watch()
             assert compare.returncode == 0, tail()
@@ -175,7 +184,7 @@ def test_the_killed_run_is_resumed_and_the_one_left_behind_is_waited_for(finishe
     for path in finished["left"]:
         assert path != finished["killed"] and len(runs[path].records) == 1
     printed = (folder / "compare.txt").read_text()
-    assert printed.count("still running from an earlier start") == len(finished["left"])
+    assert printed.count(WAITED_FOR) == len(finished["left"])
     assert re.search(r"\[compare\] [34] runs finished .* 0 failed", printed)
 
 

@@ -47,6 +47,14 @@ SAME = [
     ("3:4", [r"\frac34", "6:8", "0.75"]),
     (r"2\mathbf{i}-3\mathbf{j}", [r"2 \mathbf{i} - 3 \mathbf{j}"]),
     ("241_8", ["241_{8}", r"241 \text{ (base 8)}"]),
+    (
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        [
+            r"\displaystyle \begin{pmatrix}1\\2\end{pmatrix}",
+            r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}",
+        ],
+    ),
+    (r"\text{(C)}", ["C", "(C)", "c", r"\textbf{(C)}"]),
 ]
 # (truth, answers that say something else)
 OTHER = [
@@ -72,6 +80,9 @@ OTHER = [
     (r"|x-1|", ["x-1", "1-x"]),
     (r"\lfloor n/2\rfloor", [r"\lfloor n/3\rfloor", "n/2", r"\lceil n/2\rceil"]),
     ("f(2)", ["2f", "f(3)"]),
+    (r"\text{(C)}", [r"\text{(C)}, \text{(C)}", r"\text{(C)}, \text{(D)}", "D",
+                    r"\text{(C)} or \text{(D)}", r"\text{(C)} and (D)", r"\text{(C)}; (D)",
+                    r"\text{(B)}, \text{(C)}"]),
     (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", [r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", "10"]),
 ]  # fmt: skip
 

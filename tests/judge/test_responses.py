@@ -29,6 +29,16 @@ def test_of_equally_large_clusters_the_first_is_the_majority():
     assert result.majority == "4"  # the most frequent spelling
 
 
+def test_the_majoritys_verdict_is_that_of_its_spelling():
+    """A cluster may hold two verdicts: x = 4 is 4, and 4 is y = 4, but x = 4 is not y = 4."""
+    texts = [r"\boxed{x = 4}", r"\boxed{x = 4}", r"\boxed{4}"]
+    result = judged(texts, truth="y = 4")
+    assert result.clusters == [0, 0, 0] and result.correct == [False, False, True]
+    assert (result.majority, result.majority_correct) == ("x = 4", False)
+    result = judged([*texts, r"\boxed{4}", r"\boxed{4}"], truth="y = 4")
+    assert (result.majority, result.majority_correct) == ("4", True)
+
+
 def test_only_boxed_answers_can_count():
     assert judged(["#### 4", r"\boxed{4}"], boxed_only=True).correct == [False, True]
 

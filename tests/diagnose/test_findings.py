@@ -1,0 +1,173 @@
+"""recipe.diagnose: fixed cases, each told by its sentence and figures, and what cannot be told."""
+
+import json
+
+import pytest
+
+from recipe.diagnose.__main__ import main
+from recipe.diagnose.findings import diagnose
+from recipe.experiment.evidence import Evidence, Finding
+
+CONFIG = {
+    "data": {"max_response_length": 64, "train_batch_size": 32},
+    "actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 8, "ppo_epochs": 1}},
+}
+CALM = {
+    "actor/entropy": 0.5,
+    "actor/pg_clipfrac": 0.05,
+    "actor/ppo_kl": 0.001,
+    "diagnostics/groups/all_correct": 0.1,
+    "diagnostics/groups/all_incorrect": 0.2,
+    "diagnostics/advantage/positive_mass": 0.4,
+    "diagnostics/advantage/negative_mass": -0.4,
+    "diagnostics/covariance/all": 0.05,
+    "response_length/clip_ratio": 0.01,
+    "response_length/max": 60,
+    "response_length/mean": 30,
+    "training/rollout_probs_diff_mean": 0.001,
+}
+
+
+def findings(steps: int = 20, config=CONFIG, without: tuple[str, ...] = (), **changes):
+    """Diagnoses a calm run of which some metrics go evenly from one value to another."""
+    changes = {name.replace("__", "/"): ends for name, ends in changes.items()}
+    rows = {}
+    for step in range(1, steps + 1):
+        at = (step - 1) / (steps - 1)
+        moved = {name: first + at * (last - first) for name, (first, last) in changes.items()}
+        rows[step] = {k: v for k, v in {**CALM, **moved}.items() if k not in without}
+    result: dict[str, list[str]] = {}
+    for topic, text, _ in diagnose(Evidence(rows, config)):
+        result.setdefault(topic, []).append(text)
+    return result
+
+
+def test_a_calm_run_gets_figures_and_no_advice():
+    told = findings()
+    assert told["clipping"] == ["5.0 % of the tokens were clipped."]
+    assert told["signal"] == [
+        "At the end 10 % of the groups were all correct and 20 % all incorrect."
+    ]
+    assert told["truncation"] == ["No rollout reached the limit of 64 tokens (the longest had 60)."]
+    assert told["advantages"][0].endswith("about as much.")
+    assert told["off-policy"] == [
+        "A step's updates moved the policy 0.001 nats per token from the one that sampled over 4 "
+        "updates."
+    ]
+    assert "length" not in told
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        # the ends are means over the first two and the last two of 20 steps
+        (0.1, "The entropy collapsed from 0.489 to 0.111 nats per token (-77 %)."),
+        (1.0, "The entropy exploded from 0.513 to 0.987 nats per token (+92 %)."),
+        (0.4, "The entropy fell from 0.497 to 0.403 nats per token (-19 %)."),
+        (0.6, "The entropy rose from 0.503 to 0.597 nats per token (+19 %)."),
+    ],
+)
+def test_where_the_entropy_went(last, sentence):
+    assert findings(actor__entropy=(0.5, last))["entropy"] == [sentence]
+
+
+def of_regions(**changes):
+    each = {"E1": -3e-3, "E2": 1e-3, "E3": 5e-4, "E4": -2e-4} | changes
+    metrics = {f"clip_entropy/{name}/entropy_change": (x, x) for name, x in each.items()}
+    shares = {f"clip_entropy/{name}/{kind}": (0.25, 0.25)
+              for name in each for kind in ("token_share", "clipped_share")}  # fmt: skip
+    return findings(**{k.replace("/", "__"): v for k, v in {**metrics, **shares}.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "way", "region", "bound", "result"),
+    [
+        ({}, "lowered", "E1, likely tokens with positive", "upper", "more"),
+        ({"E2": 9e-3}, "raised", "E2, unlikely tokens with positive", "upper", "less"),
+        ({"E3": 9e-3}, "raised", "E3, likely tokens with negative", "lower", "less"),
+        ({"E4": -9e-3}, "lowered", "E4, unlikely tokens with negative", "lower", "more"),
+    ],
+)
+def test_which_region_moved_it(changes, way, region, bound, result):
+    moved, cut = of_regions(**changes)["regions"]
+    assert f"updates {way} the entropy" in moved and f"the most came from {region}" in moved
+    assert "25 % of the tokens" in moved
+    assert cut.startswith(f"The {bound} bound clipped 25 % of {region[:2]}'s tokens")
+    assert f"would leave {result} entropy" in cut
+
+
+def test_few_clipped_tokens_are_said_to_be_few():
+    told = findings(actor__pg_clipfrac=(0.003, 0.003))["clipping"]
+    assert told == [
+        "0.3 % of the tokens were clipped: so few that methods which move the bounds hardly act."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cure"), [("correct", "harder prompts"), ("incorrect", "easier prompts first")]
+)
+def test_groups_without_signal(kind, cure):
+    (told,) = findings(**{f"diagnostics__groups__all_{kind}": (0.7, 0.7)})["signal"]
+    assert "70 %" in told and "taught nothing" in told and cure in told
+
+
+def test_truncation_is_told_only_at_the_limit():
+    changes = {"response_length__clip_ratio": (0.2, 0.4)}
+    at_limit = findings(**changes, response_length__max=(64, 64))["truncation"][0]
+    assert "21 % of the rollouts at the beginning and 39 % at the end" in at_limit
+    assert "raise data.max_response_length" in at_limit
+    below = findings(**changes)["truncation"][0]
+    assert below.startswith("No rollout reached the limit")
+    unknown = findings(**changes, config={})["truncation"][0]
+    assert "cannot be told without the run's record" in unknown
+
+
+def test_drift():
+    (told,) = findings(actor__ppo_kl=(0.05, 0.05))["off-policy"]
+    assert "0.05 nats" in told and "fewer updates" in told
+    (told,) = findings(training__rollout_probs_diff_mean=(0.1, 0.1))["engine"]
+    assert "0.1 on average" in told and "rollout_correction" in told
+    told = findings(diagnostics__advantage__negative_mass=(-0.1, -0.1))["advantages"][0]
+    assert "the positive side pushed alone or nearly so" in told
+    told = findings(response_length__mean=(20, 60))["length"][0]
+    assert told.startswith("Responses went from 21 to 59 tokens")
+
+
+@pytest.mark.parametrize(
+    ("metric", "topic", "setting"),
+    [
+        ("actor/entropy", "entropy", "actor_rollout_ref.actor.calculate_entropy=true"),
+        ("nothing", "regions", "region_diagnostics=true"),
+        ("diagnostics/groups/all_correct", "signal", "trainer.v1.recipe_sync.diagnostics=true"),
+        ("training/rollout_probs_diff_mean", "engine", "rollout.calculate_log_probs=true"),
+    ],
+)
+def test_what_was_not_logged_is_said_with_the_setting_that_logs_it(metric, topic, setting):
+    (told,) = findings(without=(metric,))[topic]
+    assert setting in told
+
+
+def test_values_that_are_no_numbers_are_left_out():
+    steps = {1: CALM, 2: {**CALM, "actor/entropy": None}, 3: {**CALM, "actor/entropy": 0.4}}
+    entropy = diagnose(Evidence({0: {"val-core/x": 1.0}, **steps}, {}))[0]
+    assert entropy == Finding(
+        "entropy", "The entropy fell from 0.5 to 0.4 nats per token (-20 %).", "actor/entropy"
+    )
+
+
+def test_the_command(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "is it the folder of a run?" in capsys.readouterr().err
+    (tmp_path / "metrics").mkdir()
+    log = tmp_path / "metrics/000.jsonl"
+    log.write_text(json.dumps({"step": 0, "data": {"val-core/x": 1.0}}) + "\n")
+    assert main([str(tmp_path)]) == 2
+    assert "no training step is logged" in capsys.readouterr().err
+    log.write_text("".join(json.dumps({"step": s, "data": CALM}) + "\n" for s in (1, 2)))
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(str(tmp_path)) and "5.0 % of the tokens were clipped." in printed
+    assert max(map(len, printed.splitlines()[1:])) <= 100
+    assert main([str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[str(tmp_path)]
+    assert {row["topic"] for row in rows} >= {"entropy", "regions", "signal"}
