@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
-from recipe.experiment.run import Metrics, RunFolder, run_labels
-from recipe.experiment.series import series
+from recipe.experiment.metrics import Metrics, series
+from recipe.experiment.run import RunFolder, run_labels
 from recipe.report.charts import COLOURS
 from recipe.report.panels import HEIGHT, ONE_PANEL, Line, draw_panels, rows_of
 

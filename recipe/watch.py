@@ -28,8 +28,8 @@ from recipe.console.progress import Progress, duration
 from recipe.console.table import CURVES, curve, run_table, step_table
 from recipe.core import cli
 from recipe.experiment.matrix import FILE, read_matrix
+from recipe.experiment.metrics import series
 from recipe.experiment.run import RunFolder, run_folder, run_labels
-from recipe.experiment.series import series
 
 ORDER = ("running", "starting", "stalled", "failed", "stopped", "finished", "waiting")
 MARGIN = 4  # lines of a terminal that are left free

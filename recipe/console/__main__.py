@@ -62,8 +62,10 @@ class Follower:
 
     def logged(self) -> list[int]:
         """Returns the steps that this start has logged."""
-        file = self.end_file.with_suffix(".jsonl")
-        return sorted(self.run.folder.logged(file)) if file.is_file() else []
+        return self.run.steps_of(self.end_file.with_suffix(".jsonl"))
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
 
     def log_text(self) -> str:
         return log.end_of(self.run.folder.log, self.begin)
@@ -85,18 +87,14 @@ def mirror(follower: Follower) -> None:
 def print_lines(follower: Follower) -> None:
     """Prints a line a step, and before the first what the start is doing."""
     shown: set[int] = set()
-    doing, size = "", -1
+    doing, steps = "", follower.run.steps
     for _ in follower.polls():
-        file = follower.end_file.with_suffix(".jsonl")
-        grown = file.stat().st_size if file.is_file() else 0
-        if not shown and not grown and (now := log.phase(follower.log_text())) != doing:
+        if not shown and (now := log.phase(follower.log_text())) != doing:
             doing = now
-            print(
-                f"[recipe] {duration(time.monotonic() - follower.started):>8}: {doing}", flush=True
-            )
-        if grown == size:
+            print(f"[recipe] {duration(follower.seconds()):>8}: {doing}", flush=True)
+        if follower.run.steps is steps:
             continue
-        size = grown
+        steps = follower.run.steps
         for step in follower.logged():
             if step not in shown:
                 print(*([] if shown else [head()]), line(follower.run, step), sep="\n", flush=True)
@@ -105,24 +103,33 @@ def print_lines(follower: Follower) -> None:
 
 def refresh_table(follower: Follower, console: Console) -> None:
     """Shows the last steps as a table, with a bar of all steps and the time that is left."""
+    run, table, steps = follower.run, None, None
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for _ in follower.polls():
-            live.update(picture(follower, console.height), refresh=True)
+            if run.steps and run.steps is not steps:
+                table, steps = step_table(run, max(console.height - MARGIN, 3)), run.steps
+            below = status(follower) if follower.logged() else start(follower)
+            live.update(Group(table, below) if table else below, refresh=True)
 
 
-def picture(follower: Follower, height: int) -> RenderableType:
-    run, seconds = follower.run, duration(time.monotonic() - follower.started)
-    if not run.steps:
-        return Text(f"{seconds:>8}: {log.phase(follower.log_text())}", style="cyan")
+def start(follower: Follower) -> RenderableType:
+    """Returns what a start without a step is doing."""
+    doing = log.phase(follower.log_text())
+    return Text(f"{duration(follower.seconds()):>8}: {doing}", style="cyan")
+
+
+def status(follower: Follower) -> RenderableType:
+    """Returns the line below the table."""
+    run = follower.run
     left = run.seconds_left()
-    status = Table.grid(padding=(0, 2))
-    status.add_row(
+    cells = Table.grid(padding=(0, 2))
+    cells.add_row(
         f"step {run.last_step}" + (f" of {run.planned}" if run.planned else ""),
         ProgressBar(run.planned or 1, run.last_step if run.planned else 0, width=30),
-        f"{seconds} so far",
+        f"{duration(follower.seconds())} so far",
         f"about {duration(left)} left" if left else "",
     )
-    return Group(step_table(run, max(height - MARGIN, 3)), status)
+    return cells
 
 
 # ---- the end -------------------------------------------------------------------------------------
@@ -135,7 +142,7 @@ def say_end(follower: Follower) -> None:
     state, _, detail = run.end.partition(": ")
     at = f"step {run.last_step}" + (f" of {run.planned}" if run.planned else "")
     if state == "finished":
-        seconds = duration(time.monotonic() - follower.started)
+        seconds = duration(follower.seconds())
         print(f"[recipe] finished: {at}, {seconds} in all; last checkpoint: {folder.checkpoint()}")
         if (folder.path / "curve.png").is_file():
             print(f"[recipe] curve     {folder.path / 'curve.png'}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 from recipe.console import log
-from recipe.experiment.run import Metrics, RunFolder
+from recipe.experiment.metrics import Metrics, StartReader, merged
+from recipe.experiment.run import RunFolder
 from recipe.experiment.statistics import finite
 
 STARTING = 900.0  # seconds without a written byte, after which a run without a step is stalled
@@ -36,14 +37,15 @@ class Progress:
     steps: Metrics = field(default_factory=dict)
     end: str = ""
     written: float = 0.0
-    _sizes: dict[Path, int] = field(default_factory=dict)
+    _starts: dict[Path, StartReader] = field(default_factory=dict)
     _record: Path | None = None
 
     def refresh(self) -> None:
         """Reads what has changed since the last time."""
-        sizes = {file: file.stat().st_size for file in self.folder.metrics_files()}
-        if sizes != self._sizes:
-            self.steps, self._sizes = self.folder.metrics(), sizes
+        files = self.folder.metrics_files()
+        self._starts = {file: self._starts.get(file) or StartReader(file) for file in files}
+        if any([start.read() for start in self._starts.values()]):
+            self.steps = merged(start.steps for start in self._starts.values())
         record = self.folder.last_record_file()
         if record != self._record:
             trainer = ((self.folder.last_record() or {}).get("config") or {}).get("trainer") or {}
@@ -55,6 +57,10 @@ class Progress:
     @property
     def last_step(self) -> int:
         return max(self.steps, default=0)
+
+    def steps_of(self, start: Path) -> list[int]:
+        """Returns the steps that the start with this metrics file has logged."""
+        return sorted(self._starts[start].steps) if start in self._starts else []
 
     def seconds(self) -> list[float]:
         """Returns the seconds of each step with its validation, the first steps first."""

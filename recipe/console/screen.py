@@ -88,10 +88,8 @@ def written_end(file: Path) -> Iterator[None]:
         end = f"stopped: {'by SIGTERM' if error.code == signal.SIGTERM else f'exit {error.code}'}"
         raise
     finally:
-        with (
-            contextlib.suppress(OSError),
-            atomic_write(file) as temporary,
-        ):  # on a disk that is full
+        # a disk may be full
+        with contextlib.suppress(OSError), atomic_write(file) as temporary:
             temporary.write_text(end + "\n")
 
 
@@ -114,6 +112,7 @@ def followed(
     end_file = folder.next_metrics_file().with_suffix(".end")
     end_file.unlink(missing_ok=True)  # of an earlier start that failed before it logged a step
     if is_log(folder.log):
+        sys.stdout.write(before.decode(errors="replace"))
         with written_end(end_file):
             yield
         return

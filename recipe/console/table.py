@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.console.progress import Progress, duration
-from recipe.experiment.series import series
+from recipe.experiment.metrics import series
 
 
 class Column(NamedTuple):

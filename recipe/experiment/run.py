@@ -20,10 +20,8 @@ Any of them may be missing or, where a process was killed, cut off.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +32,7 @@ import yaml
 
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
+from recipe.experiment.metrics import Metrics, add_lines, merged
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 STEP = re.compile(
@@ -41,8 +40,6 @@ STEP = re.compile(
 )  # a complete line of verl's file logger
 TAIL = 1 << 16  # bytes; a line has about 8,000
 LOG_END = 300  # characters
-
-Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
 @dataclass(frozen=True)
@@ -88,34 +85,12 @@ class RunFolder:
         return self.path / "metrics" / f"{number:03d}.jsonl"
 
     def metrics(self) -> Metrics:
-        """Returns what was logged at each step; of a step that two starts have logged, the later
-        start's values win, and what an earlier one logged beyond the first step of a later one is
-        no step of this run: the later one resumed, or began anew, before it.
-
-        Left out: lines that are cut off (a start that was killed) or are not a logged step.
-        """
-        steps: Metrics = {}
+        """Returns what was logged at each step, by the rule of `merged`."""
+        starts: list[Metrics] = []
         for file in self.metrics_files():
-            logged = self.logged(file)
-            if logged:
-                steps = {step: row for step, row in steps.items() if step <= min(logged)}
-            for step, values in logged.items():
-                steps[step] = {**steps.get(step, {}), **values}
-        return dict(sorted(steps.items()))
-
-    @staticmethod
-    def logged(file: Path) -> Metrics:
-        """Returns what one start has logged at each step, of the lines that are whole."""
-        steps: Metrics = defaultdict(dict)
-        for line in file.read_text(errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                step, values = row["step"], row["data"]
-                if isinstance(step, int) and isinstance(values, dict):
-                    steps[step].update(values)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue
-        return dict(steps)
+            starts.append({})
+            add_lines(starts[-1], file.read_text(errors="replace"))
+        return merged(starts)
 
     def steps_done(self) -> int:
         """Returns the last step that the last start has logged, 0 without any; reads the files'
