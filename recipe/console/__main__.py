@@ -155,9 +155,8 @@ def say_end(follower: Follower) -> None:
             error.print(f"  | {row}", style="bright_black")
     error.print(f"[recipe] the whole log: {folder.log}")
     step = folder.checkpoint_step()
-    error.print(
-        f"[recipe] the same command starts again {f'after step {step}' if step else 'anew'}"
-    )
+    again = f"resumes after step {step}" if step else "begins again: there is no checkpoint yet"
+    error.print(f"[recipe] the same command {again}")
     if not state:
         state, detail = "killed", log.cause(text) or "the process is gone without a word"
     error.print(f"error: {state} after {at}: {detail}")
