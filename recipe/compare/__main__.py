@@ -39,7 +39,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe.compare.checks import check_plan, differing_prompts, equal_arms
 from recipe.compare.plan import Plan, make_plan
-from recipe.compare.slots import Slot, cluster, run_slots
+from recipe.compare.slots import Slot, TooFewDevices, cluster, run_slots
 from recipe.compare.supervise import check_locking, interrupted_by_signals, run_all
 from recipe.core import cli
 from recipe.core.settings import check_number
@@ -95,12 +95,20 @@ def compare(arguments: list[str] | None) -> int:
         check_number("--jobs", args.jobs, "a whole number above 0", lambda x: x > 0, int)
     plan = make_plan(read_matrix(args.matrix, args.out), args.arms, args.seeds)
     check_plan(plan)
-    slots = run_slots(plan.runs, args.jobs, args.gpus)
+    slots, elsewhere = [], None
+    try:
+        slots = run_slots(plan.runs, args.jobs, args.gpus)
+    except TooFewDevices as error:
+        if not args.dry_run:
+            raise
+        elsewhere = error  # a login node may check what another machine will run
     for run in plan.runs:
         state = "finished" if run.finished else f"{run.folder.steps_done()} of {run.steps} steps"
         print(f"[compare] {run.name:<30} {state}")
     for names in equal_arms(plan.runs):
         print(f"[compare] note: {' = '.join(names)}: one config, reruns of one method")
+    if elsewhere is not None:
+        print(f"[compare] dry run: the comparison is valid, but it cannot run here: {elsewhere}")
     return 0 if args.dry_run else execute(plan, slots)
 
 

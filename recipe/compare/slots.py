@@ -15,6 +15,11 @@ from recipe.launch.nodes import joined
 
 Slot = dict[str, str]  # environment variables of the runs in it
 
+
+class TooFewDevices(ValueError):
+    """This machine lends fewer devices than a run needs, as a login node does."""
+
+
 CPUS_PER_DEVICE = 3  # verl's placement groups take so many beside each device
 DEVICE_WAIT = 3600  # seconds that a run waits for devices while nothing of the comparison runs
 
@@ -33,7 +38,8 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
         gpus: ids of this machine's GPUs to use, "0,1"; default: all that it can lend.
 
     Raises:
-        ValueError: they do not fit, or the cluster cannot be joined.
+        TooFewDevices: they do not fit on this machine.
+        ValueError: they do not fit into the cluster or on `gpus`, or it cannot be joined.
     """
     if os.environ.get("RAY_ADDRESS"):
         if gpus:
@@ -60,11 +66,15 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
             "set RAY_ADDRESS."
         )
     needed = max((run.shape[1] for run in runs), default=1)
-    available = len(gpus.split(",")) if gpus else machine.device_slots()
-    if available < needed:
+    if gpus and len(gpus.split(",")) < needed:
         raise ValueError(
-            f"a run needs {needed} GPUs of this machine and {available} may be used: change "
-            "NGPUS_PER_NODE or --gpus."
+            f"--gpus={gpus} names fewer than the {needed} GPUs that a run needs: name more, or "
+            "change NGPUS_PER_NODE."
+        )
+    if not gpus and machine.device_slots() < needed:
+        raise TooFewDevices(
+            f"a run needs {needed} GPUs of this machine, which has {machine.device_slots()}: use a "
+            "machine that has them, or change NGPUS_PER_NODE."
         )
     return [{"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}]
 

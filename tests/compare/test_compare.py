@@ -389,7 +389,7 @@ def test_a_file_system_without_locks_is_named_before_a_run_starts(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     command = [word for word in small_matrix() if word != "--dry-run"]
-    assert compare.main(command) == 2
+    assert compare.main([*command, "--gpus", "0"]) == 2  # where this machine has none, too
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence.startswith(f"error: --out {tmp_path / 'out'} is on a file system that cannot")
     assert not list((tmp_path / "out").glob("*/*"))
@@ -506,9 +506,9 @@ def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch, device):
     with pytest.raises(ValueError, match="--jobs=2 needs one Ray cluster"):
         run_slots([small], 2, None)
     assert run_slots([large], 1, "4,5") == [{"CUDA_VISIBLE_DEVICES": "4,5"}]
-    with pytest.raises(ValueError, match="needs 2 GPUs of this machine and 1 may be used"):
+    with pytest.raises(ValueError, match="--gpus=3 names fewer than the 2 GPUs that a run needs"):
         run_slots([large], None, "3")
-    with pytest.raises(ValueError, match="needs 2 GPUs of this machine and 1 may be used"):
+    with pytest.raises(slots.TooFewDevices, match="needs 2 GPUs of this machine, which has 1"):
         run_slots([small, large], None, None)  # the largest run decides
     monkeypatch.setattr(machine, "device_slots", lambda: 2)
     assert run_slots([small, large], None, None) == [{}]
@@ -735,6 +735,21 @@ def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys)
     assert printed.count("0 of 3 steps") == 4 and "asymgrpo, seed 1" in printed
     assert "reruns of one method" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_on_a_machine_without_enough_devices_says_so_beside_its_verdict(
+    small_matrix, monkeypatch, capsys
+):
+    """As on a login node: what is checked is for another machine."""
+    monkeypatch.setattr(slots.machine, "device_slots", lambda: 0)
+    command = small_matrix()
+    assert compare.main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("[compare] dry run: the comparison is valid, but it cannot run here:")
+    assert "a run needs 1 GPUs of this machine, which has 0" in last
+    command.remove("--dry-run")
+    assert compare.main(command) == 2
+    assert "error: a run needs 1 GPUs of this machine, which has 0" in capsys.readouterr().err
 
 
 def test_a_repeated_baseline_is_said(small_matrix, capsys):

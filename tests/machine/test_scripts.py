@@ -76,7 +76,8 @@ def test_a_slurm_job_starts_ray_on_its_nodes_and_ends_it(tmp_path, free_port):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "joined: [2.0, 2.0]" in done.stdout
     assert "told: 2 2 token" in done.stdout
-    left = [p.cmdline() for p in psutil.process_iter() if ray_folder in " ".join(p.cmdline())]
+    commands = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+    left = [command for command in commands if ray_folder in command]
     assert left == []
 
 
