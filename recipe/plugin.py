@@ -14,12 +14,13 @@ from typing import Any
 import wrapt
 
 from recipe import machine
-from recipe.core import transfer_queue
+from recipe.core import bounded_ratio, transfer_queue
 from recipe.core.recipe import recipes, register_with_hydra
 
 
 def register_recipes(_: Any) -> None:
     """Registers every recipe's estimators and losses with verl, and their settings with Hydra."""
+    bounded_ratio.install()
     register_with_hydra()
     for record in recipes():
         if record.register is not None:

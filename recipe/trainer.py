@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.core import actor_loss
+from recipe.core import actor_loss, transfer_queue
 from recipe.core import config as run_config
 from recipe.core.diagnostics_part import DiagnosticsPart
 from recipe.core.part import DATASET_ROW, Part, PromptOrder
@@ -96,6 +96,12 @@ class RecipeTrainerSync(PPOTrainerSync):
 
     # ---- a training step ----
 
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._compute_old_log_prob(transfer_queue.for_workers(batch), metrics)
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._compute_ref_log_prob(transfer_queue.for_workers(batch), metrics)
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         self.current_step = step = self._make_step(batch, metrics)
         if self.correctness.required:
@@ -114,7 +120,7 @@ class RecipeTrainerSync(PPOTrainerSync):
             step.fetch_all()
         for part in self.parts:
             part.before_update(step)
-        step.batch = super()._update_actor(step.batch, metrics)
+        step.batch = super()._update_actor(transfer_queue.for_workers(step.batch), metrics)
         for part in self.parts:
             part.after_update(step)
         step.moved_on(step.batch)  # its fields are not kept while the next rollouts are generated

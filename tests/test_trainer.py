@@ -134,11 +134,17 @@ def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
             step.metrics[self.label] = step.metrics["verl"]
 
     def update(self, batch, metrics):
+        assert batch.fields == ["input_ids"]  # what the workers are sent
         calls.append(("verl", dict(batch.extra_info["recipe"])))
         metrics["verl"] = 7
         return batch
 
+    def for_workers(batch):
+        batch.fields = ["input_ids"]
+        return batch
+
     monkeypatch.setattr(transfer_queue, "read", lambda batch, *names: {})
+    monkeypatch.setattr(transfer_queue, "for_workers", for_workers)
     monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
     monkeypatch.setattr(PPOTrainerSync, "_update_actor", update)
     ours.parts = [Recorder("a"), Recorder("b")]

@@ -1,4 +1,4 @@
-"""Advantages of AsymGRPO (arXiv 2604.04894 v1) and of the baselines in its Table 1.
+"""Advantages of AsymGRPO (arXiv 2604.04894 v1), of the baselines in its Table 1, and of others.
 
 Axes: B rows (rollouts), P prompts (groups), T response tokens.
 
@@ -104,6 +104,13 @@ def ent_increase_advantage(
 # --- its baselines ---
 
 
+def _group_std(correct_P: Tensor, incorrect_P: Tensor, std: str) -> Tensor:
+    """Returns (P,): the std of each group's 0/1 rewards, population (n) or sample (n-1)."""
+    n_P = correct_P + incorrect_P
+    # std^2 = sum (r - p)^2 / n, or / (n-1), and the sum is n p (1-p) = correct incorrect / n
+    return (correct_P * incorrect_P / n_P / (n_P if std == "population" else n_P - 1)).sqrt()
+
+
 def grpo_advantage(
     correct_B: Tensor,
     group_B: Tensor,
@@ -118,9 +125,7 @@ def grpo_advantage(
     """
     correct_P, incorrect_P = group_counts(correct_B, group_B, valid_B)
     n_P = correct_P + incorrect_P
-    # std^2 = sum (r - p)^2 / n, or / (n-1), and the sum is n p (1-p) = correct incorrect / n
-    divisor_P = n_P if std == "population" else n_P - 1
-    std_P = (correct_P * incorrect_P / n_P / divisor_P).sqrt()
+    std_P = _group_std(correct_P, incorrect_P, std)
     mixed_P = (correct_P > 0) & (incorrect_P > 0)
     # (1 - p) / (std + eps), and (0 - p) / (std + eps)
     pos_P = torch.where(mixed_P, incorrect_P / n_P / (std_P + eps), 0.0)
@@ -176,6 +181,83 @@ def entropy_shaped_advantage(
     Source: Cheng et al., arXiv 2506.14758.
     """
     return advantages + torch.minimum(alpha * entropy.detach(), advantages.abs() / kappa)
+
+
+# --- methods of other papers ---
+
+
+def weighted_sign_advantage(
+    correct_B: Tensor,
+    group_B: Tensor,
+    correct_weight: float,
+    incorrect_weight: float,
+    valid_B: Tensor | None = None,
+) -> Tensor:
+    """Computes the advantage of PSR, NSR and W-REINFORCE: no baseline, a weight per outcome.
+
+        A = correct_weight if correct, -incorrect_weight if incorrect
+
+    (1, 0) is PSR, which learns from correct rollouts alone; (0, 1) NSR, from incorrect ones;
+    (lambda, 1) W-REINFORCE, lambda 0.1; (1, 1) REINFORCE. A group of one is like any other.
+
+    The authors train PSR and NSR on the batch without the rows of advantage 0, so that their token
+    mean is over the others; here these rows count in it (*ours*: a token mean over all responses,
+    as for every method of this table).
+
+    Source: Zhu et al., arXiv 2506.01347; github TianHongZXY/RLVR-Decomposed (read).
+    """
+    correct_P, _ = group_counts(correct_B, group_B, valid_B)
+    pos_P = torch.full_like(correct_P, correct_weight)
+    neg_P = torch.full_like(correct_P, -incorrect_weight)
+    return _by_outcome(pos_P, neg_P, correct_B, group_B, valid_B)
+
+
+def quantile_advantage(
+    correct_B: Tensor,
+    group_B: Tensor,
+    quantile: float = 0.4,
+    std: str = "population",
+    eps: float = 0.0,
+    valid_B: Tensor | None = None,
+) -> Tensor:
+    """Computes QAE's advantage: GRPO's with the group's K-quantile as baseline, not its mean.
+
+        A = (r - b) / (std + eps)      b = 0 if p <= 1 - K (hard), 1 if p > 1 - K (easy)
+
+    b is the smallest reward that at least a share K of the group does not exceed. A hard group
+    trains its correct rollouts alone, an easy one its incorrect ones: the rest gets 0. One-sided
+    groups get 0, as b is then their reward; so does a group of one.
+
+    Source: Wu et al., arXiv 2509.22611: b by its abstract; the paper itself could not be read, so
+        that the division by the std, and which std, is *ours* (GRPO's and DAPO's).
+    """
+    correct_P, incorrect_P = group_counts(correct_B, group_B, valid_B)
+    std_P = _group_std(correct_P, incorrect_P, std)
+    mixed_P = (correct_P > 0) & (incorrect_P > 0)
+    # p <= 1 - K is 1 - p >= K; counts are whole numbers, and K n is rounded
+    hard_P = incorrect_P >= quantile * (correct_P + incorrect_P) - 1e-9
+    pos_P = torch.where(mixed_P & hard_P, 1 / (std_P + eps), 0.0)
+    neg_P = torch.where(mixed_P & ~hard_P, -1 / (std_P + eps), 0.0)
+    return _by_outcome(pos_P, neg_P, correct_B, group_B, valid_B)
+
+
+def max_likelihood_advantage(
+    correct_B: Tensor, group_B: Tensor, valid_B: Tensor | None = None
+) -> Tensor:
+    """Computes MaxRL's advantage: the centred reward over its mean, A = (r - p) / p.
+
+        A = (1-p)/p if correct, -1 if incorrect, 0 in groups without a correct rollout
+
+    It is AsymGRPO's at (1, 0), which gives -1 to all-incorrect groups. All-correct groups get 0; so
+    does a group of one.
+
+    Source: arXiv 2602.02710, as PrimeIntellect-ai/prime-rl computes it (read; the paper was not).
+    """
+    correct_P, incorrect_P = group_counts(correct_B, group_B, valid_B)
+    signal_P = correct_P > 0
+    pos_P = torch.where(signal_P, incorrect_P / correct_P, 0.0)
+    neg_P = torch.where(signal_P, -1.0, 0.0).to(pos_P)
+    return _by_outcome(pos_P, neg_P, correct_B, group_B, valid_B)
 
 
 # --- from rows to tokens ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from recipe.asymgrpo.config import NAME, NODE, AsymGRPOConfig, check_group_size
+from recipe.asymgrpo.config import NAME, NODE, PRESETS, AsymGRPOConfig, check_group_size
 from recipe.core import config as run_config
 from recipe.core.settings import plain
 
@@ -20,6 +20,7 @@ def check(config: DictConfig) -> None:
             )
         return
     settings = AsymGRPOConfig.from_mapping(plain(node))
+    check_estimator(settings, config.algorithm.adv_estimator)
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
     if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
         raise ValueError(
@@ -39,6 +40,19 @@ def check(config: DictConfig) -> None:
             f"{NODE}.correct_field={settings.correct_field} is read with the rollouts, before a "
             "reward model on the same GPUs has scored them: set reward.reward_model."
             "enable_resource_pool=true, or use correct_threshold."
+        )
+
+
+def check_estimator(settings: AsymGRPOConfig, estimator: str) -> None:
+    """Raises ValueError where a preset was chosen whose advantages another estimator replaces."""
+    preset = PRESETS[settings.preset]
+    # the default stands in the configs of all recipes; GRPO's rows are also verl's grpo with a clip
+    chosen = settings.preset != AsymGRPOConfig.preset and preset.rule != "grpo"
+    if estimator != preset.adv_estimator and (chosen or preset.rule == "verl"):
+        raise ValueError(
+            f"{NODE}.preset={settings.preset} has no effect with algorithm.adv_estimator="
+            f"{estimator}, which computes other advantages: set algorithm.adv_estimator="
+            f"{preset.adv_estimator}, or another preset."
         )
 
 

@@ -1,4 +1,5 @@
-"""Settings of `algorithm.asymgrpo` and the presets: the rows of arXiv 2604.04894 v1, Table 1.
+"""Settings of `algorithm.asymgrpo` and the presets: the rows of arXiv 2604.04894 v1, Table 1, and
+methods of other papers that are functions of correct, incorrect and the group's accuracy.
 
 A preset is a whole method of the comparison. It fixes the advantage rule and also what the method
 needs outside the estimator, so that no coefficient of a baseline is hidden: `asymgrpo.yaml` reads
@@ -25,8 +26,10 @@ FLOAT32_MAX = 3.4e38
 class Preset:
     """How a method differs from GRPO."""
 
-    rule: str = "grpo"  # grpo | odds | ent_increase | ent_decrease | pass_at_k | verl
+    # grpo | odds | ent_increase | ent_decrease | pass_at_k | signs | quantile | max_likelihood |
+    rule: str = "grpo"  # verl
     betas: tuple[float, float] | None = None  # beta_pos, beta_neg of rule odds
+    weights: tuple[float, float] | None = None  # of correct and incorrect rollouts, rule signs
     entropy_shaped: bool = False  # the trainer adds an entropy term to the advantage
     # outside the estimator
     adv_estimator: str = NAME
@@ -52,7 +55,18 @@ PRESETS: dict[str, Preset] = {
     "grpo_clip_higher": Preset(clip_ratio_high=0.28),  # App. E
     "grpo_entropy_adv": Preset(entropy_shaped=True),  # App. E
     "pass_at_k": Preset("pass_at_k"),  # App. E
+    # methods of other papers, each with this paper's clip, aggregation and optimizer
+    "psr": Preset("signs", weights=(1.0, 0.0)),  # arXiv 2506.01347
+    "nsr": Preset("signs", weights=(0.0, 1.0)),  # arXiv 2506.01347
+    "w_reinforce": Preset("signs", weights=(0.1, 1.0)),  # arXiv 2506.01347
+    "qae": Preset("quantile"),  # arXiv 2509.22611
+    "max_rl": Preset("max_likelihood"),  # arXiv 2602.02710
+    "rloo": Preset("verl", adv_estimator="rloo"),  # arXiv 2402.14740
+    # arXiv 2501.03262; with gamma = 1, verl's default
+    "reinforce_plus_plus": Preset("verl", adv_estimator="reinforce_plus_plus"),
+    "reinforce_plus_plus_baseline": Preset("verl", adv_estimator="reinforce_plus_plus_baseline"),
 }
+WITHOUT_GROUPS = {"psr", "nsr", "w_reinforce", "reinforce_plus_plus"}  # compare no two rollouts
 GRPO_BETAS = (0.5, 0.5)  # eq 6: GRPO is the odds rule at these
 
 
@@ -68,9 +82,15 @@ class AsymGRPOConfig:
         None, "paper sec. 4.3: 0.4, on incorrect rollouts; null: the preset's", at_least=0
     )
     std: str = setting(
-        "population", "paper eq 6, of preset=grpo; sample: verl's", choices=("population", "sample")
+        "population",
+        "paper eq 6, of grpo and qae; sample: verl's",
+        choices=("population", "sample"),
     )
-    eps: float = setting(0.0, "paper eq 6, of preset=grpo; verl: 1e-6", at_least=0)
+    eps: float = setting(0.0, "paper eq 6, of grpo and qae; verl: 1e-6", at_least=0)
+    correct_weight: float | None = setting(
+        None, "arXiv 2506.01347: lambda of preset=w_reinforce; null: 0.1", above=0
+    )
+    quantile: float = setting(0.4, "arXiv 2509.22611: K of preset=qae", above=0, below=1)
     pass_k: int = setting(5, "paper App. E: K of Pass@K training", at_least=1)
     entropy_kappa: float = setting(
         2.0, "paper App. E; the entropy term is at most abs(A) / kappa", above=1
@@ -108,6 +128,14 @@ class AsymGRPOConfig:
         )
 
     @property
+    def weights(self) -> tuple[float, float] | None:
+        """The weights of correct and incorrect rollouts; None where the rule has none."""
+        weights = PRESETS[self.preset].weights
+        if weights is None or self.correct_weight is None:
+            return weights
+        return self.correct_weight, weights[1]
+
+    @property
     def entropy_shaped(self) -> bool:
         """Whether the trainer adds the entropy term to the estimator's advantage."""
         return PRESETS[self.preset].entropy_shaped
@@ -124,10 +152,12 @@ class AsymGRPOConfig:
                 self._refuse(name, f"has no meaning for preset={self.preset}", "set it to null")
         if self.correct_field is not None and self.correct_threshold is not None:
             self._refuse("correct_field", "competes with correct_threshold", "set only one")
-        grpo = self.rule == "grpo"
+        divides = self.rule in ("grpo", "quantile")
         for name, applies, cure in (
-            ("std", grpo, "preset=grpo with beta_pos = beta_neg = null"),
-            ("eps", grpo, "preset=grpo with beta_pos = beta_neg = null"),
+            ("std", divides, "preset=grpo with beta_pos = beta_neg = null"),
+            ("eps", divides, "preset=grpo with beta_pos = beta_neg = null"),
+            ("correct_weight", self.preset == "w_reinforce", "preset=w_reinforce"),
+            ("quantile", self.rule == "quantile", "preset=qae"),
             ("pass_k", self.rule == "pass_at_k", "preset=pass_at_k"),
             ("entropy_kappa", self.entropy_shaped, "preset=grpo_entropy_adv"),
             ("entropy_alpha", self.entropy_shaped, "preset=grpo_entropy_adv"),
@@ -153,10 +183,17 @@ def check_group_size(config: AsymGRPOConfig, n: int) -> None:
             f"{rollouts} is below {NODE}.pass_k={config.pass_k}, so no group holds a "
             f"sample of that many rollouts: use n >= {config.pass_k}."
         )
-    if n < 2 and config.betas != (0, 0):
+    if n < 2 and config.betas != (0, 0) and config.preset not in WITHOUT_GROUPS:
         raise ValueError(
             f"{rollouts} leaves preset={config.preset} nothing to compare a rollout with: use "
             "n >= 2 (paper: 8), or preset=reinforce, which needs no group."
+        )
+    if config.rule == "quantile" and not 1 < config.quantile * n <= n - 1:
+        side, alone = ("correct", "psr") if config.quantile * n <= 1 else ("incorrect", "nsr")
+        cure = f"a number above {1 / n:.3g}, at most {1 - 1 / n:.3g}" if n > 2 else "n >= 3"
+        raise ValueError(
+            f"{NODE}.quantile={config.quantile} at {rollouts} is the same baseline in every mixed "
+            f"group, so that only {side} rollouts are trained: use {cure}, or preset={alone}."
         )
     if config.betas and max(config.betas) * math.log(max(n - 1, 1)) > math.log(FLOAT32_MAX):
         raise ValueError(

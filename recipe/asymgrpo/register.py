@@ -36,6 +36,13 @@ def rollout_advantages(
         return adv.odds_advantage(*rows, *settings.betas, valid_B)
     if settings.rule == "pass_at_k":
         return adv.pass_at_k_advantage(*rows, settings.pass_k, valid_B)
+    if settings.rule == "signs":
+        assert settings.weights is not None
+        return adv.weighted_sign_advantage(*rows, *settings.weights, valid_B)
+    if settings.rule == "quantile":
+        return adv.quantile_advantage(*rows, settings.quantile, settings.std, settings.eps, valid_B)
+    if settings.rule == "max_likelihood":
+        return adv.max_likelihood_advantage(*rows, valid_B)
     if settings.rule == "ent_increase":
         return adv.ent_increase_advantage(*rows, valid_B)
     if settings.rule == "ent_decrease":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from recipe.clip_entropy.config import LOSS_MODE, ClipSettings
+from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
 from recipe.core import config as run_config
 from recipe.core.policy_loss import NODE
 
@@ -15,6 +15,7 @@ def check(config: DictConfig) -> None:
     if not isinstance(settings, ClipSettings):
         return
     actor = config.actor_rollout_ref.actor
+    check_variant(settings, config)
     if not settings.takes_clip_bounds:
         if settings.schedule != "static":
             raise ValueError(
@@ -34,6 +35,8 @@ def check(config: DictConfig) -> None:
     settings.make_schedule(lines, steps)
     check_length(settings, steps)
     check_exact_contributions(settings, config)
+    if settings.variant not in ("ppo", "steer"):
+        check_updates(f"variant={settings.variant}", config)
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
     if run_config.updates_per_rollout(config) <= 1 and moves:
         raise ValueError(
@@ -54,6 +57,50 @@ def check(config: DictConfig) -> None:
                 f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
                 "algorithm.rollout_correction.bypass_mode=true: set it to false."
             )
+
+
+def check_variant(settings: ClipSettings, config: DictConfig) -> None:
+    """A variant acts in this recipe's loss alone, and reads what verl must have been told to make.
+
+    That the old policy's entropies are there is checked for every part that needs them.
+    """
+    what, actor = f"{NODE}.variant={settings.variant}", config.actor_rollout_ref.actor
+    preset = PRESETS[settings.preset]
+    for name, usual in (("variant", "ppo"), ("loss_mode", LOSS_MODE)):
+        chosen, given = getattr(preset, name), getattr(settings, name)
+        if chosen != usual and given != chosen:
+            raise ValueError(
+                f"{NODE}.preset={settings.preset} has no effect with {name}={given}, which is "
+                f"another method: set {NODE}.{name}={chosen}, or another preset."
+            )
+    if settings.preset in ("cispo", "dppo_tv", "dppo_kl"):
+        check_updates(f"preset={settings.preset}", config)
+    if settings.variant != "ppo" and settings.loss_mode != LOSS_MODE:
+        raise ValueError(
+            f"{what} has no effect with loss_mode={settings.loss_mode}: set {NODE}.loss_mode="
+            f"{LOSS_MODE}, or variant=ppo."
+        )
+    if settings.variant == "erc" and not actor.calculate_entropy:
+        raise ValueError(
+            f"{what} reads the current policy's entropies: set actor_rollout_ref.actor."
+            "calculate_entropy=true."
+        )
+    if settings.variant == "archer" and settings.archer_kl > 0 and not actor.use_kl_loss:
+        raise ValueError(
+            f"{NODE}.archer_kl={settings.archer_kl} needs the reference's log-probs: set "
+            "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL), or 0."
+        )
+
+
+def check_updates(what: str, config: DictConfig) -> None:
+    """What bounds the distance from the policy that sampled acts from the second update on."""
+    if run_config.updates_per_rollout(config) <= 1:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={config.actor_rollout_ref.actor.ppo_mini_batch_size} makes one "
+            f"update per rollout, where the ratio is always 1 and {NODE}.{what} has the gradient "
+            "of PPO: use a smaller mini-batch, or preset=grpo."
+        )
 
 
 def check_length(settings: ClipSettings, steps: int | None) -> None:

@@ -1,5 +1,5 @@
 """Settings of the clip bounds in `actor_rollout_ref.actor.policy_loss`, and the presets: the rows
-of arXiv 2602.09782 v1, Table 1.
+of arXiv 2602.09782 v1, Table 1, and other papers' losses.
 
 A preset is a whole method of the comparison. It names the loss and the schedule and states every
 coefficient that the method needs elsewhere: `clip_entropy.yaml` reads them with the resolver
@@ -30,6 +30,11 @@ class Preset:
     clip_ratio_high: float = 0.2  # eps_std of the upper bound
     entropy_coeff: float = 0.0
     loss_agg_mode: str = "token-mean"  # not in paper: verl's
+    variant: str = "ppo"  # what becomes of PPO's clipped term
+    clip_ratio_c: float = 3.0  # not in paper; verl (dual clip: where A < 0 and ratio > 3)
+    calculate_entropy: bool = False  # whether the update computes the current policy's entropies
+    use_kl_loss: bool = False  # paper App. C: KL coefficient 0
+    kl_loss_coef: float = 0.001  # verl's, without effect where use_kl_loss is false
 
 
 PRESETS: dict[str, Preset] = {
@@ -48,7 +53,49 @@ PRESETS: dict[str, Preset] = {
     "gspo": Preset(
         "gspo", clip_ratio_low=3e-4, clip_ratio_high=4e-4, loss_agg_mode="seq-mean-token-mean"
     ),
+    # arXiv 2506.13585: no lower bound, and no value of the upper one; these are verl's example's
+    "cispo": Preset("cispo", clip_ratio_low=10.0, clip_ratio_high=0.2),
+    # arXiv 2602.04879, as verl's example: bounds of the divergence, ratio hardly truncated
+    "dppo_tv": Preset(
+        "dppo_tv",
+        clip_ratio_low=0.15,
+        clip_ratio_high=0.15,
+        clip_ratio_c=10000.0,
+        loss_agg_mode="seq-mean-token-sum-norm",
+    ),
+    "dppo_kl": Preset(
+        "dppo_kl",
+        clip_ratio_low=0.05,
+        clip_ratio_high=0.05,
+        clip_ratio_c=10000.0,
+        loss_agg_mode="seq-mean-token-sum-norm",
+    ),
+    # variants of PPO's clipped term, with the bounds of their authors' scripts
+    "up": Preset(variant="up"),  # arXiv 2607.06987; bounds: verl's
+    "ce_gppo": Preset(variant="ce_gppo", clip_ratio_c=10.0),  # arXiv 2509.20712
+    "dcpo": Preset(  # arXiv 2509.02333
+        variant="dcpo", clip_ratio_low=0.16, clip_ratio_high=0.2, clip_ratio_c=10.0
+    ),
+    "erc": Preset(  # arXiv 2512.05591, on DAPO's bounds
+        variant="erc", clip_ratio_high=0.28, clip_ratio_c=10.0, calculate_entropy=True
+    ),
+    "steer": Preset(variant="steer", clip_ratio_high=0.28, clip_ratio_c=10.0),  # arXiv 2510.10150
+    "archer": Preset(  # arXiv 2507.15778; the KL per token stands in its variant
+        variant="archer", clip_ratio_c=10.0, use_kl_loss=True, kl_loss_coef=0.0
+    ),
 }
+# the variants, each with its settings
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "ppo": (),
+    "up": (),
+    "ce_gppo": ("ce_low", "ce_high"),
+    "dcpo": ("dcpo_ratio_max",),
+    "erc": ("erc_low", "erc_high"),
+    "steer": ("steer_weight_min",),
+    "archer": ("archer_quantile", "archer_clip", "archer_kl"),
+}
+NEED_ENTROPY = {"erc", "steer", "archer"}  # the old policy's
+OWN_BOUNDS = {"dcpo", "archer"}  # in the place of a schedule's
 
 
 @dataclass
@@ -90,6 +137,28 @@ class ClipSettings(PolicyLossSettings):
     od_smoothing: float = setting(
         0.0, "not in paper; ours: share of the past in the entropy", at_least=0, below=1
     )
+    variant: str = setting(
+        "ppo", "ours: PPO's clipped term; others: what a paper makes of it", choices=VARIANTS
+    )
+    ce_low: float = setting(
+        0.75, "arXiv 2509.20712, 7B: beta_1, below the lower bound; 1.5B: 0.5", at_least=0
+    )
+    ce_high: float = setting(1.0, "arXiv 2509.20712: beta_2, above the upper bound", at_least=0)
+    dcpo_ratio_max: float = setting(10.0, "arXiv 2509.02333: of the upper bound", above=1)
+    erc_low: float = setting(0.95, "arXiv 2512.05591: of H_new / H_old", at_least=0, below=1)
+    erc_high: float = setting(1.05, "arXiv 2512.05591: of H_new / H_old", above=1)
+    steer_weight_min: float = setting(
+        0.8, "arXiv 2510.10150: smallest weight of a token", above=0, below=1
+    )
+    archer_quantile: float = setting(
+        0.8, "arXiv 2507.15778: of a response's entropies", above=0, below=1
+    )
+    archer_clip: float = setting(
+        0.5, "arXiv 2507.15778: both bounds above the quantile", above=0, at_most=1
+    )
+    archer_kl: float = setting(
+        0.001, "arXiv 2507.15778: KL coefficient up to the quantile", at_least=0
+    )
     region_diagnostics: bool = setting(True, "ours: log the four regions of tokens")
     exact_contribution_freq: int = setting(
         0, "ours: steps between two, each a forward pass; 0: never", at_least=0
@@ -110,6 +179,30 @@ class ClipSettings(PolicyLossSettings):
                     f"{bound} bound negative for some probability: use values with intercept >= 0 "
                     "and slope + intercept >= 0."
                 )
+
+        self._check_variant()
+
+    def _check_variant(self) -> None:
+        """Raises ValueError for a setting of another variant, or one that makes it plain PPO."""
+        used = VARIANTS[self.variant]
+        for variant, names in VARIANTS.items():
+            for name in set(names) - set(used):
+                default = settings_of(ClipSettings)[name].default
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"{NODE}.{name}={getattr(self, name)} has no effect with variant="
+                        f"{self.variant}: leave it at {default}, or use variant={variant}."
+                    )
+        if self.variant == "ce_gppo" and self.ce_low == self.ce_high == 0:
+            raise ValueError(
+                f"{NODE}.ce_low=0 and ce_high=0 leave variant=ce_gppo as PPO's clip: use a number "
+                "above 0 for one of them, or variant=ppo."
+            )
+        if self.variant in OWN_BOUNDS and self.schedule != "static":
+            raise ValueError(
+                f"{NODE}.schedule={self.schedule} has no effect with variant={self.variant}, which "
+                "has bounds of its own: use schedule=static, or another variant."
+            )
 
     @property
     def takes_clip_bounds(self) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.clip_entropy.config import ClipSettings
+from recipe.clip_entropy.config import LOSS_MODE, NEED_ENTROPY, ClipSettings
 from recipe.clip_entropy.regions import (
     BASELINE,
     exact_baseline,
@@ -17,13 +18,14 @@ from recipe.clip_entropy.regions import (
     region_metrics,
 )
 from recipe.clip_entropy.schedules import Static
+from recipe.clip_entropy.variant_term import STEER_RATE
+from recipe.clip_entropy.variants import entropy_change, steer_rate
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
-from recipe.core.diagnostics import token_mean
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
 from recipe.core.settings import settings_of
-from recipe.core.step import Step
+from recipe.core.step import Step, policy_entropy
 
 # settings that move no bound: a preset only names values of the others
 MEASURES = {"preset", "region_diagnostics", "exact_contribution_freq"}
@@ -41,6 +43,7 @@ class ClipSchedulePart(Part):
 
     def __init__(self, settings: ClipSettings, schedule: Static):
         self.settings, self.schedule = settings, schedule
+        self.needs_entropy = settings.loss_mode == LOSS_MODE and settings.variant in NEED_ENTROPY
         if settings.region_diagnostics:
             self.loss_observer = observe_regions
 
@@ -60,6 +63,10 @@ class ClipSchedulePart(Part):
             exact = self._exact_contributions(step)
         bounds = self.schedule.advance(step.number, policy_entropy(step))
         step.tell_loss(**{CLIP_BOUNDS: pack_bounds(bounds)})
+        if self.settings.variant == "steer":
+            rate = self._steer_rate(step)
+            step.tell_loss(**{STEER_RATE: rate})
+            step.metrics["clip_entropy/steer_rate"] = rate
         step.metrics.update({f"clip_entropy/{k}": v for k, v in self.schedule.metrics().items()})
         step.metrics.update({f"clip_entropy/exact/{name}": value for name, value in exact.items()})
 
@@ -82,6 +89,15 @@ class ClipSchedulePart(Part):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.schedule.load_state_dict(dict(state))
 
+    def _steer_rate(self, step: Step) -> float:
+        """STEER's k of this step, by the policy that sampled."""
+        log_prob_N = step.values("old_log_probs")
+        change_N = entropy_change(
+            log_prob_N, log_prob_N, step.values("advantages"), step.values("entropy")
+        )
+        largest = torch.where(step.mask_N, change_N, 0.0).max().item()
+        return steer_rate(largest, self.settings.steer_weight_min)
+
     def _exact_contributions(self, step: Step) -> dict[str, float]:
         """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""
         # verl hands its loss, ours, the logits only if told to compute it
@@ -94,13 +110,3 @@ class ClipSchedulePart(Part):
             baseline_N=step.response_values(BASELINE),
             mask_N=step.mask_N,
         )
-
-
-def policy_entropy(step: Step) -> float | None:
-    """Returns the mean entropy in nats per token of the policy that sampled, which is the policy
-    before this update; None where verl computes none (its bypass mode)."""
-    if step.config.actor_rollout_ref.actor.loss_agg_mode == "token-mean":
-        return step.metrics.get("actor/entropy")
-    if not step.has("entropy"):  # verl's metric is not a mean over tokens here
-        return None
-    return token_mean(step.values("entropy"), step.mask_N).item()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from recipe.clip_entropy import loss as L
@@ -43,7 +42,7 @@ def observe_regions(micro_batch: MicroBatch) -> None:
     values = {
         "tokens": mask_BT,
         "clipped": cut_BT,
-        "entropy_change": torch.where(cut_BT, 0.0, change_BT * clipped.ratio),
+        "entropy_change": change_BT * clipped.weight(),
     }
     sums = L.region_sums(record.advantages, record.old_log_prob, entropy_BT, mask_BT, values)
     micro_batch.sums.update({f"{PREFIX}{name}": value for name, value in sums.items()})
@@ -54,10 +53,11 @@ def region_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 
     Returns:
         For each region its share of tokens, the share of its tokens that is clipped, and its
-        entropy change per response token; and the mean bounds.
+        entropy change per response token; the mean bounds; and the share of tokens whose gradient
+        a variant changed.
     """
     means = take_prefixed(metrics, PREFIX)
-    measured = {f"clip_entropy/{name}": x for name, x in means.items() if name.startswith("bound")}
+    measured = {f"clip_entropy/{name}": x for name, x in means.items() if "/" not in name}
     for region in L.REGIONS:
         if f"{region}/tokens" not in means:
             continue

@@ -13,8 +13,8 @@ from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, register_policy_lo
 from verl.workers.config import ActorConfig
 
 from recipe.clip_entropy.config import LOSS_MODE
+from recipe.clip_entropy.variant_term import variant_term
 from recipe.core import actor_loss
-from recipe.core.clipped_term import clipped_term
 from recipe.core.settings import check_free
 
 
@@ -27,7 +27,8 @@ def dynamic_clip_loss(
     config: ActorConfig | None = None,
     rollout_is_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """verl's policy-loss interface. With flat bounds: verl's `vanilla`, loss and gradient.
+    """verl's policy-loss interface. With flat bounds and variant=ppo: verl's `vanilla`, loss and
+    gradient.
 
     Args:
         old_log_prob, log_prob, advantages, response_mask: (B, T).
@@ -39,9 +40,8 @@ def dynamic_clip_loss(
         The scalar loss, and verl's metrics of it.
     """
     assert config is not None
-    micro_batch = actor_loss.current()
-    loss_BT, metrics = clipped_term(
-        old_log_prob, log_prob, advantages, response_mask.bool(), config, micro_batch
+    loss_BT, metrics = variant_term(
+        old_log_prob, log_prob, advantages, response_mask.bool(), config, actor_loss.current()
     )
     loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
     return loss, actor_loss.to_floats(metrics)

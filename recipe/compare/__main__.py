@@ -95,20 +95,20 @@ def compare(arguments: list[str] | None) -> int:
         check_number("--jobs", args.jobs, "a whole number above 0", lambda x: x > 0, int)
     plan = make_plan(read_matrix(args.matrix, args.out), args.arms, args.seeds)
     check_plan(plan)
-    slots, elsewhere = [], None
+    slots, shortage = [], None
     try:
         slots = run_slots(plan.runs, args.jobs, args.gpus)
     except TooFewDevices as error:
         if not args.dry_run:
             raise
-        elsewhere = error  # a login node may check what another machine will run
+        shortage = error  # a login node may check what another machine will run
     for run in plan.runs:
         state = "finished" if run.finished else f"{run.folder.steps_done()} of {run.steps} steps"
         print(f"[compare] {run.name:<30} {state}")
     for names in equal_arms(plan.runs):
         print(f"[compare] note: {' = '.join(names)}: one config, reruns of one method")
-    if elsewhere is not None:
-        print(f"[compare] dry run: the comparison is valid, but it cannot run here: {elsewhere}")
+    if shortage is not None:
+        print(f"[compare] dry run: the comparison is valid, but it cannot run here: {shortage}")
     return 0 if args.dry_run else execute(plan, slots)
 
 

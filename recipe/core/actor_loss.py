@@ -10,6 +10,7 @@ Axes: B rows (rollouts), T response tokens, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
 
 EXTRA_INFO = "recipe"  # key of batch.extra_info
+ENTROPY_COEFF = "entropy_coeff"  # in MicroBatch.settings: in the place of the actor's
 FORWARD_ONLY = "forward_only"  # in EXTRA_INFO: a pass for the per-token quantities alone
 
 
@@ -108,6 +110,13 @@ def aggregate(
     )
 
 
+def _with_entropy_coeff(config: ActorConfig, coefficient: float) -> ActorConfig:
+    """Returns a copy of the actor's config with another entropy_coeff; verl's is frozen."""
+    changed = copy.copy(config)
+    object.__setattr__(changed, ENTROPY_COEFF, coefficient)
+    return changed
+
+
 def take_prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Takes the metrics of this prefix out of `metrics`, and returns them without it."""
     names = [name for name in metrics if name.startswith(prefix)]
@@ -124,6 +133,8 @@ def actor_loss(
     observers: Sequence[Callable[[MicroBatch], None]] = (),
 ) -> Any:
     """verl's `ppo_loss`, with `current()` set while it runs.
+
+    Whatever the policy loss, a part may move the coefficient of the entropy (ENTROPY_COEFF).
 
     Sums that the policy loss or an observer leaves are divided by the tokens of the global
     mini-batch, as the loss is, and summed over micro-batches and ranks: they do not depend on how
@@ -153,6 +164,8 @@ def actor_loss(
     settings = tu.get_non_tensor_data(data, EXTRA_INFO, default={})
     if settings.get(FORWARD_ONLY):
         return torch.zeros(()), {}
+    if ENTROPY_COEFF in settings:
+        config = _with_entropy_coeff(config, settings[ENTROPY_COEFF])
     with as_current(MicroBatch(settings, data, model_output or {})) as micro_batch:
         loss, metrics = ppo_loss(config, model_output, data, dp_group)
     with torch.no_grad():

@@ -58,20 +58,44 @@ class Bounds(NamedTuple):
         return (line.slope * p + line.intercept).clamp(self.eps_min, self.eps_max)
 
 
+class TokenBounds(NamedTuple):
+    """Bounds of their own for each token, (B, T) each and without gradient."""
+
+    upper: Tensor
+    lower: Tensor
+
+    def epsilons(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (upper, lower); the probabilities do not matter."""
+        return self.upper, self.lower
+
+
 class Clipped(NamedTuple):
     """The objective of each token and what it did, all (B, T); only the loss has a gradient."""
 
     loss: Tensor
-    ratio: Tensor  # pi_theta / pi_old
+    ratio: Tensor  # pi_theta / pi_old; what -A grad log pi is multiplied by, where not clipped
     clipped: Tensor  # bool: the token lost its gradient to a bound
     dual_clipped: Tensor  # bool: A < 0, and the dual clip took the token's gradient
+
+    def weight(self) -> Tensor:
+        """Returns (B, T): what -A grad log pi is multiplied by in the token's gradient."""
+        return torch.where(self.clipped | self.dual_clipped, 0.0, self.ratio)
+
+
+def importance_ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """Returns pi_theta / pi_old of each token, of any shape.
+
+    ln r is clamped to [-20, 20] as in verl's own losses: beyond, the ratio is finite and has no
+    gradient.
+    """
+    return (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def clipped_objective(
     log_prob_BT: Tensor,
     old_log_prob_BT: Tensor,
     advantages_BT: Tensor,
-    bounds: Bounds,
+    bounds: Bounds | TokenBounds,
     clip_ratio_c: float,
 ) -> Clipped:
     """Computes the clipped objective of PPO with bounds that may depend on the token.
@@ -103,7 +127,7 @@ def clipped_objective(
     """
     A, p = advantages_BT, log_prob_BT.detach().exp()
     # r = pi_theta / pi_old
-    ratio = (log_prob_BT - old_log_prob_BT).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    ratio = importance_ratio(log_prob_BT, old_log_prob_BT)
     # clip(r, 1 - eps_lower(p), 1 + eps_upper(p))
     upper, lower = bounds.epsilons(p)
     clipped_ratio = ratio.clamp(max=1 + upper).clamp(min=1 - lower)

@@ -5,13 +5,21 @@ Axes: B rows (rollouts), T response tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recipe.core.actor_loss import MicroBatch
-from recipe.core.clip import MAX_LOG_RATIO, Bounds, Clipped, Line, clipped_objective
+from recipe.core.clip import (
+    MAX_LOG_RATIO,
+    Bounds,
+    Clipped,
+    Line,
+    TokenBounds,
+    clipped_objective,
+)
 from recipe.core.policy_loss import PolicyLossSettings
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ class ClippedRecord(NamedTuple):
     """A clipped term for the parts' observers, all (B, T) and without gradient but the loss."""
 
     clipped: Clipped
-    bounds: Bounds
+    bounds: Bounds | TokenBounds
     log_prob: Tensor
     old_log_prob: Tensor
     advantages: Tensor
@@ -60,6 +68,8 @@ def clipped_term(
     mask_BT: Tensor,
     config: ActorConfig,
     micro_batch: MicroBatch | None,
+    bounds: Bounds | TokenBounds | None = None,
+    change: Callable[[Clipped], Clipped] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """PPO's clipped objective of each token, and what verl logs of it.
 
@@ -68,14 +78,19 @@ def clipped_term(
         mask_BT: (B, T) bool, response tokens.
         config: The actor's config.
         micro_batch: Brings the bounds of a schedule; gets the result in `records`.
+        bounds: In place of those of the update.
+        change: What a variant makes of PPO's objective.
 
     Returns:
         The loss (B, T), and verl's metrics of it as scalars.
     """
-    bounds = bounds_of(config, micro_batch)
+    if bounds is None:
+        bounds = bounds_of(config, micro_batch)
     clipped = clipped_objective(
         log_prob_BT, old_log_prob_BT, advantages_BT, bounds, config.clip_ratio_c
     )
+    if change is not None:
+        clipped = change(clipped)
     with torch.no_grad():
         log_ratio_BT = (log_prob_BT - old_log_prob_BT).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         sums = {

@@ -205,3 +205,13 @@ class Step:
 
         data = transfer_queue.read(self.batch, name)
         return response_from_nested(data[name], self.nested("response_mask")).values()
+
+
+def policy_entropy(step: Step) -> float | None:
+    """Returns the mean entropy in nats per token of the policy that sampled, which is the policy
+    before this update; None where verl computes none (its bypass mode)."""
+    if step.config.actor_rollout_ref.actor.loss_agg_mode == "token-mean":
+        return step.metrics.get("actor/entropy")
+    if not step.has("entropy"):  # verl's metric is not a mean over tokens here
+        return None
+    return step.values("entropy")[step.mask_N].double().mean().item()

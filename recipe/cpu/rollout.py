@@ -1,121 +1,190 @@
-"""Fewer processes and copies between a prompt and its rollout, for a machine with few cores.
+"""Rollouts at the price of decoding, for a machine with few cores.
 
 verl's agent loop is made for slow generations on many cores: each response builds an agent loop
-through Hydra, asks a load balancer in another process for a server, and ships its tensors to a
-reward process. With a small model on two cores that costs more than decoding.
+through Hydra, asks a load balancer in another process for a server, crosses to the server in a Ray
+call of its own, ships its tensors to a reward process, and is put into TransferQueue by a request
+of its own. With a small model on two cores that costs several times what decoding does.
+
 `LeanAgentLoopManager` goes in at verl's hook
-`actor_rollout_ref.rollout.agent.agent_loop_manager_class`; the agent loop, vLLM server, reward
-manager and TransferQueue that it uses are verl's own, and so are their results.
+`actor_rollout_ref.rollout.agent.agent_loop_manager_class`. verl's agent loop, reward manager and
+vLLM server run as they are, rollout by rollout, in the process that trains (it would only wait);
+what crosses to another process crosses once for all rollouts that are ready: requests to the server
+(`BatchedServer`) and puts (`core.transfer_queue.GatheredPuts`).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import asyncio
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from copy import deepcopy
+from typing import Any
 
 import ray
+from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+from verl.protocol import DataProto
+from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import TokenOutput
+
+from recipe.core import transfer_queue
+from recipe.cpu.startup import server_names
+
+GATHER_SECONDS = 0.02  # a request waits so long for others that go with it
 
 
-class OneReplicaClient(LLMServerClient):
-    """With one replica there is nothing to balance: its server is found by verl's name for it."""
+class Method:
+    """Stands where verl expects a method of a Ray actor: `.remote(x)` gives something to await."""
 
-    _only = None
+    def __init__(self, method: Callable[..., Awaitable]):
+        self.remote = method
 
-    async def _acquire_server(self, request_id, **extra):
-        if self._only is None:
-            name = f"{self.config.actor_rollout_ref.rollout.name}_server_0_0"
-            self._only = name, ray.get_actor(name)
-        return self._only
 
-    def _release_server(self, server_id, request_id=None):
+class BatchedServer:
+    """A server whose requests travel together, where verl expects the handle of one.
+
+    Only for rollouts that end together anyway: all answers of a batch come when the last is there.
+    """
+
+    def __init__(self, handle: Any):
+        self.handle, self.generate = handle, Method(self._generate)
+        self._waiting: list[tuple[dict[str, Any], asyncio.Future]] = []
+
+    def _generate(self, **request: Any) -> asyncio.Future[TokenOutput]:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_later(GATHER_SECONDS, lambda: loop.create_task(self._send()))
+        answer = loop.create_future()
+        self._waiting.append((request, answer))
+        return answer
+
+    async def _send(self) -> None:
+        sent, self._waiting = self._waiting, []
+        try:
+            outputs = await self.handle.generate_many.remote([request for request, _ in sent])
+        except Exception as error:  # of the call, and so of each of its requests
+            outputs = [error] * len(sent)
+        for (_, answer), output in zip(sent, outputs, strict=True):
+            if answer.cancelled():
+                continue
+            if isinstance(output, Exception):
+                answer.set_exception(output)
+            else:
+                answer.set_result(output)
+
+
+class BatchedClient(LLMServerClient):
+    """verl's client without a balancer: the rollouts of a step go to the replicas in turn."""
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        servers = [(name, BatchedServer(ray.get_actor(name))) for name in server_names(config)]
+        self._next = itertools.cycle(servers)
+
+    async def _acquire_server(self, request_id: str, **extra: Any) -> tuple[str, BatchedServer]:
+        return next(self._next)
+
+    def _release_server(self, server_id: str, request_id: str | None = None) -> None:
         pass
 
 
-class _InProcess:
-    """Stands where verl expects a Ray actor method: `.remote(x)` gives something to await."""
+class PromptsOnce(SingleTurnAgentLoop):
+    """verl's agent loop, which tokenises the prompt of a group once."""
 
-    def __init__(self, method):
-        self.remote = method
+    def __init__(self, **arguments: Any):
+        super().__init__(**arguments)
+        self.prompts: dict[str, asyncio.Future[list[int]]] = {}  # of the rollouts under way
+
+    async def ct_build_initial_tokens(self, messages: list[dict], **options: Any) -> list[int]:
+        if self.processor is not None:  # it may leave something in `options` for each rollout
+            return await super().ct_build_initial_tokens(messages, **options)
+        text = repr(messages)
+        if text not in self.prompts:
+            ids = super().ct_build_initial_tokens(messages, **options)
+            self.prompts[text] = asyncio.ensure_future(ids)
+        return list(await self.prompts[text])
 
 
 class InProcessReward:
     """verl's reward worker in this process, behind the handle that verl's agent loop calls."""
 
-    def __init__(self, config):
-        self.compute_score = _InProcess(RewardLoopWorker(config).compute_score)
+    def __init__(self, config: Any):
+        self.worker, self.compute_score = RewardLoopWorker(config), Method(self._compute_score)
+
+    async def _compute_score(self, data: DataProto) -> dict[str, Any]:
+        # Ray would send a copy; reward managers write into `extra_info`, which rollouts share
+        data.non_tensor_batch = deepcopy(data.non_tensor_batch)
+        return await self.worker.compute_score(data)
 
 
 class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
-    """One agent loop for the worker's lifetime, rewards in this process, no balancing of one."""
+    """verl's agent loops in this process, their single-turn requests and their puts in one go."""
 
-    def __init__(self, config, llm_client, *args, **kwargs):
-        super().__init__(config, llm_client, *args, **kwargs)
-        trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
-        if trainer.nnodes * trainer.n_gpus_per_node == rollout.tensor_model_parallel_size:
-            self.llm_client = OneReplicaClient(config, llm_client._load_balancer)
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
         if self.reward_loop_worker_handles is not None and not config.reward.reward_model.enable:
             self.reward_loop_worker_handles = [InProcessReward(config)]
-        self._single_turn: SingleTurnAgentLoop | None = None
+        self.puts = transfer_queue.gather_puts(agent_loop_tq)
+        self.single_turn = PromptsOnce(  # it keeps nothing else between two rollouts
+            trainer_config=DictConfigWrap(config),
+            data_config=DictConfigWrap(config.data),
+            server_manager=BatchedClient(config),
+            tools=ToolListWrap(self.tools),
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            hf_model_type=self.hf_model_type,
+            dataset_cls=self.dataset_cls,
+        )
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        """Runs the rollouts of a batch and puts them into TransferQueue."""
+        await super().generate_sequences(batch)  # of verl: it starts them
+        await asyncio.gather(*self.background_tasks)
+        self.single_turn.prompts.clear()
+        await self.puts.send()
 
     async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, trace=True, **row):
         if agent_name != "single_turn_agent" or self.rollout_config.trace.backend is not None:
             return await super()._run_agent_loop(
                 sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
             )
-        if self._single_turn is None:  # it keeps nothing between two runs
-            same = (
-                "tokenizer",
-                "processor",
-                "hf_model_type",
-                "dataset_cls",
-            )
-            self._single_turn = SingleTurnAgentLoop(
-                trainer_config=DictConfigWrap(self.config),
-                data_config=DictConfigWrap(self.config.data),
-                server_manager=self.llm_client,
-                tools=ToolListWrap(self.tools),
-                **{name: getattr(self, name) for name in same},
-            )
-        # verl's generate() removes keys from the sampling parameters that it is given
-        output = await self._single_turn.run(dict(sampling_params), **row)
+        output = await self.single_turn.run(sampling_params, **row)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
 
-@ray.remote
-class EarlyWorker(LeanAgentLoopWorker):
-    """A worker whose process can start, and import verl, before there is a server to talk to."""
-
-    def __init__(self):
-        pass
-
-    def connect(self, *args) -> None:
-        super().__init__(*args)
-
-
 class LeanAgentLoopManager(AgentLoopManagerTQ):
-    _early: ClassVar[list] = []  # workers of this process's one run, not yet connected
+    """verl's manager with its one worker in this process, on a thread of its own."""
 
-    @classmethod
-    def start_workers(cls, config) -> None:
-        rollout = config.actor_rollout_ref.rollout
-        if rollout.agent.agent_loop_manager_class == f"{cls.__module__}.{cls.__name__}":
-            cls._early = [EarlyWorker.remote() for _ in range(rollout.agent.num_workers)]
+    async def _init_agent_loop_workers(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="agent loops", daemon=True).start()
+        self._running: list[Future] = []
+        self._worker = self._start(self._make_worker()).result()
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.agent_loop_workers_class = self  # verl calls .options(...).remote(...) on it
+    async def _make_worker(self) -> LeanAgentLoopWorker:
+        return LeanAgentLoopWorker(
+            self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles
+        )
 
-    def options(self, **placement) -> LeanAgentLoopManager:
-        self._placement = placement
-        return self
+    def _start(self, work: Coroutine[Any, Any, Any]) -> Future:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def remote(self, *args):
-        """The handle of a worker for verl's constructor arguments: an early one, or a new one."""
-        early = EarlyWorker.options(**self._placement)
-        worker = self._early.pop() if self._early else early.remote()
-        ray.get(worker.connect.remote(*args))  # so that its error is this one's
-        return worker
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Starts the rollouts of a batch; `wait` waits for them."""
+        # a copy, as Ray would make one
+        self._running.append(self._start(self._worker.generate_sequences(deepcopy(prompts))))
+
+    def wait(self) -> None:
+        """Waits until all rollouts that were started are in TransferQueue.
+
+        Raises:
+            Exception: An error outside the rollouts; those that fail are verl's to count.
+        """
+        while self._running:
+            self._running.pop(0).result()

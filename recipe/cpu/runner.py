@@ -15,6 +15,7 @@ from verl.trainer.main_ppo import TaskRunnerV1
 
 from recipe.cpu import segments
 from recipe.cpu.rollout import LeanAgentLoopManager
+from recipe.cpu.startup import SideBySide
 
 
 class LocalTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
@@ -28,5 +29,22 @@ class LocalTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         segments.remove_orphaned_segments()
         # Ray gives these to the processes that it starts, which this one is not
         os.environ.update(ray.get_runtime_context().runtime_env.get("env_vars", {}))
-        LeanAgentLoopManager.start_workers(config)
-        super().run(config)
+        start_up = SideBySide(config)
+        try:
+            super().run(config)
+        finally:
+            start_up.finished()
+
+    def init_agent_loop_manager(self) -> None:
+        """verl asks TransferQueue again and again whether the rollouts are there, and reads all
+        tags for it; a manager in this process can say when they are."""
+        super().init_agent_loop_manager()
+        manager, buffer = self.agent_loop_manager, self.trainer.replay_buffer
+        if isinstance(manager, LeanAgentLoopManager):
+            sample = buffer.sample
+
+            def sample_when_generated(*args, **kwargs):
+                manager.wait()
+                return sample(*args, **kwargs)
+
+            buffer.sample = sample_when_generated

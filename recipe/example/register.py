@@ -7,7 +7,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
 from verl.workers.config import ActorConfig
 
-from recipe.core import actor_loss
+from recipe.core import actor_loss, clip
 from recipe.core.clipped_term import clipped_term
 from recipe.core.rollouts import group_index, scalar_rewards
 
@@ -42,7 +42,7 @@ def entropy_target_loss(
     loss_BT, metrics = clipped_term(
         old_log_prob, log_prob, advantages, response_mask.bool(), config, micro_batch
     )
-    ratio = (log_prob - old_log_prob).exp()
+    ratio = clip.importance_ratio(log_prob, old_log_prob)
     loss_BT = loss_BT + coef * ratio * log_prob.detach()
     loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config, rollout_is_weights)
     return loss, actor_loss.to_floats(metrics)

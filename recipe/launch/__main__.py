@@ -116,6 +116,7 @@ def train(config: DictConfig) -> None:
         runtime_env.env_vars = {
             "VERL_FILE_LOGGER_PATH": str(metrics_file),
             "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
+            **machine.worker_environment(config.trainer.n_gpus_per_node),
             **(runtime_env.get("env_vars") or {}),  # the user's win
         }
     try:

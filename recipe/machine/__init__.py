@@ -6,10 +6,12 @@ config, this module what differs outside it. Everywhere else the same lines run 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NamedTuple
 
 from recipe.cpu import platform
+from recipe.machine import cpus
 
 
 class EngineDefaults(NamedTuple):
@@ -39,6 +41,24 @@ def engine_defaults() -> EngineDefaults:
 def prepare() -> None:
     """Readies this process for verl and vLLM; to be called before either is imported."""
     platform.install()
+
+
+def worker_environment(ranks: int) -> dict[str, str]:
+    """Returns the environment variables that Ray shall give to the processes of a run.
+
+    On a machine without a GPU that is the number of threads, which Ray sets to 1 for an actor that
+    asks for no cores: `cpus.threads_per_rank`, or what the user has set. In a cluster (RAY_ADDRESS)
+    the cores may be other runs' too, and Ray's 1 stays unless the user says more.
+
+    Args:
+        ranks: Ranks of the run on each machine.
+    """
+    if not platform.active():
+        return {}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if not threads and not os.environ.get("RAY_ADDRESS"):
+        threads = str(cpus.threads_per_rank(cpus.usable_cpus(), ranks))
+    return {"OMP_NUM_THREADS": threads} if threads else {}
 
 
 def device_slots() -> int:

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+MOST_THREADS = 16  # more wait for each other longer than they compute, at the sizes of a CPU run
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 
@@ -17,6 +18,18 @@ def usable_cpus() -> int:
     """
     affinity = len(os.sched_getaffinity(0))
     return max(1, min([affinity, *(math.ceil(limit) for limit in cgroup_limits())]))
+
+
+def threads_per_rank(cpus: int, ranks: int) -> int:
+    """Returns the threads of each rank of the actor and of each engine: the CPUs divided among the
+    ranks of a machine, since generation and the actor's phases take turns, and at most
+    MOST_THREADS.
+
+    Args:
+        cpus: CPUs that this machine lends.
+        ranks: Ranks on this machine, each with its engine.
+    """
+    return max(1, min(cpus // ranks, MOST_THREADS))
 
 
 def cgroup_limits() -> list[float]:

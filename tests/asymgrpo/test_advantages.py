@@ -30,6 +30,11 @@ ESTIMATORS = {
     "grpo": lambda c, g, v=None: adv.grpo_advantage(c, g, valid_B=v),
     "grpo_sample": lambda c, g, v=None: adv.grpo_advantage(c, g, "sample", 1e-6, v),
     "pass_at_k": lambda c, g, v=None: adv.pass_at_k_advantage(c, g, 3, v),
+    "psr": lambda c, g, v=None: adv.weighted_sign_advantage(c, g, 1.0, 0.0, v),
+    "nsr": lambda c, g, v=None: adv.weighted_sign_advantage(c, g, 0.0, 1.0, v),
+    "w_reinforce": lambda c, g, v=None: adv.weighted_sign_advantage(c, g, 0.1, 1.0, v),
+    "qae": lambda c, g, v=None: adv.quantile_advantage(c, g, valid_B=v),
+    "max_rl": adv.max_likelihood_advantage,
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 
@@ -258,13 +263,20 @@ def loop_reference(name, outcomes):
                 else:
                     a = 2 * math.sqrt(n - 1) - math.sqrt((n - 2) / 2)
                 a = a if correct else -a
+            elif name in ("psr", "nsr", "w_reinforce"):
+                a = {"psr": (1, 0), "nsr": (0, -1), "w_reinforce": (0.1, -1)}[name][not correct]
+            elif name == "qae":  # the ceil(K n)-th smallest reward, of GRPO's std
+                b = sorted(rows)[math.ceil(0.4 * n - 1e-9) - 1]
+                a = (correct - b) / math.sqrt(p * (1 - p)) if correct != b else 0.0
+            elif name == "max_rl":
+                a = (correct - p) / p if p else 0.0
             else:
                 fail = math.comb(n - k, 3) / max(math.comb(n, 3), 1)
                 sigma = math.sqrt(fail * (1 - fail))
                 shared = 0 if correct else math.comb(n - k - 1, 2) / max(math.comb(n - 1, 2), 1)
                 a = (fail - shared) / sigma if sigma else 0.0
             out.append(a)
-    return torch.tensor(out)
+    return torch.tensor(out, dtype=torch.float32)
 
 
 @every_estimator

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from recipe.asymgrpo.config import PRESETS, AsymGRPOConfig, check_group_size
+from recipe.asymgrpo.config import PRESETS, WITHOUT_GROUPS, AsymGRPOConfig, check_group_size
 from recipe.core.recipe import preset_value
 
 OUTSIDE = (  # what a preset sets outside the estimator
@@ -32,16 +32,25 @@ PAPER = {
     "grpo_entropy_adv": ((0.5, 0.5), 0.2, 0.0, "asymgrpo"),
     "pass_at_k": (None, 0.2, 0.0, "asymgrpo"),
 }
+# other papers': betas, clip_ratio_high, entropy_coeff, adv_estimator
+OTHERS = {
+    **{name: (None, 0.2, 0.0, "asymgrpo") for name in ("psr", "nsr", "w_reinforce")},
+    **{name: (None, 0.2, 0.0, "asymgrpo") for name in ("qae", "max_rl")},
+    **{
+        name: (None, 0.2, 0.0, name)
+        for name in ("rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline")
+    },
+}
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 
 
-def test_presets_are_the_rows_of_the_papers_table():
-    assert set(PRESETS) == set(PAPER)
+def test_presets_are_the_rows_of_the_papers_table_and_those_of_other_papers():
+    assert set(PRESETS) == set(PAPER) | set(OTHERS)
 
 
 @every_preset
 def test_a_preset_sets_the_papers_values_and_states_every_coefficient(preset):
-    betas, clip_high, entropy_coeff, estimator = PAPER[preset]
+    betas, clip_high, entropy_coeff, estimator = (PAPER | OTHERS)[preset]
     assert AsymGRPOConfig(preset=preset).betas == betas
     assert {key: preset_value("asymgrpo", preset, key) for key in OUTSIDE} == {
         "adv_estimator": estimator,
@@ -56,6 +65,7 @@ def test_defaults_are_the_papers():
     config = AsymGRPOConfig()
     assert config.preset == "asymgrpo" and config.betas == (0.9, 0.4)
     assert (config.std, config.eps) == ("population", 0.0)
+    assert (config.correct_weight, config.quantile) == (None, 0.4)
     assert (config.pass_k, config.entropy_kappa, config.entropy_alpha) == (5, 2.0, 0.4)
     assert config.correct_threshold is None and config.correct_field is None
 
@@ -115,6 +125,10 @@ def test_std_and_eps_are_open_to_the_presets_of_grpo_and_a_beta_makes_them_the_o
         ),
         ({"eps": 1e-6}, "eps=1e-06 has no effect .* leave it at 0.0, or use preset=grpo"),
         ({"preset": "grpo", "beta_pos": 0.9, "std": "sample"}, "std=sample has no effect"),
+        ({"correct_weight": 0.2}, "correct_weight=0.2 has no effect .* use preset=w_reinforce"),
+        ({"preset": "w_reinforce", "correct_weight": 0}, "correct_weight=0 is not allowed"),
+        ({"quantile": 0.5}, "quantile=0.5 has no effect .* leave it at 0.4, or use preset=qae"),
+        ({"preset": "qae", "quantile": 1}, "quantile=1 is not allowed: use a number above 0"),
         ({"pass_k": 3}, "pass_k=3 has no effect .* leave it at 5, or use preset=pass_at_k"),
         ({"preset": "pass_at_k", "pass_k": 0}, "pass_k=0 is not allowed: use a whole number"),
         ({"preset": "pass_at_k", "pass_k": 2.5}, "pass_k=2.5 is not allowed"),
@@ -143,13 +157,15 @@ def test_the_papers_group_size_serves_every_preset(preset):
     check_group_size(AsymGRPOConfig(preset=preset), 8)
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "reinforce"])
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - WITHOUT_GROUPS - {"reinforce"}))
 def test_one_rollout_a_prompt_is_refused_where_rollouts_are_compared(preset):
     with pytest.raises(ValueError, match=r"rollout.n=1 .*use n >= "):
         check_group_size(AsymGRPOConfig(preset=preset), 1)
 
 
 def test_one_rollout_a_prompt_serves_reinforce():
+    for preset in WITHOUT_GROUPS:
+        check_group_size(AsymGRPOConfig(preset=preset), 1)
     check_group_size(AsymGRPOConfig(preset="reinforce"), 1)
     check_group_size(AsymGRPOConfig(beta_pos=0, beta_neg=0), 1)
 

@@ -91,12 +91,12 @@ def test_a_group_of_one_gets_zero_where_verls_grpo_gives_its_plain_reward():
     torch.testing.assert_close(verls, torch.ones(1, 3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "dr_grpo"])
+@pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].rule != "verl"])
 def test_every_preset_of_this_estimator_runs(preset):
     rewards = [1.0, 0, 0, 0, 0, 0, 0, 1]
     got, _ = estimate(rewards, ["a"] * 8, preset=preset)
     assert got.shape == (8, 3) and got.isfinite().all()
-    assert got[0, 0] > 0 > got[1, 0]
+    assert got[0, 0] >= 0 >= got[1, 0] and got[0, 0] > got[1, 0]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,10 @@ def test_every_preset_of_this_estimator_runs(preset):
         # pass@2: C(6,2)/C(8,2) = 15/28 fail, A+ = sqrt(15/13), A- = -A+ 2/6
         ({"preset": "pass_at_k", "pass_k": 2}, (15 / 13) ** 0.5, -((15 / 13) ** 0.5) / 3),
         ({}, 3**0.9, -(3**-0.4)),
+        ({"preset": "w_reinforce", "correct_weight": 0.3}, 0.3, -1.0),
+        # 1 / std, sample: sqrt(2 6 / 8 / 7)
+        ({"preset": "qae", "std": "sample"}, (56 / 12) ** 0.5, 0.0),
+        ({"preset": "max_rl"}, 3.0, -1.0),
     ],
 )
 def test_settings_choose_the_advantage(settings, correct, incorrect):

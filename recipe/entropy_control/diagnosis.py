@@ -1,0 +1,43 @@
+"""What a controller did to the entropy of a run, or how often one would have acted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from recipe.entropy_control.config import NAME, NODE, EntropyControlSettings
+from recipe.experiment.evidence import Evidence, Finding, percent
+
+
+def findings(run: Evidence) -> Iterator[Finding]:
+    """Says on how many steps the run's controller acted; without one, on how many Skywork-OR1's
+    would have."""
+    controller = run.setting(f"{NODE}.controller")
+    changed, coefficient = (
+        run.values(f"{NAME}/{name}") for name in ("changed_share", "coefficient")
+    )
+    if controller in (None, "none"):
+        source, target = "actor/entropy", EntropyControlSettings.target
+        entropies = run.values(source)
+        below = sum(entropy < target for entropy in entropies)
+        if below:
+            yield Finding(
+                "control",
+                f"Nothing controlled the entropy: a bonus that holds it at {target} nats (preset "
+                f"target of {NAME}) would have acted on {percent(below / len(entropies))} of the "
+                "steps.",
+                f"{source}; arXiv 2505.22312",
+            )
+        return
+    acted = changed or coefficient
+    if not acted:
+        return
+    name = f"{NAME}/{'changed_share' if changed else 'coefficient'}"
+    share = sum(value > 0 for value in acted) / len(acted)
+    text = f"The controller {controller} acted on {percent(share)} of the steps"
+    if share == 0:
+        text += ": the run is one without it (move its target or lines to where the entropy is)"
+    elif changed:
+        text += f" and changed {percent(sum(changed) / len(changed))} of the advantages"
+    else:
+        text += f", with a mean coefficient of {sum(coefficient) / len(coefficient):.2g}"
+    yield Finding("control", f"{text}.", name)

@@ -1,0 +1,123 @@
+"""The advantages of other papers among the presets: closed forms, and what each reduces to."""
+
+import numpy as np
+import pytest
+import torch
+from verl.trainer.ppo import core_algos
+
+from recipe.asymgrpo import advantages as adv
+from recipe.asymgrpo.checks import check_estimator
+from recipe.asymgrpo.config import PRESETS, AsymGRPOConfig, check_group_size
+from recipe.asymgrpo.register import rollout_advantages
+
+
+def by_outcome(preset: str, correct: int, size: int, **settings):
+    """(advantage of a correct, of an incorrect rollout) in one group; None where there is none."""
+    correct_B, group_B = torch.arange(size) < correct, torch.zeros(size, dtype=torch.long)
+    config = AsymGRPOConfig(preset=preset, **settings)
+    adv_B = rollout_advantages(config, correct_B, group_B, torch.ones(size, dtype=torch.bool))
+    return (adv_B[:correct].tolist() or [None])[0], (adv_B[correct:].tolist() or [None])[0]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"), [("psr", (1, 0)), ("nsr", (0, -1)), ("w_reinforce", (0.1, -1))]
+)
+@pytest.mark.parametrize("correct", [1, 4, 7])
+def test_sign_weights_do_not_depend_on_the_group(preset, expected, correct):
+    assert by_outcome(preset, correct, 8) == pytest.approx(expected)
+
+
+def test_w_reinforce_at_weight_1_is_reinforce_and_the_sum_of_psr_and_nsr():
+    for correct in range(9):
+        reinforce = by_outcome("reinforce", correct, 8)
+        assert by_outcome("w_reinforce", correct, 8, correct_weight=1.0) == reinforce
+        parts = zip(by_outcome("psr", correct, 8), by_outcome("nsr", correct, 8), strict=True)
+        assert tuple(None if a is None else a + b for a, b in parts) == reinforce
+
+
+@pytest.mark.parametrize(
+    ("correct", "expected"),
+    [
+        (0, (None, 0)),
+        (1, (8 / 7**0.5, 0)),  # hard: 1 / sqrt(p (1-p)), p = 1/8
+        (4, (2, 0)),  # p = 1/2 <= 1 - 0.4
+        (5, (0, -8 / 15**0.5)),  # easy: p = 5/8 > 0.6
+        (8, (0, None)),
+    ],
+)
+def test_qae_trains_the_correct_rollouts_of_hard_and_the_incorrect_ones_of_easy_groups(
+    correct, expected
+):
+    got = by_outcome("qae", correct, 8)
+    assert got == tuple(x if x is None else pytest.approx(x, abs=1e-6) for x in expected)
+
+
+@pytest.mark.parametrize(("size", "quantile"), [(5, 0.4), (10, 0.3), (10, 0.7), (15, 0.4)])
+def test_qae_at_p_of_exactly_1_minus_K_is_hard(size, quantile):
+    correct = round((1 - quantile) * size)
+    assert by_outcome("qae", correct, size, quantile=quantile)[1] == 0
+    assert by_outcome("qae", correct + 1, size, quantile=quantile)[0] == 0
+
+
+def test_qae_differs_from_grpo_by_its_baseline_alone():
+    """Both give a correct rollout 1 / std more than an incorrect one of its group."""
+    for correct in range(1, 8):
+        grpo, qae = by_outcome("grpo", correct, 8), by_outcome("qae", correct, 8)
+        assert qae[0] - qae[1] == pytest.approx(grpo[0] - grpo[1], rel=1e-6)
+
+
+def test_max_rl_is_odds_1_0_but_in_groups_without_a_correct_rollout():
+    for correct in range(1, 9):
+        odds = by_outcome("asymgrpo", correct, 8, beta_pos=1.0, beta_neg=0.0)
+        assert by_outcome("max_rl", correct, 8) == odds
+    assert by_outcome("max_rl", 2, 8) == (3, -1)  # (1 - p) / p at p = 1/4
+    assert by_outcome("max_rl", 0, 8) == (None, 0)
+
+
+def test_the_presets_of_verls_estimators_name_them():
+    for name in ("rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"):
+        assert PRESETS[name].adv_estimator == name
+        assert name in core_algos.ADV_ESTIMATOR_REGISTRY
+
+
+def test_verls_rloo_is_grpo_without_its_std_times_n_over_n_minus_1():
+    reward_B1, mask_BT = torch.tensor([1.0, 0, 0, 0, 1, 1, 0, 0])[:, None], torch.ones(8, 3)
+    rloo, _ = core_algos.get_adv_estimator_fn("rloo")(reward_B1, mask_BT, np.array(["a"] * 8))
+    # (r - p) n / (n - 1), p = 3/8
+    torch.testing.assert_close(rloo[:, 0], (reward_B1[:, 0] - 3 / 8) * 8 / 7)
+
+
+def test_a_row_that_is_not_counted_changes_no_quantile():
+    correct_B = torch.tensor([True, False, False, True, True])
+    valid_B = torch.tensor([True, True, True, False, False])
+    got = adv.quantile_advantage(correct_B, torch.zeros(5, dtype=torch.long), valid_B=valid_B)
+    # p = 1/3 of three: hard
+    assert got.tolist() == pytest.approx([3 / 2**0.5, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "message"),
+    [
+        ({"preset": "qae"}, 2, r"quantile=0.4 at .*n=2 is the same .* only correct .*use n >= 3"),
+        ({"preset": "qae", "quantile": 0.1}, 8, r"use a number above 0.125, at most 0.875"),
+        ({"preset": "qae", "quantile": 0.9}, 8, "only incorrect rollouts .* or preset=nsr"),
+        ({"preset": "max_rl"}, 1, "nothing to compare a rollout with"),
+    ],
+)
+def test_a_setting_or_group_size_that_makes_a_method_another_is_refused(settings, n, message):
+    with pytest.raises(ValueError, match=message):
+        check_group_size(AsymGRPOConfig(**settings), n)
+
+
+@pytest.mark.parametrize(
+    ("preset", "estimator"),
+    [("nsr", "grpo"), ("qae", "rloo"), ("rloo", "asymgrpo"), ("dr_grpo", "asymgrpo")],
+)
+def test_a_preset_whose_advantages_another_estimator_replaces_is_refused(preset, estimator):
+    with pytest.raises(ValueError, match=f"preset={preset} has no effect with .*={estimator},"):
+        check_estimator(AsymGRPOConfig(preset=preset), estimator)
+
+
+def test_the_default_preset_and_grpos_own_allow_another_estimator():
+    for preset in ("asymgrpo", "grpo_clip_higher", "grpo_entropy_adv"):
+        check_estimator(AsymGRPOConfig(preset=preset), "grpo")

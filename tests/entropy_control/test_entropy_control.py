@@ -1,0 +1,277 @@
+"""The controllers: closed forms, what each reduces to, and their parts on steps of the trainer."""
+
+import pytest
+import torch
+from builders import actor_config, nested, queue_of, random_tokens, step_of
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.workers.utils.losses import ppo_loss
+
+from recipe.core import actor_loss
+from recipe.core.actor_loss import ENTROPY_COEFF, EXTRA_INFO
+from recipe.entropy_control import controllers as C
+from recipe.entropy_control.checks import check
+from recipe.entropy_control.config import PRESETS, EntropyControlSettings
+from recipe.entropy_control.part import EntropyControlPart
+
+# ---- the formulas --------------------------------------------------------------------------------
+
+
+def test_annealing_goes_from_start_to_end_and_stays_there():
+    linear = [C.annealed(0.6, 0.2, k, 4, "linear") for k in range(6)]
+    assert linear == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.2])
+    cosine = [C.annealed(0.6, 0.2, k, 4, "cosine") for k in range(6)]
+    # (1 - cos(pi/4)) / 2 = 0.1464
+    assert cosine == pytest.approx([0.6, 0.6 - 0.4 * 0.14645, 0.4, 0.2586, 0.2, 0.2], abs=1e-4)
+    for shape in ("linear", "cosine"):  # a curve that goes nowhere is a constant, to the bit
+        assert {C.annealed(0.5, 0.5, k, 7, shape) for k in range(9)} == {0.5}
+
+
+def test_the_target_controller_moves_by_delta_within_its_bounds_and_gives_nothing_above():
+    value, realized = 0.0, []
+    for entropy in (0.1, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1):
+        value, given = C.follow_target(value, entropy, 0.2, 0.1, 0.0, 0.3)
+        realized.append((round(value, 6), round(given, 6)))
+    # up to 0.3 and no further; at the target and above down, and no bonus
+    assert realized == [
+        (0.1, 0.1),
+        (0.2, 0.2),
+        (0.3, 0.3),
+        (0.3, 0.3),
+        (0.2, 0),
+        (0.1, 0),
+        (0.2,) * 2,
+    ]
+
+
+def test_a_target_that_is_never_reached_from_below_gives_no_bonus():
+    value = 0.0
+    for entropy in (0.5, 0.4, 0.3, 0.2):
+        value, given = C.follow_target(value, entropy, 0.2, 1e-4, 0.0, 0.005)
+        assert value == given == 0.0
+
+
+def test_the_range_drops_the_side_that_would_move_the_entropy_further_out():
+    A = torch.tensor([1.0, -2.0, 0.0])
+    assert C.drop_by_range(A, 0.39, 0.4, 0.5).tolist() == [0.0, -2.0, 0.0]
+    assert C.drop_by_range(A, 0.51, 0.4, 0.5).tolist() == [1.0, 0.0, 0.0]
+    for inside in (0.4, 0.45, 0.5):
+        assert C.drop_by_range(A, inside, 0.4, 0.5) is A
+
+
+def test_pi_control_by_hand():
+    total, alphas = 0.0, []
+    for entropy in (0.4, 0.5, 0.7, 3.0):
+        total, alpha = C.pi_weight(total, entropy, 0.5, 1.0, 0.1, 1.0)
+        alphas.append(alpha)
+    # -0.1; 0 + 0.1 (-0.1); 0.2 + 0.1 (-0.1); 2.5 + ... is cut off at 1
+    assert alphas == pytest.approx([-0.1, -0.01, 0.19, 1.0])
+    weighed = C.weigh_signs(torch.tensor([2.0, -2.0, 0.0]), -0.1)
+    assert weighed.tolist() == pytest.approx([1.8, -2.2, 0.0])
+
+
+def test_pi_control_at_the_target_changes_nothing():
+    total, alpha = C.pi_weight(0.0, 0.5, 0.5, 1.0, 0.01, 1.0)
+    A = torch.randn(50)
+    assert (total, alpha) == (0.0, 0.0) and torch.equal(C.weigh_signs(A, alpha), A)
+
+
+# ---- the coefficient in the loss -----------------------------------------------------------------
+
+
+def loss_and_gradients(config, told):
+    """verl's loss of a micro-batch, or ours with what a part told it."""
+    data = random_tokens()
+    data["response_mask"][:, 0] = True
+    lengths = data["response_mask"].sum(1)
+    fields = {
+        "old_log_probs": nested(data["old_log_prob"], lengths),
+        "advantages": nested(data["advantages"], lengths),
+        "response_mask": nested(data["response_mask"].long(), lengths),
+        "prompts": nested(torch.ones(len(lengths), 1).long(), torch.ones_like(lengths)),
+        "responses": nested(data["response_mask"].long(), lengths),
+    }
+    batch = TensorDict(fields, batch_size=len(lengths))
+    tu.assign_non_tensor(
+        batch, dp_size=1, batch_num_tokens=lengths.sum(), global_batch_size=len(lengths)
+    )
+    leaves = [
+        data["log_prob"].clone().requires_grad_(),
+        data["old_log_prob"].abs().requires_grad_(),
+    ]
+    output = {}
+    for name, leaf in zip(("log_probs", "entropy"), leaves, strict=True):
+        rows = [torch.cat([leaf[i, :n], leaf.new_zeros(1)]) for i, n in enumerate(lengths)]
+        output[name] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+    if told is None:
+        loss, _ = ppo_loss(config, output, batch)
+    else:
+        tu.assign_non_tensor(batch, **{EXTRA_INFO: told})
+        loss, _ = actor_loss.actor_loss(config, output, batch)
+    loss.backward()
+    return loss.detach(), [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("loss_mode", ["vanilla", "cispo", "dynamic_clip"])
+def test_the_coefficient_of_a_step_is_verls_entropy_coeff_whatever_the_loss(loss_mode):
+    config, verls = actor_config(loss_mode), actor_config(loss_mode)
+    object.__setattr__(verls, "entropy_coeff", 0.03)
+    found, expected = (
+        loss_and_gradients(config, {ENTROPY_COEFF: 0.03}),
+        loss_and_gradients(verls, None),
+    )
+    assert torch.equal(found[0], expected[0]) and expected[1][1].any()
+    assert all(torch.equal(*pair) for pair in zip(found[1], expected[1], strict=True))
+    assert config.entropy_coeff == 0.0  # the next step may have another
+
+
+def test_a_coefficient_of_0_is_no_bonus():
+    plain, zero = (
+        loss_and_gradients(actor_config("vanilla"), t) for t in ({}, {ENTROPY_COEFF: 0.0})
+    )
+    assert torch.equal(plain[0], zero[0]) and torch.equal(plain[1][0], zero[1][0])
+    assert not zero[1][1].any()
+
+
+# ---- the parts -----------------------------------------------------------------------------------
+
+CONFIG = OmegaConf.create({"actor_rollout_ref": {"actor": {"loss_agg_mode": "token-mean"}}})
+LENGTHS = torch.tensor([3, 1])
+ADVANTAGES = torch.tensor([[1.0, -1.0, 2.0], [-3.0, 0.0, 0.0]])
+
+
+def stepped(part, number, entropy):
+    """Returns (the advantages after a step, what the loss was told, the metrics)."""
+    fields = {
+        "advantages": nested(ADVANTAGES, LENGTHS),
+        "entropy": nested(torch.full((2, 3), entropy), LENGTHS),
+        "response_mask": nested(torch.tensor([[1, 1, 1], [1, 0, 0]]), LENGTHS),
+    }
+    step = step_of(["a", "b"], number=number, metrics={"actor/entropy": entropy}, config=CONFIG)
+    with queue_of(fields):
+        part.after_advantage(step)
+        part.before_update(step)
+    told = step.batch.extra_info.get(EXTRA_INFO, {})
+    return fields["advantages"].values().tolist(), told, step.metrics
+
+
+def part(steps=10, **settings):
+    return EntropyControlPart(EntropyControlSettings(**settings), steps)
+
+
+def test_a_schedule_tells_the_loss_the_coefficient_of_its_step_and_leaves_the_advantages():
+    schedule = part(controller="schedule", coef_start=0.01)
+    advantages, told, metrics = stepped(schedule, 5, 0.3)
+    assert advantages == [1.0, -1.0, 2.0, -3.0]
+    assert told == {ENTROPY_COEFF: pytest.approx(0.005)}
+    assert metrics["entropy_control/coefficient"] == pytest.approx(0.005)
+    assert schedule.reads_step_in_loss and not schedule.needs_entropy
+
+
+def test_the_target_part_continues_from_its_state():
+    settings = dict(controller="target", coef_delta=0.001)
+    target, told = part(**settings), []
+    for number, entropy in enumerate((0.1, 0.1, 0.3, 0.1)):
+        resumed = part(**settings)
+        resumed.load_state_dict(target.state_dict())
+        target = resumed
+        told.append(stepped(target, number, entropy)[1][ENTROPY_COEFF])
+    assert told == pytest.approx([0.001, 0.002, 0.0, 0.002])
+
+
+def test_the_range_part_follows_its_lines():
+    lines = part(controller="range", lower_start=0.4, lower_end=0.2, upper_start=0.5, upper_end=0.3)
+    below, _, metrics = stepped(lines, 0, 0.35)
+    assert below == [0.0, -1.0, 0.0, -3.0]
+    assert metrics["entropy_control/changed_share"] == 0.5
+    inside, told, metrics = stepped(lines, 5, 0.35)  # the lines are at 0.3 and 0.4
+    assert inside == [1.0, -1.0, 2.0, -3.0] and not told
+    assert metrics["entropy_control/line_lower"] == pytest.approx(0.3)
+    above, _, _ = stepped(lines, 10, 0.35)
+    assert above == [1.0, 0.0, 2.0, 0.0]
+
+
+def test_the_pi_part_sums_the_errors():
+    weights = part(controller="pi", target=0.5, integral=0.1)
+    stepped(weights, 0, 0.4)
+    advantages, _, metrics = stepped(weights, 1, 0.5)
+    assert metrics["entropy_control/alpha"] == pytest.approx(-0.01)
+    assert advantages == pytest.approx([0.99, -1.01, 1.98, -3.03])
+
+
+def test_without_an_entropy_it_says_why():
+    step = step_of(["a"], config=CONFIG)
+    with pytest.raises(
+        ValueError, match=r"controller=target needs the policy's entropy.*bypass_mode"
+    ):
+        part(controller="target").before_update(step)
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def test_the_presets_values_are_allowed_and_stated():
+    for name, preset in PRESETS.items():
+        given = {
+            k: v for k, v in vars(preset).items() if k in EntropyControlSettings.__annotations__
+        }
+        assert EntropyControlSettings(preset=name, **given).controller == preset.controller
+    assert PRESETS["target"].target == 0.2 and PRESETS["entropic"].target == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "target"}, "preset=target has no effect with controller=none: set .*=target"),
+        (
+            {"controller": "schedule", "coef_start": 0.0},
+            "coef_start=0 and coef_end=0 give no bonus",
+        ),
+        ({"controller": "target", "coef_init": 0.1}, "coef_init=0.1 is outside its bounds"),
+        ({"controller": "range", "lower_end": 0.6}, "lower_end=0.6 is above upper_end=0.5"),
+        ({"controller": "pi", "proportional": 0, "integral": 0}, "change no advantage"),
+        ({"controller": "pid"}, r"controller=pid does not exist: did you mean pi\?"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EntropyControlSettings(**settings)
+
+
+def config(actor=(), steps=10, **settings):
+    node = {"entropy_coeff": 0.0, "calculate_entropy": True, **dict(actor)}
+    return OmegaConf.create(
+        {
+            "algorithm": {"entropy_control": settings},
+            "actor_rollout_ref": {"actor": node},
+            "trainer": {"total_training_steps": steps},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": 0.3}, "target=0.3 has no effect with controller=none"),
+        ({"controller": "pi", "coef_max": 1.0}, "coef_max=1.0 has no effect with controller=pi"),
+        (
+            {"controller": "target", "actor": {"entropy_coeff": 0.01}},
+            "entropy_coeff=0.01 has no effect with .*controller=target",
+        ),
+        (
+            {"controller": "schedule", "actor": {"calculate_entropy": False}},
+            "calculate_entropy=true",
+        ),
+        ({"controller": "range", "steps": None}, "length T is not set"),
+        ({"controller": "schedule", "total_steps": 5}, "total_steps=5 is less than the run's"),
+    ],
+)
+def test_a_config_in_which_a_controller_cannot_act_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check(config(**arguments))
+
+
+def test_the_default_settings_of_other_recipes_use_no_controller():
+    check(config(actor={"entropy_coeff": 0.001}))
+    assert EntropyControlPart.from_config(config()) is None
