@@ -1,22 +1,28 @@
 """The curve of a run as a picture: `python -m recipe.plot RUN_DIR [RUN_DIR ...] [--out FILE]`.
 
-Reads the metrics files that `recipe.launch` has verl's file logger write (one a start; after a
-resume the later file's steps win).
+A few runs are drawn over one another; of more than six each has small panels of its own, with the
+first one in each. Reads the metrics files that `recipe.launch` has verl's file logger write (one a
+start; after a resume the later file's steps win).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
-from recipe.experiment.run import Metrics, RunFolder
-from recipe.experiment.statistics import finite
+from recipe.experiment.metrics import Metrics, series
+from recipe.experiment.run import RunFolder, run_labels
+from recipe.report.charts import COLOURS
+from recipe.report.panels import HEIGHT, ONE_PANEL, Line, draw_panels, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
@@ -26,28 +32,8 @@ PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of s
 )
 
 
-def run_labels(run_dirs: Sequence[Path]) -> list[str]:
-    """Returns the folders' names, with as many of their parents' as it takes to tell them apart."""
-    parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
-    depth = 1
-    while len({names[-depth:] for names in parts}) < len(set(parts)):
-        depth += 1
-    return ["/".join(names[-depth:]) for names in parts]
-
-
-def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
-    """Returns steps and values of a metric; a name that ends in / takes the first metric below it,
-    verl's mean over samples if there is one. Values that are no finite numbers are left out."""
-    matching = sorted({k for row in steps.values() for k in row if k == name or k.startswith(name)})
-    if name.endswith("/"):
-        name = next((k for k in matching if "/mean@" in k), matching[0] if matching else name)
-    points = {step: finite(row.get(name)) for step, row in steps.items()}
-    drawn = {step: value for step, value in points.items() if value is not None}
-    return list(drawn), list(drawn.values())
-
-
 def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
-    """Draws the curves of one or several runs over one another.
+    """Draws the curves of one or several runs: over one another, or of many in small panels.
 
     Args:
         run_dirs: folders of runs.
@@ -74,23 +60,53 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     logged = {name for steps in runs.values() for row in steps.values() for name in row}
     of_recipes = [panel for recipe in recipes() for panel in recipe.panels]
     panels = [*PANELS, *(panel for panel in of_recipes if panel[1] in logged)]
-    rows = -(-len(panels) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), constrained_layout=True)
-    for axis, (title, metric, label) in zip(axes.flat, panels, strict=False):
-        for name, steps in runs.items():
-            x, y = series(steps, metric)
-            label_text = " " + name.replace("$", r"\$")  # no maths, and not hidden for a first _
-            axis.plot(x, y, label=label_text, linewidth=1.5, marker="." if len(x) < 40 else None)
-        axis.set(title=title, xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-    for axis in axes.flat[len(panels) :]:
-        axis.remove()
-    axes.flat[0].legend(fontsize="small")
+    curves = {panel: lines_of(runs, panel[1]) for panel in panels}
+    figure = many_runs(curves) if len(runs) > ONE_PANEL else few_runs(curves)
     out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
     with atomic_write(out) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)
     return out
+
+
+def lines_of(runs: Mapping[str, Metrics], metric: str) -> list[Line]:
+    """Returns a metric of each run; the label is neither maths nor hidden for a first _."""
+    return [
+        Line(" " + name.replace("$", r"\$"), "", *series(steps, metric))
+        for name, steps in runs.items()
+    ]
+
+
+def few_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
+    """Returns a figure with all runs over one another, a panel per metric."""
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(curves) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), constrained_layout=True)
+    for axis, ((title, _, label), lines) in zip(axes.flat, curves.items(), strict=False):
+        for line in lines:
+            marker = "." if len(line.x) < 40 else None
+            axis.plot(line.x, line.y, label=line.label, linewidth=1.5, marker=marker)
+        axis.set(title=title, xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(curves) :]:
+        axis.remove()
+    axes.flat[0].legend(fontsize="small")
+    return figure
+
+
+def many_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
+    """Returns a figure with a block per metric: a small panel per run, the first run in each."""
+    import matplotlib.pyplot as plt
+
+    rows = rows_of(max(map(len, curves.values())) - 1)
+    size = (15, (HEIGHT * rows + 0.5) * len(curves))
+    figure = plt.figure(figsize=size, constrained_layout=True)
+    blocks = figure.subfigures(len(curves), 1, squeeze=False)[:, 0]
+    for block, ((title, _, unit), lines) in zip(blocks, curves.items(), strict=True):
+        first, *others = (line._replace(colour=COLOURS[0]) for line in lines)
+        draw_panels(block, f"{title}; {unit}; dark: {first.label.strip()}", others, first)
+    return figure
 
 
 def command(arguments: list[str] | None) -> None:

@@ -1,7 +1,8 @@
 # Sourced by every run_*.sh after its own defaults: turns the environment variables that verl users
 # know into Hydra overrides. `launch RECIPE [override ...]` starts it; later overrides win. With
 # COMMAND_FILE it only writes the command there, its words ended by NUL, for recipe.compare.
-# SEED decides the order of the data and the sampling, STEPS the length of the run, on any machine.
+# SEED decides the order of the data and the sampling, STEPS the length of the run, on any machine;
+# VERBOSE=1 is --verbose.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
@@ -68,5 +69,6 @@ launch() {
     printf '%s\0' "${command[@]}" >"$COMMAND_FILE"
     exit
   fi
+  [[ ${VERBOSE:-0} == 0 ]] || command+=(--verbose)
   exec "${command[@]}"
 }

@@ -29,6 +29,7 @@ that holds a run of another config is refused.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -67,6 +68,7 @@ def execute(plan: Plan, slots: list[Slot]) -> int:
     """Runs the plan and prints a summary; returns the exit code."""
     check_locking(plan.matrix.out)
     write_matrix(plan.matrix)
+    print(f"[compare] python -m recipe.watch {shlex.quote(str(plan.matrix.out))} shows the runs")
     start = time.monotonic()
     try:
         # Ray sets a handler of its own when it is joined

@@ -300,7 +300,9 @@ def run_all(
                 run = pending[done]
                 results[done.result()].append(run)
                 if run in results["failed"]:
-                    tqdm.write(f"{run.name} failed, see {run.folder.log}")
+                    end = run.folder.last_end()  # the cause, where the training has failed
+                    how = end if end.startswith("failed") else "failed"
+                    tqdm.write(f"{run.name} {how}, see {run.folder.log}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.end()

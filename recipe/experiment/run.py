@@ -4,12 +4,15 @@ verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write in
 
     metrics/000.jsonl, 001.jsonl, ...     verl's file logger, one file per start
     metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
+    metrics/000.end, 001.end, ...         how the same start ended, one line: `finished`, or
+                                          `failed: …`, `stopped: …`; none while it runs, and none of
+                                          a start that was killed
     global_step_<N>/                      checkpoints
     latest_checkpointed_iteration.txt     the last one's N
     evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures; where a matrix
                                           has several presets, in a folder for each
     evaluation.txt                        what it printed, where `recipe.compare` started it
-    log.txt                               what the run printed, where `recipe.compare` started it
+    log.txt                               what its starts printed, one after another
     .lock                                 held while it runs
 
 Any of them may be missing or, where a process was killed, cut off.
@@ -17,10 +20,9 @@ Any of them may be missing or, where a process was killed, cut off.
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ import yaml
 
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
+from recipe.experiment.metrics import Metrics, add_lines, merged
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 STEP = re.compile(
@@ -37,8 +40,6 @@ STEP = re.compile(
 )  # a complete line of verl's file logger
 TAIL = 1 << 16  # bytes; a line has about 8,000
 LOG_END = 300  # characters
-
-Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
 @dataclass(frozen=True)
@@ -84,33 +85,12 @@ class RunFolder:
         return self.path / "metrics" / f"{number:03d}.jsonl"
 
     def metrics(self) -> Metrics:
-        """Returns what was logged at each step; of a step that two starts have logged, the later
-        start's values win, and what an earlier one logged beyond the first step of a later one is
-        no step of this run: the later one resumed, or began anew, before it.
-
-        Left out: lines that are cut off (a start that was killed) or are not a logged step.
-        """
-        steps: Metrics = {}
+        """Returns what was logged at each step, by the rule of `merged`."""
+        starts: list[Metrics] = []
         for file in self.metrics_files():
-            logged = self._logged(file)
-            if logged:
-                steps = {step: row for step, row in steps.items() if step <= min(logged)}
-            for step, values in logged.items():
-                steps[step] = {**steps.get(step, {}), **values}
-        return dict(sorted(steps.items()))
-
-    @staticmethod
-    def _logged(file: Path) -> Metrics:
-        steps: Metrics = defaultdict(dict)
-        for line in file.read_text(errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                step, values = row["step"], row["data"]
-                if isinstance(step, int) and isinstance(values, dict):
-                    steps[step].update(values)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue
-        return dict(steps)
+            starts.append({})
+            add_lines(starts[-1], file.read_text(errors="replace"))
+        return merged(starts)
 
     def steps_done(self) -> int:
         """Returns the last step that the last start has logged, 0 without any; reads the files'
@@ -136,6 +116,18 @@ class RunFolder:
     def last_record_file(self) -> Path | None:
         """Returns the file of the last start's record; None where no start has left one."""
         return next(reversed(self._starts(".yaml")), None)
+
+    def last_end(self) -> str:
+        """Returns how the last start ended, "" where it runs or was killed."""
+        record = self.last_record_file()
+        file = record.with_suffix(".end") if record else None
+        return file.read_text(errors="replace").strip() if file and file.is_file() else ""
+
+    def last_written(self) -> float:
+        """Returns when a start has last written metrics, a record or its log (seconds since the
+        epoch), 0 where none has."""
+        files = [*self.metrics_files(), *self._starts(".yaml"), self.log]
+        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
     def last_record(self) -> dict[str, Any] | None:
         """Returns the last start's record; None where no start has left one."""
@@ -267,6 +259,15 @@ class Run:
 def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
     """Returns where a comparison keeps a run."""
     return RunFolder(out / arm / f"seed{seed}")
+
+
+def run_labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Returns the folders' names, with as many of their parents' as it takes to tell them apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
+    depth = 1
+    while len({names[-depth:] for names in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(names[-depth:]) for names in parts]
 
 
 def run_of(path: Path) -> RunFolder | None:

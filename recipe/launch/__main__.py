@@ -1,6 +1,7 @@
 """Start a recipe on verl's PPO trainer: compose its config, check it, then hand over to verl.
 
-    python -m recipe.launch RECIPE [--dry-run] [--print-config] [--settings] [key=value ...]
+    python -m recipe.launch RECIPE [--dry-run] [--print-config] [--settings] [--verbose]
+        [key=value ...]
 
 RECIPE names a folder of recipe/, or a recipe of another installed package; the rest are Hydra
 overrides (`machine=cpu` chooses recipe/machine/cpu.yaml). Without this module, and so unchecked,
@@ -11,17 +12,20 @@ the same config runs as
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe import machine
+from recipe.console import screen
 from recipe.core import cli
 from recipe.core.recipe import TRAINER, recipe_named, recipes
 from recipe.core.settings import markdown_table
 from recipe.core.trainer_settings import TrainerSettings
+from recipe.experiment.run import RunFolder
 from recipe.launch import check_sizes, memory
 from recipe.launch.compose import compose
 
@@ -59,20 +63,46 @@ def settings_tables(name: str) -> str:
     return "\n".join(f"`{node}`\n\n{markdown_table(cls)}" for node, cls in nodes.items())
 
 
+def header(name: str, config: DictConfig) -> str:
+    """Returns what a run is and where, in a few lines: what stands above its steps."""
+    record, trainer = recipe_named(name), config.trainer
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    preset = OmegaConf.select(config, record.preset_key) if record.preset_key else None
+    updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+    steps, folder = memory.training_steps(config), run_folder(config)
+    done = folder.checkpoint_step() if trainer.resume_mode == "auto" else 0
+    lines = {
+        "method": f"{name}{f', preset {preset}' if preset else ''}: estimator "
+        f"{config.algorithm.adv_estimator}, loss {actor.policy_loss.loss_mode}",
+        "model": config.actor_rollout_ref.model.path,
+        "data": config.data.train_files,
+        "a step": f"{config.data.train_batch_size} prompts x {rollout.n} rollouts, {updates} "
+        f"updates, on {trainer.nnodes} x {trainer.n_gpus_per_node} ({trainer.device})",
+        "steps": f"{steps or 'not known yet'}{f', resumed after step {done}' if done else ''}; the "
+        "time that is left is estimated from the first on",
+        "run": folder.path,
+        "log": f"{folder.log}   (all else that is printed; --verbose shows it here)",
+    }
+    return "\n".join(f"[recipe] {key:<8} {text}" for key, text in lines.items())
+
+
+def run_folder(config: DictConfig) -> RunFolder:
+    return RunFolder(Path(config.trainer.default_local_dir).expanduser().absolute())
+
+
 def train(config: DictConfig) -> None:
     """Runs verl's trainer in this run's folder, then draws its curve."""
     from hydra.utils import get_object
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
     from verl.trainer.main_ppo import run_ppo
     from verl.utils.device import auto_set_device
 
     from recipe import plot
     from recipe.experiment import provenance
-    from recipe.experiment.run import RunFolder
 
     auto_set_device(config)
-    run_dir = Path(config.trainer.default_local_dir).expanduser().absolute()
-    folder = RunFolder(run_dir)
+    folder = run_folder(config)
+    run_dir = folder.path
     if config.trainer.resume_mode == "auto" and (repaired := folder.repair_marker()):
         print(f"[recipe] {repaired}")
     metrics_file = folder.next_metrics_file()
@@ -99,8 +129,8 @@ def train(config: DictConfig) -> None:
                 print(f"[recipe] the curve could not be drawn: {error!r}", file=sys.stderr)
 
 
-def checked_config(arguments: list[str] | None) -> DictConfig | None:
-    """Parses the command line and checks the config; returns it, or None if nothing shall run."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.launch", description=__doc__.splitlines()[0]
     )
@@ -111,31 +141,27 @@ def checked_config(arguments: list[str] | None) -> DictConfig | None:
     parser.add_argument(
         "--settings", action="store_true", help="list the recipe's settings and stop"
     )
-    args = parser.parse_intermixed_args(arguments)
-    if args.settings:
-        print(settings_tables(args.recipe))
-        return None
+    parser.add_argument(
+        "--verbose", action="store_true", help="print all that the run's log.txt gets, as it comes"
+    )
+    return parser.parse_intermixed_args(arguments)
 
-    from omegaconf import OmegaConf
 
-    config = compose(args.recipe, args.overrides)
-    if args.print_config:
-        print(OmegaConf.to_yaml(config))
-    from recipe.launch import preflight
+def check(config: DictConfig, dry_run: bool) -> str | None:
+    """Checks the config.
+
+    Returns:
+        A sentence on what a dry run does not need and is missing here, None if nothing is.
+    """
+    from recipe.launch import nodes, preflight
 
     preflight.check(config)
     missing = check_sizes.missing_flash_attention(config)
-    if missing and (not args.dry_run or machine.has_own_memory(machine.torch_device())):
+    if missing and (not dry_run or machine.has_own_memory(machine.torch_device())):
         raise ValueError(missing)
-    print(summary(config))
-    if args.dry_run:
-        verdict = f", but it cannot run here: {missing.rstrip('.')}" if missing else ""
-        print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
-        return None
-    from recipe.launch import nodes
-
-    nodes.check(config)
-    return config
+    if not dry_run:
+        nodes.check(config)
+    return missing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,12 +169,35 @@ def main(arguments: list[str] | None = None) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    args = parse(arguments)
+    aside = io.BytesIO()  # what libraries print while they are imported and checked
     try:
-        config = checked_config(arguments)
+        if args.settings:
+            print(settings_tables(args.recipe))
+            return 0
+        with screen.set_aside(aside, "reading the config"):
+            config = compose(args.recipe, args.overrides)
+        if args.print_config:
+            print(OmegaConf.to_yaml(config))
+        with screen.set_aside(aside, "checking the config, the data and the model"):
+            missing = check(config, args.dry_run)
     except (*cli.ERRORS, HydraException, OmegaConfBaseException) as error:
+        if args.verbose:
+            sys.stderr.write(aside.getvalue().decode(errors="replace"))
         return cli.fail(error)
-    if config is not None:
-        train(config)  # what goes wrong from here on keeps its traceback
+    sys.stdout.write(screen.notes(aside.getvalue()))
+    if args.dry_run:
+        print(summary(config))
+        verdict = f", but it cannot run here: {missing.rstrip('.')}" if missing else ""
+        print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
+        return 0
+    print(header(args.recipe, config), flush=True)
+    verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen
+    with screen.followed(
+        run_folder(config), memory.training_steps(config), verbose, aside.getvalue()
+    ):
+        print(summary(config))
+        train(config)
     return 0
 
 

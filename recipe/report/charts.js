@@ -43,8 +43,12 @@ function smoothed(x, column, half) {
   }
   return out;
 }
+function clear(figure) {
+  figure.querySelector(":scope > svg")?.remove();  // a tip has small ones of its own
+  figure.querySelector(".tip")?.remove();
+}
 function frame(figure, height, xs, ys, xLabels, xUnit) {
-  figure.querySelector("svg")?.remove();
+  clear(figure);
   const width = figure.clientWidth - 20, left = 46, right = 10, top = 6, bottom = xUnit ? 34 : 22;
   const svg = add(figure, "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": figure.dataset.title});
   const x = v => left + (v - xs[0]) / (xs[1] - xs[0] || 1) * (width - left - right);
@@ -58,7 +62,7 @@ function frame(figure, height, xs, ys, xLabels, xUnit) {
   if (xUnit) add(svg, "text", {x: (left + width - right) / 2, y: height - 2, "text-anchor": "middle"}, xUnit);
   return {svg, x, y, width, height, left, right, top, bottom};
 }
-function tip(figure, at, title, rows) {
+function tip(figure, at, title, rows, place) {
   figure.querySelector(".tip")?.remove();
   if (!rows.length) return;
   const box = figure.appendChild(document.createElement("div"));
@@ -72,46 +76,90 @@ function tip(figure, at, title, rows) {
   }
   const room = figure.clientWidth - box.offsetWidth - 4;
   box.style.left = Math.max(4, Math.min(room, at + 70 + box.offsetWidth > figure.clientWidth ? at - box.offsetWidth : at + 70)) + "px";
-  box.style.top = "44px";
+  box.style.top = (place === undefined ? 44 : place + 44) + "px";
+}
+const isBaseline = l => drawn.arms[l.arm].colour === 0;
+// a line with its band: thin and pale after the last step that all of its seeds have logged
+function drawLine(parent, l, position, x, y, dash) {
+  const path = points => points.map(([i, v], j) => `${j ? "L" : "M"}${x(position[i]).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const there = [...l.mean.keys()].filter(i => l.mean[i] !== null);
+  const outline = [...there.map(i => [i, l.high[i]]), ...there.map(i => [i, l.low[i]]).reverse()];
+  add(parent, "path", {class: "band", "data-arm": l.arm, d: path(outline) + "Z", style: `fill:${colour(l.arm)}`});
+  const most = Math.max(...l.n), last = there.filter(i => l.n[i] === most).at(-1);
+  const common = {"data-arm": l.arm, style: `stroke:${colour(l.arm)};stroke-dasharray:${dash && drawn.arms[l.arm].dash || "none"}`};
+  add(parent, "path", {...common, class: "mean" + (isBaseline(l) ? " arm0" : ""), d: path(there.filter(i => i <= last).map(i => [i, l.mean[i]]))});
+  add(parent, "path", {...common, class: "mean fewer", d: path(there.filter(i => i >= last).map(i => [i, l.mean[i]]))});
+  if (there.length === 1)
+    add(parent, "circle", {"data-arm": l.arm, cx: x(position[last]), cy: y(l.mean[last]), r: 3.5, style: `fill:${colour(l.arm)}`});
+}
+// a guide at the point next to the pointer, and a box with the values there
+function follow(figure, svg, area, chart, lines, position, x, place) {
+  const guide = add(svg, "line", {class: "grid", y1: area.top, y2: area.bottom, visibility: "hidden"});
+  area.node.onpointermove = area.node.onpointerdown = event => {
+    const at = event.clientX - svg.getBoundingClientRect().left;
+    let near = 0;
+    position.forEach((p, i) => { if (Math.abs(x(p) - at) < Math.abs(x(position[near]) - at)) near = i; });
+    guide.setAttribute("x1", x(position[near])); guide.setAttribute("x2", x(position[near]));
+    guide.setAttribute("visibility", "visible");
+    const rows = lines.filter(l => l.mean[near] !== null).sort((a, b) => b.mean[near] - a.mean[near])
+      .map(l => [l.arm, `${label(l.mean[near])}  [${label(l.low[near])}, ${label(l.high[near])}]`]);
+    tip(figure, x(position[near]) - 40, `${chart.log ? "k" : "step"} ${chart.x[near]}`, rows, place);
+  };
+  area.node.onpointerleave = () => { guide.setAttribute("visibility", "hidden"); tip(figure, 0, "", []); };
 }
 function drawLines(figure, chart) {
   const smooth = column => chart.log ? column : smoothed(chart.x, column, (smoothBox.value - 1) / 2);
   const position = chart.log ? chart.x.map(Math.log2) : chart.x;
   const lines = chart.lines.filter(l => shown.has(l.arm)).map(l =>
     ({...l, mean: smooth(l.mean), low: smooth(l.low), high: smooth(l.high)}));
+  const many = lines.length > drawn.one_panel;
+  figure.classList.toggle("wide", many);
   const ys = range(lines.flatMap(l => bandsBox.checked ? [...l.low, ...l.high] : l.mean).concat(chart.zero ? 0 : []));
-  const xs = [Math.min(...position), Math.max(...position)];
-  const f = frame(figure, 240, xs[0] < xs[1] ? xs : [xs[0] - 1, xs[0] + 1], ys,
-    chart.log ? chart.x.map((v, i) => [position[i], v]) : null, chart.log ? "k" : "step");
-  const path = points => points.map(([i, v], j) => `${j ? "L" : "M"}${f.x(position[i]).toFixed(1)} ${f.y(v).toFixed(1)}`).join("");
+  const low = Math.min(...position), high = Math.max(...position);
+  const xs = low < high ? [low, high] : [low - 1, low + 1];
+  (many ? drawPanels : drawOnePanel)(figure, chart, lines, position, xs, ys);
+}
+function drawOnePanel(figure, chart, lines, position, xs, ys) {
+  const f = frame(figure, 240, xs, ys, chart.log ? chart.x.map((v, i) => [position[i], v]) : null, chart.log ? "k" : "step");
   if (chart.zero) add(f.svg, "line", {class: "zero", x1: f.left, x2: f.width - f.right, y1: f.y(0), y2: f.y(0)});
   // the baseline last, on top
-  for (const l of lines.sort((a, b) => (drawn.arms[a.arm].colour === 0) - (drawn.arms[b.arm].colour === 0))) {
-    const there = [...l.mean.keys()].filter(i => l.mean[i] !== null);
-    const outline = [...there.map(i => [i, l.high[i]]), ...there.map(i => [i, l.low[i]]).reverse()];
-    add(f.svg, "path", {class: "band", "data-arm": l.arm, d: path(outline) + "Z", style: `fill:${colour(l.arm)}`});
-    const most = Math.max(...l.n), full = there.filter(i => l.n[i] === most);
-    const last = full.at(-1);
-    const style = `stroke:${colour(l.arm)};stroke-dasharray:${drawn.arms[l.arm].dash || "none"}`;
-    const common = {"data-arm": l.arm, style};
-    const base = drawn.arms[l.arm].colour === 0 ? " arm0" : "";
-    add(f.svg, "path", {...common, class: "mean" + base, d: path(there.filter(i => i <= last).map(i => [i, l.mean[i]]))});
-    add(f.svg, "path", {...common, class: "mean fewer", d: path(there.filter(i => i >= last).map(i => [i, l.mean[i]]))});
-    if (there.length === 1)
-      add(f.svg, "circle", {"data-arm": l.arm, cx: f.x(position[last]), cy: f.y(l.mean[last]), r: 3.5, style: `fill:${colour(l.arm)}`});
-  }
-  const guide = add(f.svg, "line", {class: "grid", y1: f.top, y2: f.height - f.bottom, visibility: "hidden"});
-  f.svg.onpointermove = f.svg.onpointerdown = event => {
-    const box = f.svg.getBoundingClientRect(), at = event.clientX - box.left;
-    let near = 0;
-    position.forEach((p, i) => { if (Math.abs(f.x(p) - at) < Math.abs(f.x(position[near]) - at)) near = i; });
-    guide.setAttribute("x1", f.x(position[near])); guide.setAttribute("x2", f.x(position[near]));
-    guide.setAttribute("visibility", "visible");
-    const rows = lines.filter(l => l.mean[near] !== null).sort((a, b) => b.mean[near] - a.mean[near])
-      .map(l => [l.arm, `${label(l.mean[near])}  [${label(l.low[near])}, ${label(l.high[near])}]`]);
-    tip(figure, f.x(position[near]) - 40, `${chart.log ? "k" : "step"} ${chart.x[near]}`, rows);
-  };
-  f.svg.onpointerleave = () => { guide.setAttribute("visibility", "hidden"); tip(figure, 0, "", []); };
+  for (const l of lines.sort((a, b) => isBaseline(a) - isBaseline(b))) drawLine(f.svg, l, position, f.x, f.y, true);
+  follow(figure, f.svg, {node: f.svg, top: f.top, bottom: f.height - f.bottom}, chart, lines, position, f.x);
+}
+// a panel per method, with the baseline in each: beyond a few, lines and bands hide each other
+function drawPanels(figure, chart, lines, position, xs, ys) {
+  clear(figure);
+  const baseline = lines.filter(isBaseline), others = lines.filter(l => !isBaseline(l));
+  const width = figure.clientWidth - 20, left = 42, gap = 12, head = 20, tall = 84, foot = 18;
+  const columns = Math.max(1, Math.min(others.length, Math.floor((width - left) / 175)));
+  const wide = (width - left - (columns - 1) * gap) / columns, rows = Math.ceil(others.length / columns);
+  const height = rows * (head + tall) + foot;
+  const svg = add(figure, "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": chart.title});
+  others.forEach((l, i) => {
+    const x0 = left + i % columns * (wide + gap), y0 = Math.floor(i / columns) * (head + tall) + head;
+    const x = v => x0 + (v - xs[0]) / (xs[1] - xs[0]) * wide;
+    const y = v => y0 + tall - 6 - (v - ys[0]) / (ys[1] - ys[0] || 1) * (tall - 6);
+    const panel = add(svg, "g", {class: "panel"});
+    add(panel, "rect", {x: x0, y: y0 - head, width: wide, height: head + tall});
+    for (const t of ticks(ys[0], ys[1], 3)) {
+      add(panel, "line", {class: "grid", x1: x0, x2: x0 + wide, y1: y(t), y2: y(t)});
+      if (i % columns === 0) add(panel, "text", {x: x0 - 6, y: y(t) + 4, "text-anchor": "end"}, label(t));
+    }
+    if (chart.zero) add(panel, "line", {class: "zero", x1: x0, x2: x0 + wide, y1: y(0), y2: y(0)});
+    for (const drawnLine of [...baseline, l]) drawLine(panel, drawnLine, position, x, y, false);
+    const value = add(panel, "text", {x: x0 + wide, y: y0 - 5, "text-anchor": "end"}, label(l.mean.findLast(v => v !== null)));
+    const name = add(panel, "text", {class: "name", "data-arm": l.arm, x: x0, y: y0 - 5}, drawn.arms[l.arm].label);
+    shorten(name, wide - value.getComputedTextLength() - 8);
+    if (i + columns >= others.length)
+      for (const [v, anchor] of [[chart.x[0], "start"], [chart.x.at(-1), "end"]])
+        add(panel, "text", {x: anchor === "start" ? x0 : x0 + wide, y: y0 + tall + 12, "text-anchor": anchor}, `${chart.log ? "k" : "step"} ${label(v)}`);
+    follow(figure, svg, {node: panel, top: y0, bottom: y0 + tall - 6}, chart, [...baseline, l], position, x, y0 + tall);
+  });
+}
+// cuts a text to a width, with … at its end
+function shorten(text, room) {
+  const whole = text.textContent;
+  for (let n = whole.length; n > 1 && text.getComputedTextLength() > room; n--) text.textContent = whole.slice(0, n - 1) + "…";
 }
 function drawIntervals(figure, chart) {
   const rows = chart.rows.filter(r => shown.has(r.arm)), gap = 34;
@@ -127,8 +175,7 @@ function drawIntervals(figure, chart) {
     const value = add(g, "text", {x: f.width, y: y - 12, "text-anchor": "end", style: "fill:var(--quiet)"},
       `${sign(r.mean)} [${sign(r.low)}, ${sign(r.high)}]`);
     const room = f.width - value.getComputedTextLength() - 10;
-    for (let n = name.textContent.length; n > 1 && name.getComputedTextLength() > room; n--)
-      name.textContent = drawn.arms[r.arm].label.slice(0, n - 1) + "…";
+    shorten(name, room);
     add(g, "line", {x1: f.x(r.low), x2: f.x(r.high), y1: y, y2: y, style, "stroke-width": 2.2, "stroke-dasharray": drawn.arms[r.arm].dash});
     add(g, "circle", {cx: f.x(r.mean), cy: y, r: 4, style});
   });
@@ -147,15 +194,21 @@ function drawScatter(figure, chart) {
     add(add(g, "circle", {cx: f.x(mean("x")), cy: f.y(mean("y")), r: 5, style}), "title", {}, `${drawn.arms[arm].label}: ${label(mean("y"))} at ${label(mean("x"))}`);
     marks.push([arm, g, f.x(mean("x")), f.y(mean("y"))]);
   }
-  // a label goes where it covers no other: right, left, below or above its mark, else it is left out
+  // a label goes where it covers no mark and no other label, the baseline's first: beside its mark,
+  // or farther off with a thin line to it, else it is left out
   const taken = marks.map(([, , x, y]) => [x - 6, x + 6, y - 6, y + 6]);
-  for (const [arm, g, x, y] of marks) {
+  const sides = [[1, 0], [-1, 0], [0, 1], [0, -1], [.7, .7], [-.7, .7], [.7, -.7], [-.7, -.7]];
+  for (const [arm, g, x, y] of marks.sort((a, b) => (drawn.arms[a[0]].colour !== 0) - (drawn.arms[b[0]].colour !== 0))) {
     const text = add(g, "text", {}, drawn.arms[arm].label), w = text.getComputedTextLength();
-    const spot = [[x + 9, y], [x - 9 - w, y], [x - w / 2, y + 13], [x - w / 2, y - 13]].find(([a, b]) => a > f.left && a + w < f.width
+    const spots = [9, 22, 36, 50, 70].flatMap(r => sides.map(([a, b]) =>
+      [x + r * a + (a > 0 ? 0 : a < 0 ? -w : -w / 2), y + (r + 4) * b, r > 9]));
+    const spot = spots.find(([a, b]) => a > f.left && a + w < f.width && b > 8 && b < f.height - f.bottom
       && taken.every(([l, r, t, u]) => a + w < l || a > r || b + 5 < t || b - 5 > u));
     if (!spot) { text.remove(); continue; }
-    text.setAttribute("x", spot[0]); text.setAttribute("y", spot[1] + 4);
-    taken.push([spot[0], spot[0] + w, spot[1] - 5, spot[1] + 5]);
+    const [a, b, apart] = spot;
+    text.setAttribute("x", a); text.setAttribute("y", b + 4);
+    if (apart) add(g, "line", {class: "leader", x1: x, y1: y, x2: Math.max(a, Math.min(a + w, x)), y2: b + (b > y ? -6 : b < y ? 6 : 0)});
+    taken.push([a, a + w, b - 5, b + 5]);
   }
 }
 const kinds = {line: drawLines, interval: drawIntervals, scatter: drawScatter};

@@ -24,6 +24,7 @@ from recipe.report.charts import (
     styles_of,
 )
 from recipe.report.checks import differing, identical_arms, settings, warnings
+from recipe.report.panels import ONE_PANEL
 from recipe.report.results import (
     FINAL_METRICS,
     LAST,
@@ -175,13 +176,14 @@ def render(page: Page) -> str:
         "arms": [page.styles[arm.name] for arm in page.arms],
         "charts": [*page.charts, *page.final_charts],
         "curves": len(page.charts),  # the first so many of them
+        "one_panel": ONE_PANEL,
     }
     json.dumps(drawn, allow_nan=False)  # JSON.parse takes no NaN
     template, css, js = (
         Path(__file__).with_name(name).read_text()
         for name in ("page.html", "page.css", "charts.js")
     )
-    constants = {"points": POINTS, "last": LAST, "training": TRAINING}
+    constants = {"points": POINTS, "last": LAST, "training": TRAINING, "one_panel": ONE_PANEL}
     colours = {"colours": COLOURS, "dark_colours": DARK_COLOURS}
     return environment.from_string(template).render(
         page=page, drawn=drawn, css=css, js=js, **constants, **colours

@@ -334,7 +334,7 @@ PHRASES = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # plotting's own words, which no reader takes for a verdict
-SIDES = {"ha", "horizontalalignment", "loc", "side", "how", "anchor", "spines"}
+SIDES = {"ha", "justify", "horizontalalignment", "loc", "side", "how", "anchor", "spines"}
 
 
 def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:

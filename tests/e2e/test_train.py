@@ -7,6 +7,7 @@ semantic entropies are measured by a command that is killed too. Minutes each.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class Run:
             "VERL_USE_EXTERNAL_MODULES": "record_classes",
             "RECIPE_TEST_CLASSES": str(folder / "classes"),
         }
-        self.log = folder / "log.txt"
+        self.screen = folder / "screen.txt"
         self.overrides = [
             "trainer.val_before_train=false",
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -74,11 +75,11 @@ class Run:
         ]
 
     def start(self, *overrides: str, **env: str) -> subprocess.Popen:
-        with self.log.open("a") as log:
+        with self.screen.open("a") as screen:
             return subprocess.Popen(
                 ["bash", str(ROOT / "recipe/asymgrpo/run_cpu.sh"), *self.overrides, *overrides],
                 env={**self.env, **env},
-                stdout=log,
+                stdout=screen,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -98,7 +99,8 @@ class Run:
         return {row["step"]: row["data"] for row in map(json.loads, lines)}
 
     def tail(self) -> str:
-        return self.log.read_text()[-4000:]
+        files = [self.folder / "run/log.txt", self.screen]
+        return "\n".join(file.read_text()[-4000:] for file in files if file.is_file())
 
 
 def family(root: int) -> list[psutil.Process]:
@@ -187,6 +189,24 @@ def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
     assert differences(*map(config_identity, records)) == []
     assert "recipe.launch" in records[0]["command"]
     assert records[0]["config"]["trainer"]["total_training_steps"] == 6
+
+
+def test_the_screen_has_a_line_a_step_and_the_log_all_else(resumed):
+    """Two starts in a pipe, of which the first was killed with -9 and its console said so."""
+    screen = resumed.screen.read_text().splitlines()
+    killed = next(i for i, line in enumerate(screen) if line.startswith("error: killed"))
+    first, second = screen[: killed + 1], screen[killed + 1 :]
+    for lines, steps in ((first, [1, 2, 3]), (second, [3, 4, 5, 6])):
+        assert len(lines) <= 40  # 20 steps would be 60 at most
+        shown = [line.split()[0] for line in lines if re.match(r" +\d+/6 ", line)]
+        assert shown == [f"{step}/6" for step in steps]
+    assert "after step 3 of 6" in first[-1]
+    assert any("resumed after step 2" in line for line in second)
+    assert any("finished: step 6 of 6" in line for line in second[-3:])
+    log = (resumed.folder / "run/log.txt").read_text()
+    for noise in ("'policy_loss': {", "Training Progress", "step:6 - "):
+        assert noise in log and not any(noise in line for line in screen)
+    assert log.count("[recipe] estimator ") == 2  # of two starts: nothing is overwritten
 
 
 def test_rollout_and_actor_agree_on_the_probabilities(resumed):
@@ -362,9 +382,12 @@ def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small, sco
         VERL_USE_EXTERNAL_MODULES="failing_loss",
     )
     try:
-        said = lambda: "rank 1 refuses this batch" in run.log.read_text()  # noqa: E731
-        wait_until(said, LIMIT, "the error", run)
+        wait_until(lambda: "error: " in run.screen.read_text(), LIMIT, "the error", run)
         assert process.wait(60) != 0  # far below the collective's time-out of minutes
     finally:
         stop(process)
-    assert "recipe_test: rank 1 refuses this batch" in run.tail()
+    *before, last = run.screen.read_text().splitlines()
+    assert last.startswith("error: failed after step 0 of 2: ")
+    assert last.endswith("recipe_test: rank 1 refuses this batch")
+    assert len(before) < 40 and not any('File "' in line for line in before)
+    assert "in failing" in (run.folder / "run/log.txt").read_text()  # the frames

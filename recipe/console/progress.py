@@ -1,0 +1,111 @@
+"""How far a run is, read from its folder alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+from recipe.console import log
+from recipe.experiment.metrics import Metrics, StartReader, merged
+from recipe.experiment.run import RunFolder
+from recipe.experiment.statistics import finite
+
+STARTING = 900.0  # seconds without a written byte, after which a run without a step is stalled
+PATIENCE = 120.0  # the same of a run with steps, at least; else
+SLOWER = 5  # times the longest of its last steps
+RECENT = 10  # steps, of which the time of the next is estimated
+
+
+@dataclass
+class Progress:
+    """A run as its folder shows it; `refresh` reads it again.
+
+    Attributes:
+        name: What it is called on the screen.
+        folder: Its folder, which need not exist yet.
+        steps: Its metrics.
+        planned: Its last step, None where it is not known.
+        end: How its last start ended, "" where it has not, or was killed.
+        written: When a start has last written something, in seconds since the epoch.
+    """
+
+    name: str
+    folder: RunFolder
+    planned: int | None = None
+    steps: Metrics = field(default_factory=dict)
+    end: str = ""
+    written: float = 0.0
+    _starts: dict[Path, StartReader] = field(default_factory=dict)
+    _record: Path | None = None
+
+    def refresh(self) -> None:
+        """Reads what has changed since the last time."""
+        files = self.folder.metrics_files()
+        self._starts = {file: self._starts.get(file) or StartReader(file) for file in files}
+        if any([start.read() for start in self._starts.values()]):
+            self.steps = merged(start.steps for start in self._starts.values())
+        record = self.folder.last_record_file()
+        if record != self._record:
+            trainer = ((self.folder.last_record() or {}).get("config") or {}).get("trainer") or {}
+            self.planned, self._record = trainer.get("total_training_steps"), record
+        if self.planned is None and self.steps:
+            self.planned = log.planned_steps(log.end_of(self.folder.log))
+        self.end, self.written = self.folder.last_end(), self.folder.last_written()
+
+    @property
+    def last_step(self) -> int:
+        return max(self.steps, default=0)
+
+    def steps_of(self, start: Path) -> list[int]:
+        """Returns the steps that the start with this metrics file has logged."""
+        return sorted(self._starts[start].steps) if start in self._starts else []
+
+    def seconds(self) -> list[float]:
+        """Returns the seconds of each step with its validation, the first steps first."""
+        rows = [row for step, row in self.steps.items() if step > 0]
+        times = [
+            [finite(row.get(f"timing_s/{part}")) for part in ("step", "testing")] for row in rows
+        ]
+        return [step + (testing or 0.0) for step, testing in times if step is not None]
+
+    def seconds_left(self) -> float | None:
+        """Returns the time that is left by the mean of the last steps, None before the first. The
+        first step, which compiles and warms up, counts only while it is the only one."""
+        seconds = self.seconds()
+        if self.planned is None or not seconds:
+            return None
+        return max(self.planned - self.last_step, 0) * mean((seconds[1:] or seconds)[-RECENT:])
+
+    def state(self, now: float | None = None) -> tuple[str, str]:
+        """Returns one of waiting, starting, running, stalled, failed, stopped and finished, and a
+        text that says more or is empty.
+
+        Args:
+            now: The time in seconds since the epoch; default: now.
+        """
+        if not self.written:
+            return "waiting", ""
+        word, _, detail = self.end.partition(": ")
+        if self.end:
+            return word, detail
+        if self.planned and self.last_step >= self.planned:
+            return "finished", ""
+        silent = max((time.time() if now is None else now) - self.written, 0.0)
+        seconds = self.seconds()[-RECENT:]
+        if silent > (max(PATIENCE, SLOWER * max(seconds)) if seconds else STARTING):
+            return "stalled", f"nothing written for {duration(silent)}"
+        return ("running", "") if self.steps else ("starting", "")
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in two units at most, such as `2 min 05 s`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    if total < 86400:
+        return f"{total // 3600} h {total % 3600 // 60:02d} min"
+    return f"{total // 86400} d {total % 86400 // 3600:02d} h"

@@ -1,0 +1,93 @@
+"""What a run has logged: the lines of verl's file logger, and a metric over the steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from recipe.experiment.statistics import finite
+
+Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
+
+
+def add_lines(steps: Metrics, text: str) -> None:
+    """Adds what lines of verl's file logger say to the steps of a start.
+
+    Left out: lines that are cut off (a start that was killed) or are not a logged step.
+    """
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            step, values = row["step"], row["data"]
+            if isinstance(step, int) and isinstance(values, dict):
+                steps.setdefault(step, {}).update(values)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+
+
+def merged(starts: Iterable[Metrics]) -> Metrics:
+    """Returns what a run has logged at each step.
+
+    Of a step that two starts have logged, the later start's values win, and what an earlier one
+    logged beyond the first step of a later one is no step of this run: the later one resumed, or
+    began anew, before it.
+
+    Args:
+        starts: The steps of each start, in their order.
+    """
+    steps: Metrics = {}
+    for logged in starts:
+        if logged:
+            steps = {step: row for step, row in steps.items() if step <= min(logged)}
+        for step, values in logged.items():
+            steps[step] = {**steps[step], **values} if step in steps else values
+    return dict(sorted(steps.items()))
+
+
+class StartReader:
+    """Reads the metrics file of a start that is running, each line once."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.steps: Metrics = {}
+        self._read = 0  # bytes
+
+    def read(self) -> bool:
+        """Adds the lines that are complete to `steps`; returns whether there were any."""
+        with self.file.open("rb") as stream:
+            stream.seek(self._read)
+            block = stream.read()
+        lines = block[: block.rfind(b"\n") + 1]
+        self._read += len(lines)
+        add_lines(self.steps, lines.decode(errors="replace"))
+        return bool(lines)
+
+
+def metric_named(steps: Metrics, name: str) -> str:
+    """Returns the logged metric that a name stands for.
+
+    Args:
+        steps: A run's metrics.
+        name: A metric; or, ending in /, the first metric below it, verl's mean over samples if
+            there is one.
+    """
+    if not name.endswith("/"):
+        return name
+    below = sorted({key for row in steps.values() for key in row if key.startswith(name)})
+    return next((key for key in below if "/mean@" in key), below[0] if below else name)
+
+
+def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
+    """Returns the steps at which a metric was logged, and its values; those that are no finite
+    numbers are left out.
+
+    Args:
+        steps: A run's metrics.
+        name: As in `metric_named`.
+    """
+    metric = metric_named(steps, name)
+    points = {step: finite(row.get(metric)) for step, row in steps.items()}
+    logged = {step: value for step, value in points.items() if value is not None}
+    return list(logged), list(logged.values())
