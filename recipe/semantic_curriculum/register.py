@@ -19,6 +19,7 @@ from verl.workers.config import ActorConfig
 
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
+from recipe.core.clip import importance_ratio
 from recipe.core.clipped_term import clipped_term
 from recipe.core.policy_loss import NODE as POLICY_LOSS
 from recipe.core.settings import check_free
@@ -171,7 +172,7 @@ def sent_loss(
             old_log_prob, log_prob, advantages, mask_BT, config, micro_batch
         )
     else:
-        loss_BT = -advantages * (log_prob - old_log_prob).exp()
+        loss_BT = -advantages * importance_ratio(log_prob, old_log_prob)
         moved_BT = (log_prob.detach() - old_log_prob).abs() * mask_BT
         metrics = {"actor/ppo_kl": moved_BT.sum() / (mask_BT.sum() + 1e-8)}  # as masked_mean
     if rule.policy_tokens == "selected":
