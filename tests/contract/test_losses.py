@@ -31,6 +31,7 @@ from verl.workers.config import ActorConfig
 
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
+from recipe.core.clip import importance_ratio
 from recipe.core.recipe import recipe_named, recipes
 
 KEY = "actor_rollout_ref.actor.policy_loss.loss_mode"
@@ -194,6 +195,16 @@ def is_a_finite_scalar_with_plain_metrics(loss: Loss) -> None:
     assert all(type(x) is float and math.isfinite(x) for x in metrics.values())
 
 
+def stays_finite_at_a_log_ratio_of_1000(loss: Loss) -> None:
+    batch = loss.batch()
+    old_log_prob = batch.tensors["log_prob"].clone()
+    for row, log_ratio in enumerate((1000.0, -1000.0) * 4):  # over both signs of A
+        token = int(batch.tensors["response_mask"][row].int().argmax())
+        old_log_prob[row, token] -= log_ratio
+    value, gradient = loss.gradient(batch.with_(old_log_prob=old_log_prob))
+    assert value.isfinite() and gradient.isfinite().all()
+
+
 def leaves_its_inputs_alone(loss: Loss) -> None:
     batch = loss.batch()
     micro_batch = batch.micro_batch()
@@ -339,6 +350,7 @@ def is_verls_vanilla_with_flat_bounds(loss: Loss) -> None:
 
 PROPERTIES = (
     is_a_finite_scalar_with_plain_metrics,
+    stays_finite_at_a_log_ratio_of_1000,
     leaves_its_inputs_alone,
     reads_nothing_outside_the_mask,
     has_the_same_gradient_in_bf16,
@@ -390,7 +402,7 @@ def test_a_loss_that_no_method_uses_fails(monkeypatch, users_of):
 
 def sound(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, config, **_):
     """A loss that keeps the contract: -A ratio."""
-    loss_BT = -advantages * (log_prob - old_log_prob).exp()
+    loss_BT = -advantages * importance_ratio(log_prob, old_log_prob)
     loss = actor_loss.aggregate(loss_BT, response_mask, loss_agg_mode, config)
     return loss, actor_loss.to_floats({"actor/ratio": (loss_BT * response_mask).detach().sum()})
 
@@ -398,6 +410,11 @@ def sound(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, conf
 def _tensor_metrics(**arguments):
     loss, _ = sound(**arguments)
     return loss, {"loss": loss.detach()}
+
+
+def _unbounded(old_log_prob, log_prob, **arguments):
+    loss, metrics = sound(old_log_prob=old_log_prob, log_prob=log_prob, **arguments)
+    return loss + (log_prob - old_log_prob).exp().mean(), metrics
 
 
 def _in_place(advantages, **arguments):
@@ -448,6 +465,7 @@ def _mean_over_the_mask(response_mask, **arguments):
 BROKEN = {
     _mean_over_the_mask: takes_a_micro_batch_of_padding_alone,
     _tensor_metrics: is_a_finite_scalar_with_plain_metrics,
+    _unbounded: stays_finite_at_a_log_ratio_of_1000,
     _in_place: leaves_its_inputs_alone,
     _unmasked: reads_nothing_outside_the_mask,
     _bf16: has_the_same_gradient_in_bf16,
