@@ -1,20 +1,33 @@
-"""How the tests are shared out with pytest-xdist (`pytest -n 2 --dist loadgroup`)."""
+"""How the tests are shared out with pytest-xdist (`pytest -n 2`)."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 
+def is_training_run(nodeid: str) -> bool:
+    return "/e2e/" in nodeid
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.option.loadscopereorder = False  # the order below, not the largest file first
+    config.option.loadscopereorder = False  # the order below, not the largest group first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the training runs into one group, so that there is one at a time, and begins with them;
-    any other file is a group, whose fixtures are made once."""
-    for item in items:
-        room = (
-            "e2e" if "e2e" in item.path.parts else str(item.path.relative_to(Path(__file__).parent))
-        )
-        item.add_marker(pytest.mark.xdist_group(room))
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    """Begins with the training runs, which take longest."""
+    items.sort(key=lambda item: not is_training_run(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups the training runs, so that there is one at a time, and the tests of any other file,
+    whose fixtures are made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "training runs" if is_training_run(nodeid) else nodeid.partition("::")[0]
+
+    return Groups(config, log)
