@@ -119,6 +119,6 @@ def test_the_constrained_share_is_logged_and_begins_where_it_was_calibrated(run)
 
 def test_the_run_says_what_it_was_given(run):
     """A mean over a response's tokens, then over responses; clipped; no KL but the rule's."""
-    log = (run / "log.txt").read_text()
+    log = (run / "run/log.txt").read_text()
     assert "aggregation seq-mean-token-mean" in log
     assert "'cov_mean_over': 'all'" in log and f"'low_threshold': {thresholds_of(run)[0]}" in log
