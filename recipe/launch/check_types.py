@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from recipe.core.recipe import TRAINER, default_settings, recipes
+from recipe.core.recipe import FOLDER, TRAINER, default_settings, recipes
 from recipe.core.settings import KEY, plain
 
 NAMES = ("project_name", "experiment_name")  # verl takes a number for a text here
@@ -38,7 +38,7 @@ class Defaults(NamedTuple):
     """verl's config and the recipes' settings as they are shipped, plain containers."""
 
     values: dict[str, Any]
-    raw: dict[str, Any]  # with `${...}` where a value is taken from another key
+    raw: dict[str, Any]  # with `${...}` where verl or common.yaml takes a value from another key
 
 
 @functools.cache
@@ -52,6 +52,8 @@ def defaults(model_engine: str = "dp") -> Defaults:
     resolved = OmegaConf.to_container(config, resolve=True)
     for containers in (resolved, raw):
         add(containers, default_settings())
+    common = OmegaConf.to_container(OmegaConf.load(FOLDER / "common.yaml"), resolve=False)
+    add(raw, {key: value for key, value in common.items() if key != "defaults"})
     return Defaults(resolved, raw)  # type: ignore[arg-type]
 
 
