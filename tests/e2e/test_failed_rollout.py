@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 from marks import TRAINING_RUN
+from training import STOCK_MANAGER
 
 from recipe.asymgrpo.config import PRESETS
 from recipe.experiment.run import RunFolder
@@ -27,14 +29,9 @@ HERE = Path(__file__).parent
 LIMIT = int(os.environ.get("RECIPE_TEST_LIMIT", 480))  # seconds; seen: 70
 STEPS, BATCH, ROLLOUTS = 4, 8, 4  # two stages of two steps
 FAIL_STEP, HALF = 2, 2  # of the first prompt HALF sessions fail, of the second all
-MANAGERS = {
-    "verl": [
-        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
-        "reward.num_workers=1",
-    ],
-}
+MANAGERS = {"verl": STOCK_MANAGER}
 if os.environ.get("RECIPE_TEST_LONG"):  # of the CPU machine, which shares what starts a rollout
-    MANAGERS["lean"] = []
+    MANAGERS["lean"] = ()
 
 pytestmark = TRAINING_RUN
 
@@ -57,7 +54,7 @@ def write_scores(train: Path, file: Path) -> pd.DataFrame:
 class Trained:
     """A run whose rollouts failed, and what it left."""
 
-    def __init__(self, folder: Path, model: Path, data: Path, overrides: list[str]):
+    def __init__(self, folder: Path, model: Path, data: Path, overrides: Sequence[str]):
         self.run, self.failed_folder = RunFolder(folder / "run"), folder / "failed"
         self.failed_folder.mkdir()
         self.scores = write_scores(data / "train.parquet", folder / "scores.parquet")

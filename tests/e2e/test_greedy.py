@@ -3,23 +3,14 @@ field: prompts, responses, masks, rewards, tags and what the dataset says of a r
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from marks import TRAINING_RUN
+from training import STOCK_MANAGER, train
 
-ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 LIMIT = int(os.environ.get("RECIPE_TEST_LIMIT", 480))  # seconds; seen: 60
 BATCH, ROLLOUTS = 8, 2
-MANAGERS = {
-    "verl": [
-        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
-        "reward.num_workers=1",
-    ],
-    "lean": [],
-}
+MANAGERS = {"verl": STOCK_MANAGER, "lean": ()}
 LOG_PROBS = ("rollout_log_probs", "old_log_probs")
 
 pytestmark = TRAINING_RUN
@@ -28,32 +19,22 @@ pytestmark = TRAINING_RUN
 @pytest.fixture(scope="module")
 def rollouts(tmp_path_factory, small) -> dict[str, list[dict]]:
     """The rollouts of the first step by each manager, in one order."""
-    model, data = small
     found_by = {}
     for name, overrides in MANAGERS.items():
         folder = tmp_path_factory.mktemp(name)
-        env = {
-            **os.environ,
-            "PYTHON": sys.executable,
-            "CKPTS_DIR": str(folder / "run"),
-            "MODEL_PATH": str(model),
-            "DATA_DIR": str(data),
-            "TRAIN_BATCH_SIZE": str(BATCH),
-            "ROLLOUT_N": str(ROLLOUTS),
-            "STEPS": "1",
-            "SAVE_FREQ": "-1",
-            "TEST_FREQ": "-1",
-            "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
-            "VERL_USE_EXTERNAL_MODULES": "record_rollouts",
-            "RECIPE_TEST_ROLLOUTS": str(folder / "rollouts.jsonl"),
-        }
-        command = ["bash", str(ROOT / "recipe/asymgrpo/run_cpu.sh")]
-        command += ["trainer.val_before_train=false", "actor_rollout_ref.rollout.top_k=1"]
-        with (folder / "log.txt").open("w") as log:
-            done = subprocess.run(
-                [*command, *overrides], env=env, stdout=log, stderr=log, timeout=LIMIT
-            )
-        assert done.returncode == 0, (folder / "log.txt").read_text()[-4000:]
+        train(
+            "asymgrpo/run_cpu.sh",
+            folder,
+            small,
+            LIMIT,
+            ["actor_rollout_ref.rollout.top_k=1", *overrides],
+            TRAIN_BATCH_SIZE=str(BATCH),
+            ROLLOUT_N=str(ROLLOUTS),
+            STEPS="1",
+            SAVE_FREQ="-1",
+            VERL_USE_EXTERNAL_MODULES="record_rollouts",
+            RECIPE_TEST_ROLLOUTS=str(folder / "rollouts.jsonl"),
+        )
         rows = [json.loads(line) for line in (folder / "rollouts.jsonl").open()]
         found_by[name] = sorted(rows, key=lambda row: (row["prompts"], row["session"]))
     return found_by

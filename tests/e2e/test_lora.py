@@ -1,7 +1,6 @@
 """LoRA for real on the CPU: three steps, and the model that is evaluated is the trained policy."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from marks import TRAINING_RUN
 from peft import LoraConfig, get_peft_model
+from training import train
 from transformers import AutoModelForCausalLM
 
 from recipe.sampling.checkpoints import model_of
@@ -26,12 +26,8 @@ def run(tmp_path_factory, small) -> Path:
 
     `hf_model` is saved as well, which must not be taken for the policy.
     """
-    folder = tmp_path_factory.mktemp("lora") / "run"
-    settings = {"TRAIN_BATCH_SIZE": "8", "ROLLOUT_N": "4", "STEPS": "3", "SAVE_FREQ": "3"}
-    model, data = map(str, small)
-    places = {"CKPTS_DIR": str(folder), "MODEL_PATH": model, "DATA_DIR": data, "TEST_FREQ": "-1"}
-    command = [
-        *("bash", ROOT / "recipe/asymgrpo/run_cpu.sh", "trainer.val_before_train=false"),
+    folder = tmp_path_factory.mktemp("lora")
+    overrides = [
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         "actor_rollout_ref.model.lora_rank=8",
         "actor_rollout_ref.model.lora_alpha=16",
@@ -39,14 +35,9 @@ def run(tmp_path_factory, small) -> Path:
         "actor_rollout_ref.actor.entropy_coeff=0.1",
         "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
     ]
-    environment = {**os.environ, "PYTHON": sys.executable, **settings, **places}
-    log = folder.with_name("log.txt")
-    with log.open("w") as file:
-        done = subprocess.run(
-            command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=LIMIT
-        )
-    assert done.returncode == 0, log.read_text()[-4000:]
-    return folder
+    settings = {"TRAIN_BATCH_SIZE": "8", "ROLLOUT_N": "4", "STEPS": "3", "SAVE_FREQ": "3"}
+    train("asymgrpo/run_cpu.sh", folder, small, LIMIT, overrides, **settings)
+    return folder / "run"
 
 
 def log_probs(model) -> torch.Tensor:

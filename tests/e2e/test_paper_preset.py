@@ -2,17 +2,13 @@
 responses, and every token's class is the one that they and the batch's means say."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from marks import TRAINING_RUN
+from training import train
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 LIMIT = 900  # seconds for the whole script
 STEPS, PROMPTS = 2, 48
 
@@ -24,33 +20,23 @@ def run(tmp_path_factory, small) -> Path:
     """`run_cpu.sh` by itself: it measures, calibrates and trains for two steps of two updates."""
     folder = tmp_path_factory.mktemp("paper")
     (folder / "classes").mkdir()
-    model, data = map(str, small)
-    environment = {
-        **os.environ,
-        "PRESET": "sent_paper",
-        "PYTHON": sys.executable,
-        "CKPTS_DIR": str(folder / "run"),
-        "SCORES": str(folder / "scores.parquet"),
-        "MODEL_PATH": model,
-        "DATA_DIR": data,
-        "PROMPTS": str(PROMPTS),
-        "NGPUS_PER_NODE": "2",
-        "TRAIN_BATCH_SIZE": "8",
-        "ROLLOUT_N": "8",
-        "STEPS": str(STEPS),
-        "SAVE_FREQ": "-1",
-        "TEST_FREQ": "-1",
-        "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
-        "VERL_USE_EXTERNAL_MODULES": "record_thresholds",
-        "RECIPE_TEST_CLASSES": str(folder / "classes"),
-    }
-    command = ["bash", str(ROOT / "recipe/semantic_curriculum/run_cpu.sh")]
-    command += ["trainer.val_before_train=false", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
-    with (folder / "log.txt").open("w") as log:
-        done = subprocess.run(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=LIMIT
-        )
-    assert done.returncode == 0, (folder / "log.txt").read_text()[-4000:]
+    train(
+        "semantic_curriculum/run_cpu.sh",
+        folder,
+        small,
+        LIMIT,
+        ["actor_rollout_ref.actor.ppo_mini_batch_size=4"],
+        PRESET="sent_paper",
+        SCORES=str(folder / "scores.parquet"),
+        PROMPTS=str(PROMPTS),
+        NGPUS_PER_NODE="2",
+        TRAIN_BATCH_SIZE="8",
+        ROLLOUT_N="8",
+        STEPS=str(STEPS),
+        SAVE_FREQ="-1",
+        VERL_USE_EXTERNAL_MODULES="record_thresholds",
+        RECIPE_TEST_CLASSES=str(folder / "classes"),
+    )
     return folder
 
 
