@@ -53,10 +53,7 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     run_dirs = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
     runs = {}
     for label, folder in zip(run_labels(run_dirs), map(Path, run_dirs), strict=True):
-        run = RunFolder(folder)
-        if not run.metrics_files():
-            raise FileNotFoundError(f"{folder} has no metrics/*.jsonl: is it the folder of a run?")
-        runs[label] = run.metrics()
+        runs[label] = RunFolder(folder).logged_metrics()
     logged = {name for steps in runs.values() for row in steps.values() for name in row}
     of_recipes = [panel for recipe in recipes() for panel in recipe.panels]
     panels = [*PANELS, *(panel for panel in of_recipes if panel[1] in logged)]

@@ -21,6 +21,7 @@ from transfer_queue import KVBatchMeta
 
 from recipe.core import transfer_queue
 from recipe.core.actor_loss import EXTRA_INFO
+from recipe.core.diagnostics import token_mean
 from recipe.core.rollouts import CorrectnessRule, group_index, scalar_rewards
 
 OF_ROWS = ("uid", "rm_scores", "extra_fields")  # verl writes them once, before a step begins
@@ -214,4 +215,4 @@ def policy_entropy(step: Step) -> float | None:
         return step.metrics.get("actor/entropy")
     if not step.has("entropy"):  # verl's metric is not a mean over tokens here
         return None
-    return step.values("entropy")[step.mask_N].double().mean().item()
+    return token_mean(step.values("entropy"), step.mask_N).item()

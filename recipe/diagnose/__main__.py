@@ -27,10 +27,9 @@ def read(path: Path) -> Evidence:
         FileNotFoundError: The folder has no metrics.
     """
     folder = RunFolder(path)
-    if not folder.metrics_files():
-        raise FileNotFoundError(f"{path} has no metrics/*.jsonl: is it the folder of a run?")
+    metrics = folder.logged_metrics()
     record = folder.last_record() or {}
-    return Evidence(folder.metrics(), record.get("config") or {})
+    return Evidence(metrics, record.get("config") or {})
 
 
 def text_of(path: Path, findings: list[Finding]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from recipe.core.settings import plain, settings_of
+from recipe.core.settings import settings_of
 from recipe.entropy_control.config import (
     COEFFICIENT,
     CONTROLLERS,
-    NAME,
     NODE,
     PRESETS,
     EntropyControlSettings,
@@ -17,7 +16,7 @@ from recipe.entropy_control.config import (
 
 def check(config: DictConfig) -> None:
     """Raises ValueError, in one sentence, for settings that cannot work."""
-    settings = EntropyControlSettings.from_mapping(plain(config.algorithm.get(NAME) or {}))
+    settings = EntropyControlSettings.from_config(config)
     check_used(settings)
     actor, controller = config.actor_rollout_ref.actor, settings.controller
     if controller in COEFFICIENT and actor.entropy_coeff != 0:
@@ -63,7 +62,7 @@ def check_used(settings: EntropyControlSettings) -> None:
 
 def summary(config: DictConfig) -> dict[str, str]:
     """Returns what the summary of a run says of these settings."""
-    settings = EntropyControlSettings.from_mapping(plain(config.algorithm.get(NAME) or {}))
+    settings = EntropyControlSettings.from_config(config)
     if settings.controller == "none":
         return {}
     used = {name: getattr(settings, name) for name in CONTROLLERS[settings.controller]}

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from omegaconf import DictConfig
 
 from recipe.core import settings
 from recipe.core.settings import check_settings, setting
@@ -84,9 +84,9 @@ class EntropyControlSettings:
     alpha_max: float = setting(1.0, "ours: no weight is negative", above=0, at_most=1)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> EntropyControlSettings:
-        """Makes the settings of the node as plain containers."""
-        return settings.build(cls, mapping, NODE)
+    def from_config(cls, config: DictConfig) -> EntropyControlSettings:
+        """Makes the settings of a run's config."""
+        return settings.build(cls, settings.plain(config.algorithm.get(NAME) or {}), NODE)
 
     def __post_init__(self) -> None:
         check_settings(self, NODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 
 from recipe.entropy_control.config import NAME, NODE, EntropyControlSettings
 from recipe.experiment.evidence import Evidence, Finding, percent
@@ -37,7 +38,7 @@ def findings(run: Evidence) -> Iterator[Finding]:
     if share == 0:
         text += ": the run is one without it (move its target or lines to where the entropy is)"
     elif changed:
-        text += f" and changed {percent(sum(changed) / len(changed))} of the advantages"
+        text += f" and changed {percent(fmean(changed))} of the advantages"
     else:
-        text += f", with a mean coefficient of {sum(coefficient) / len(coefficient):.2g}"
+        text += f", with a mean coefficient of {fmean(coefficient):.2g}"
     yield Finding("control", f"{text}.", name)

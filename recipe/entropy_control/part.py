@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recipe.core.actor_loss import ENTROPY_COEFF
 from recipe.core.part import Part
-from recipe.core.settings import plain, settings_of
+from recipe.core.settings import settings_of
 from recipe.core.step import Step, policy_entropy
 from recipe.entropy_control import controllers as C
 from recipe.entropy_control.config import (
@@ -40,7 +40,7 @@ class EntropyControlPart(Part):
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EntropyControlPart | None:
-        settings = EntropyControlSettings.from_mapping(plain(config.algorithm.get(NAME) or {}))
+        settings = EntropyControlSettings.from_config(config)
         if settings.controller == "none":
             return None
         return cls(settings, settings.total_steps or config.trainer.total_training_steps)

@@ -92,6 +92,14 @@ class RunFolder:
             add_lines(starts[-1], file.read_text(errors="replace"))
         return merged(starts)
 
+    def logged_metrics(self) -> Metrics:
+        """Returns `metrics()`; raises FileNotFoundError where no start has a metrics file."""
+        if not self.metrics_files():
+            raise FileNotFoundError(
+                f"{self.path} has no metrics/*.jsonl: is it the folder of a run?"
+            )
+        return self.metrics()
+
     def steps_done(self) -> int:
         """Returns the last step that the last start has logged, 0 without any; reads the files'
         ends only."""

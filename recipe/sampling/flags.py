@@ -77,10 +77,11 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace, **ranges: t
     """Ends with an error for a value out of its range, which is (lowest, highest) of a flag.
 
     Args:
-        ranges: of the command's own flags; those of the flags above are known here.
+        ranges: of the command's own flags; those of the flags above are known here, of which a
+            command need not have all.
     """
     for name in ("samples", "chunk", "workers", "tensor_parallel", "replicas"):
-        value = getattr(args, name)
+        value = getattr(args, name, None)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value} is not allowed: use 1 or more")
     ranges = {
@@ -90,7 +91,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace, **ranges: t
         **ranges,
     }
     for name, (low, high) in ranges.items():
-        value = getattr(args, name)
+        value = getattr(args, name, None)
         if value is not None and not low <= value <= high:
             option = name.replace("_", "-")
             parser.error(f"--{option} {value} is not allowed: use {low} to {high}")
@@ -112,7 +113,7 @@ def resolve(
     record of the run that the model is of, else by default.
 
     Args:
-        args: of the flags above.
+        args: of the flags above, or some of them.
         model: as the command line names it: a run, a checkpoint of one, or any model.
         preset: its name.
         values: the preset's.
@@ -122,7 +123,7 @@ def resolve(
     """
     of_run, record = run_settings(model)
     defaults = SAMPLING | {"dtype": machine.engine_defaults().dtype, "boxed_only": False}
-    given = {name: getattr(args, name) for name in defaults}
+    given = {name: getattr(args, name, None) for name in defaults}
     layers: dict[str, Mapping[str, Any]] = {
         "flags": {name: value for name, value in given.items() if value is not None},
         f"preset {preset}": values or {},

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -39,7 +40,6 @@ from recipe.sampling.engine import Sampling
 from recipe.sampling.model_content import fingerprint
 from recipe.sampling.prompts import read_prompts, tokenized
 from recipe.sampling.responses import SETTINGS_FILE, cached_responses
-from recipe.sampling.run_settings import run_settings
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import NODE
 
@@ -258,7 +258,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace) -> flags.Resolved:
     """Returns each setting as the flags say it; where they do not, as it is written beside the
     responses, else as in the run that the model is of, else by default.
 
@@ -275,20 +275,13 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
                 f"--responses {args.responses} are of another model ({written.get('model')}) than "
                 f"--model {args.model} ({model}): give the one that they were sampled from."
             )
-    of_run, _ = run_settings(args.model)
-    default = dataclasses.asdict(Sampling(args.model))
-    default |= {"dtype": machine.engine_defaults().dtype, "boxed_only": False}
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    names = ("temperature", "chat_template_kwargs", "max_response_length", "dtype", "boxed_only")
-    layers = (given, written, of_run, default)
-    return {name: next(x[name] for x in layers if name in x) for name in names}
+    return flags.resolve(args, args.model, values=written)
 
 
 def calibrate(args: argparse.Namespace) -> Thresholds:
     """Reads responses, prints the quantiles of their tokens, and writes the thresholds."""
     chosen = settings_of(args)
-    dtype, boxed_only = chosen.pop("dtype"), chosen.pop("boxed_only")
-    sampling = Sampling(model=model_of(args.model)[0], **chosen)
+    sampling = dataclasses.replace(chosen.sampling, model=model_of(args.model)[0])
     prompts = read_prompts(args.data)
     folder = args.responses.expanduser()
     if (folder / SETTINGS_FILE).is_file():
@@ -304,8 +297,8 @@ def calibrate(args: argparse.Namespace) -> Thresholds:
             "that they were sampled for."
         )
     rows = prompts.set_index("prompt_id").loc[table["prompt_id"]].reset_index()
-    grading = Grading(boxed_only=boxed_only, workers=args.workers)
-    values = values_of(rows, table, sampling, dtype, grading)
+    grading = Grading(boxed_only=chosen.boxed_only, workers=args.workers)
+    values = values_of(rows, table, sampling, chosen.dtype, grading)
     if not values.advantages_N.any():
         raise ValueError(
             f"--responses {args.responses}: every prompt's responses are all correct or all "
@@ -329,12 +322,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if not 0 < getattr(args, name) < 1:
             flag = name.replace("_", "-")
             parser.error(f"--{flag} {getattr(args, name)} is not allowed: use 0 to 1, both outside")
-    lowest = {"temperature": 1e-6, "max_response_length": 1, "max_prompts": 0, "workers": 1}
-    for name, low in lowest.items():
-        value = getattr(args, name)
-        if value is not None and value < low:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} {value} is not allowed: use {low} or more")
+    flags.check(
+        parser,
+        args,
+        temperature=(1e-6, math.inf),
+        max_prompts=(0, math.inf),
+    )
     return args
 
 
