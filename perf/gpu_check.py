@@ -18,6 +18,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import policy_loss  # beside this file
+import pynvml
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -57,8 +58,8 @@ def environment() -> str:
         count = torch.accelerator.device_count()
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         name = torch.cuda.get_device_name(0)
-        driver = torch._C._cuda_getDriverVersion()
-        parts.append(f"CUDA {torch.version.cuda}, driver for CUDA {driver // 1000}")
+        pynvml.nvmlInit()
+        parts.append(f"CUDA {torch.version.cuda}, driver {pynvml.nvmlSystemGetDriverVersion()}")
         parts.append(f"{count} x {name}, {memory:.0f} GB")
     parts.append(f"machine {machine.name()}" + ("" if count else ", no accelerator"))
     return ", ".join(parts)

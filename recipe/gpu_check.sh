@@ -2,15 +2,23 @@
 # The first hour on a new machine: environment, registrations, kernels, memory, three steps of each
 # recipe, resume and evaluation, each by itself, so that one that fails leaves the others to run. It
 # prints a table to paste into an issue and ends with 1 if one failed.
-#   bash recipe/gpu_check.sh [FOLDER [CHECK ...]]      # of the logs, outputs/gpu_check; these only
+#   bash recipe/gpu_check.sh [FOLDER [CHECK ...]] [-- OVERRIDE ...]
+# FOLDER is that of the logs (outputs/gpu_check); with CHECKs only these are done; the OVERRIDEs are
+# added to every training, such as those of docs/gpu_environment.md for a machine without flash-attn.
 #   MODEL_PATH=Qwen/Qwen2.5-0.5B-Instruct NGPUS_PER_NODE=8 bash recipe/gpu_check.sh
 # Model and data are those of the CPU task, made where they are missing (two minutes), unless
 # MODEL_PATH names another model. Without a GPU the same lines run on the CPU platform.
 set -uo pipefail
 
 own_model=${MODEL_PATH:-}
-OUT=${1:-$PWD/outputs/gpu_check}
-chosen=("${@:2}")
+chosen=()
+while (($#)) && [[ $1 != -- ]]; do
+  chosen+=("$1")
+  shift
+done
+OVERRIDES=("${@:2}")
+OUT=${chosen[0]:-$PWD/outputs/gpu_check}
+chosen=("${chosen[@]:1}")
 PROJECT_NAME=gpu_check
 PRESET=-  # of each recipe: below
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-16}
@@ -30,8 +38,10 @@ TASK_OVERRIDES=(
   data.max_prompt_length=128                       # a chat template may be longer than the problem
   actor_rollout_ref.rollout.max_model_len=160
   "actor_rollout_ref.actor.ppo_mini_batch_size=$((TRAIN_BATCH_SIZE / 4))"
+  "${QWEN_OVERRIDES[@]}"
+  actor_rollout_ref.rollout.tensor_model_parallel_size=1
   trainer.val_before_train=false
-  trainer.v1.recipe_sync.allow_padded_vocab=true   # Qwen pads its vocabulary
+  "${OVERRIDES[@]}"
 )
 
 rows=()

@@ -10,6 +10,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from recipe.core import actor_loss
 from recipe.core.actor_loss import ENTROPY_COEFF, EXTRA_INFO
+from recipe.core.step import policy_entropy
 from recipe.entropy_control import controllers as C
 from recipe.entropy_control.checks import check
 from recipe.entropy_control.config import PRESETS, EntropyControlSettings
@@ -202,10 +203,25 @@ def test_the_pi_part_sums_the_errors():
 
 def test_without_an_entropy_it_says_why():
     step = step_of(["a"], config=CONFIG)
-    with pytest.raises(
-        ValueError, match=r"controller=target needs the policy's entropy.*bypass_mode"
+    with (
+        queue_of({}),
+        pytest.raises(
+            ValueError, match=r"controller=target needs the policy's entropy.*bypass_mode"
+        ),
     ):
         part(controller="target").before_update(step)
+
+
+def test_an_entropy_in_bfloat16_is_averaged_exactly():
+    """As verl's fused kernels leave it, whose metric is rounded to bfloat16 (seen on an H100:
+    2.78125, 2.78125, 2.84375)."""
+    fields = {
+        "entropy": nested(torch.tensor([[3.0, 2.0, 3.0], [3.0, 0, 0]]).bfloat16(), LENGTHS),
+        "response_mask": nested(torch.tensor([[1, 1, 1], [0, 0, 0]]), LENGTHS),
+    }
+    step = step_of(["a", "b"], metrics={"actor/entropy": 2.671875}, config=CONFIG)
+    with queue_of(fields):
+        assert policy_entropy(step) == pytest.approx(8 / 3, abs=1e-12)
 
 
 # ---- settings ------------------------------------------------------------------------------------

@@ -143,3 +143,24 @@ def test_a_check_that_fails_leaves_the_others_to_run(tmp_path):
     again = subprocess.run([*command, "resume", "token selection"], env=environment, timeout=60)
     assert again.returncode == 0
     assert len((tmp_path / "out/table.md").read_text().splitlines()) == 2 + 2
+
+
+@pytest.mark.parametrize("name", ["asymgrpo", "clip_entropy", "semantic_curriculum"])
+def test_the_trainings_fit_a_gpu(name, tmp_path):
+    """Its settings are those of the CPU task, and verl's defaults where cpu.yaml has others."""
+    pytest.importorskip("verl")
+    from recipe.launch import check_sizes, check_values
+    from recipe.launch.compose import compose
+
+    command = tmp_path / "command"
+    python = stand_in(tmp_path, "python", PYTHON.replace("echo cpu", "echo gpu"))
+    environment = {**os.environ, "PYTHON": str(python), "COMMAND_FILE": str(command)}
+    environment |= {"HOME": str(tmp_path), "MODEL_PATH": "Qwen/of-a-hub"}
+    script = ["bash", ROOT / "recipe/gpu_check.sh", tmp_path / "out", name, "--", "data.seed=7"]
+    subprocess.run(script, env=environment, check=True, timeout=120)
+    words = command.read_bytes().decode().split("\0")[:-1]
+    config = compose(name, words[words.index("recipe.launch") + 2 :])
+    assert (config.trainer.device, config.trainer.n_gpus_per_node) == ("cuda", 1)
+    assert config.data.seed == 7  # what follows -- is added to every training
+    for check in (check_sizes.parallel_sizes, check_values.batches):
+        check(config)
