@@ -5,7 +5,8 @@ its files are read, so it may be on a cluster's shared file system, and the run 
 the last steps and its curves are shown, of several a line each. Each is said to be
 
     running, starting   it has written something lately
-    stalled             it has not, for far longer than its steps take: its node is gone, or it hangs
+    stalled             it has not, for far longer than its steps take: it hangs, or its node is
+                        gone
     finished, failed, stopped, killed, waiting   it has reached its last step; ended with an error;
                         was ended by Ctrl-C or a signal; by kill -9 or a memory limit; has not been
                         started

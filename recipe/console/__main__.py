@@ -162,7 +162,8 @@ def say_end(follower: Follower) -> None:
     text = follower.log_text()
     error = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if state != "stopped":
-        for row in log.last_lines(text, LINES):
+        longest = error.width - 4 if error.is_terminal else log.LONGEST
+        for row in log.last_lines(text, LINES, longest):
             error.print(f"  | {row}", style="bright_black")
     error.print(f"[recipe] the whole log: {folder.log}")
     step = folder.checkpoint_step()

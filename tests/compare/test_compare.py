@@ -1,7 +1,6 @@
 """recipe.compare without training: what runs is a stand-in that writes what a run would write."""
 
 import errno
-import dataclasses
 import fcntl
 import inspect
 import json
@@ -342,7 +341,7 @@ def test_a_run_that_is_killed_is_noted_as_killed_in_its_folder(tmp_path):
     die = "import os, sys; open(sys.argv[1], 'w').close(); os.kill(os.getpid(), 9)"
     record_file = run.folder.path / "metrics/000.yaml"
     record_file.parent.mkdir(parents=True)
-    killed = dataclasses.replace(run, command=[sys.executable, "-c", die, str(record_file)])
+    killed = replace(run, command=[sys.executable, "-c", die, str(record_file)])
     assert supervise.run_once(killed, {}, Processes()) == "failed"
     assert run.folder.last_end() == "killed: by SIGKILL"
 
