@@ -196,7 +196,8 @@ def jagged(lengths: list[int], *shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "rows", [[0, 1, 2, 3, 4, 5], [2, 3], [5, 0, 0, 4], [1], torch.tensor([4, 2, 3])]
+    "rows",
+    [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 3], [5, 0, 0, 4], [1], torch.tensor([4, 2, 3])],
 )
 def test_rows_by_one_gather_are_those_that_verl_selects(rows):
     from tensordict import NonTensorData, NonTensorStack, TensorDict
