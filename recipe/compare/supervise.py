@@ -303,7 +303,7 @@ def run_all(
                 results[done.result()].append(run)
                 if run in results["failed"]:
                     end = run.folder.last_end()  # the cause, where the training has failed
-                    how = end if end.startswith("failed") else "failed"
+                    how = end if end.startswith(("failed", "killed")) else "failed"
                     tqdm.write(f"{run.name} {how}, see {run.folder.log}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
