@@ -3,8 +3,8 @@ with `grpo`, so that both kinds are timed in one run, side by side.
 
 Loaded by `VERL_USE_EXTERNAL_MODULES` in place of `recipe_sync`. In an even step the recipe's hooks
 are not called, the estimator is verl's `grpo`, and the workers' loss is verl's `vanilla`, without a
-KL term. It also times what an odd step spends on the driver outside verl's own two methods:
-`timing_s/recipe`.
+KL term; the workers get the same fields in both. It also times what an odd step spends on the
+driver outside verl's own two methods: `timing_s/recipe`.
 """
 
 import time
@@ -19,6 +19,8 @@ def replace(trainer):
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
+
+    from recipe.core import transfer_queue
 
     def timed(method):
         def call(self, batch, metrics):
@@ -88,6 +90,7 @@ def replace(trainer):
         def _update_actor(self, batch, metrics):
             if self.is_recipe_step:
                 return self._outside_verl(super()._update_actor, batch, metrics)
+            batch = transfer_queue.for_workers(batch)
             return PPOTrainerSync._update_actor(self, batch, metrics)
 
     TRAINER_REGISTRY["recipe_sync"] = Interleaved

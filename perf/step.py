@@ -1,9 +1,9 @@
 """Time of a whole CPU training step, and what a recipe adds to it: `python perf/step.py`.
 
-One real run per method, of 32 prompts x 4 responses x 16 tokens. Odd steps are the method's with
-its diagnostics, even steps plain verl with `grpo` (perf/interleaved_trainer.py); each odd step is
-compared with the even step after it. Exits with 1 if a method's step takes more than 5 s, or more
-than 3 % longer than a plain one, by the median of the pairs.
+One real run per method, of 32 prompts x 4 responses x 16 tokens and 2 updates. Odd steps are the
+method's with its diagnostics, even steps plain verl with `grpo` (perf/interleaved_trainer.py); each
+odd step is compared with the even step after it. Exits with 1 if a method's step takes more than
+5 s, or more than 3 % longer than a plain one, by the median of the pairs.
 
 Both kinds of step compute what verl computes for the run as a whole. For SENT that includes the
 log-probs of the reference, to which its KL holds the policy; they are a phase of their own, `ref`.
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PHASES = ("step", "gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights")
 SECONDS_BAR, RATIO_BAR = 5.0, 1.03
 WARM_UP = 4  # steps
+PROMPTS = 32
 
 
 class Method(NamedTuple):
@@ -43,16 +44,16 @@ METHODS = {
 }
 
 
-def run(method: Method, steps: int, folder: Path, overrides: list[str]) -> list[dict[str, float]]:
-    """Returns the metrics of each step of one run."""
+def run(method: Method, args: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
+    """Returns the metrics of each step of one run; `args` are those of the command."""
     environment = {
         **os.environ,
         "PYTHON": sys.executable,
         "CKPTS_DIR": str(folder / "run"),
         "PRESET": method.preset,
-        "ROLLOUT_N": "4",
-        "TRAIN_BATCH_SIZE": "32",
-        "STEPS": str(steps),
+        "ROLLOUT_N": str(args.rollouts),
+        "TRAIN_BATCH_SIZE": str(PROMPTS),
+        "STEPS": str(args.steps),
         "SAVE_FREQ": "-1",
         "TEST_FREQ": "-1",
         "PYTHONPATH": str(ROOT / "perf"),
@@ -64,11 +65,11 @@ def run(method: Method, steps: int, folder: Path, overrides: list[str]) -> list[
         "data.max_response_length=16",
         "trainer.val_before_train=false",
         "actor_rollout_ref.rollout.ignore_eos=true",  # every response has its 16 tokens
-        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS // args.updates}",
         # every 20th of the method's steps, as every other step is plain
         "trainer.v1.recipe_sync.log_prob_gain_freq=40",
         *method.overrides,
-        *overrides,
+        *args.overrides,
     ]
     with (folder / "log.txt").open("w") as log:
         code = subprocess.run(command, env=environment, stdout=log, stderr=log).returncode
@@ -110,12 +111,14 @@ def main() -> int:
     parser.add_argument(
         "--steps", type=int, default=84, help=f"per run, of which the first {WARM_UP} are dropped"
     )
+    parser.add_argument("--rollouts", type=int, default=4, help="of a prompt, default 4")
+    parser.add_argument("--updates", type=int, default=2, choices=(1, 2, 4, 8, 16, 32))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for each run")
     args = parser.parse_intermixed_args()
     met = True
     for name in args.method or METHODS:
         with tempfile.TemporaryDirectory() as folder:
-            steps = run(METHODS[name], args.steps, Path(folder), args.overrides)
+            steps = run(METHODS[name], args, Path(folder))
         met &= report(name, steps[WARM_UP:])
     print("\nall bars met" if met else "\na bar is missed")
     return 0 if met else 1

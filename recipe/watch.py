@@ -5,9 +5,11 @@ its files are read, so it may be on a cluster's shared file system, and the run 
 the last steps and its curves are shown, of several a line each. Each is said to be
 
     running, starting   it has written something lately
-    stalled             it has not, for far longer than its steps take: killed, or hanging
-    finished, failed, stopped, waiting   it has reached its last step; ended with an error; was
-                        ended by Ctrl-C or a signal; has not been started
+    stalled             it has not, for far longer than its steps take: it hangs, or its node is
+                        gone
+    finished, failed, stopped, killed, waiting   it has reached its last step; ended with an error;
+                        was ended by Ctrl-C or a signal; by kill -9 or a memory limit; has not been
+                        started
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from recipe.experiment.matrix import FILE, read_matrix
 from recipe.experiment.metrics import series
 from recipe.experiment.run import RunFolder, run_folder, run_labels
 
-ORDER = ("running", "starting", "stalled", "failed", "stopped", "finished", "waiting")
+ENDED = ("failed", "killed", "stopped", "finished")
+ORDER = ("running", "starting", "stalled", *ENDED, "waiting")
 MARGIN = 4  # lines of a terminal that are left free
 CURVE_HEIGHT = 5  # lines of a curve, without its title and axis
 
@@ -146,7 +149,7 @@ def watch(arguments: list[str] | None) -> int:
     ):
         while True:
             live.update(picture(runs, console.width, console.height), refresh=True)
-            if all(run.state()[0] in ("finished", "failed", "stopped") for run in runs):
+            if all(run.state()[0] in ENDED for run in runs):
                 break
             time.sleep(args.every)
             for run in runs:

@@ -15,6 +15,7 @@ from rich.console import Console
 from recipe import watch
 from recipe.experiment.run import RunFolder
 
+ROOT = Path(__file__).resolve().parents[1]
 FAKE = Path(__file__).with_name("console") / "fake_training.py"  # of its console alone
 LIMIT = 60
 
@@ -76,14 +77,29 @@ def test_of_two_runs_one_is_killed_and_the_other_stopped(two_runs, tmp_path, cap
     two_runs[1].send_signal(signal.SIGTERM)
     for process in two_runs:
         process.wait(LIMIT)
+    end = time.monotonic() + LIMIT
+    while not RunFolder(folders[0]).last_end():  # its console, which lives, has yet to see it
+        assert time.monotonic() < end
+        time.sleep(0.05)
     text = once(capsys, *folders)
-    assert row_of(text, "a")[1] == "running"  # as far as its folder shows, for two minutes
-    assert row_of(text, "b")[1] == "stopped"
-    age(folders[0], 600)
-    text = once(capsys, *folders)
+    assert row_of(text, "a")[1] == "killed" and row_of(text, "b")[1] == "stopped"
+    assert "1 killed, 1 stopped" in text
+    assert "a killed: the process is gone" in text and "b stopped: by SIGTERM" in text
+    command = [sys.executable, "-m", "recipe.watch", *map(str, folders)]
+    terminal = {**os.environ, "TTY_COMPATIBLE": "1", "TERM": "xterm"}
+    ended = subprocess.run(command, env=terminal, capture_output=True, timeout=LIMIT, cwd=ROOT)
+    assert ended.returncode == 0  # it has ended, as both runs have
+
+
+def test_a_run_whose_node_is_gone_is_stalled_after_two_minutes(two_runs, tmp_path, capsys):
+    """Nobody is left there who could write how it ended."""
+    folder = tmp_path / "a"
+    text = once(capsys, folder, tmp_path / "b")
+    assert row_of(text, "a")[1] == "running"
+    age(folder, 600)
+    text = once(capsys, folder, tmp_path / "b")
     assert row_of(text, "a")[1] == "stalled"
-    assert "1 stalled, 1 stopped" in text
-    assert "a stalled: nothing written for 10 min" in text and "b stopped: by SIGTERM" in text
+    assert "a stalled: nothing written for 10 min" in text
 
 
 def test_one_run_is_shown_with_its_last_steps_and_its_curves(tmp_path, capsys):

@@ -157,6 +157,8 @@ def run_once(
             code = processes.call(run.command, run.folder.log, environment, (lock.fileno(),))
             if run.finished:
                 return "finished"
+            if code < 0:
+                run.folder.note_killed(f"by {signal.Signals(-code).name}")
             # after a signal it is not resumed; Ray turns SIGTERM into another exit code
             if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
                 break
@@ -301,7 +303,7 @@ def run_all(
                 results[done.result()].append(run)
                 if run in results["failed"]:
                     end = run.folder.last_end()  # the cause, where the training has failed
-                    how = end if end.startswith("failed") else "failed"
+                    how = end if end.startswith(("failed", "killed")) else "failed"
                     tqdm.write(f"{run.name} {how}, see {run.folder.log}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

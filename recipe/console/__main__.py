@@ -135,6 +135,17 @@ def status(follower: Follower) -> RenderableType:
 # ---- the end -------------------------------------------------------------------------------------
 
 
+def note_death(follower: Follower) -> None:
+    """Writes how the start ended where it could not do so itself: `kill -9`, a memory limit, a
+    crash of a library. What watches the run then says so at once."""
+    if follower.run.end:
+        return
+    cause = log.cause(follower.log_text()) or "the process is gone without a word"
+    follower.run.end = f"killed: {cause}"
+    with contextlib.suppress(OSError):  # a disk may be full
+        follower.run.folder.note_killed(cause)
+
+
 def say_end(follower: Follower) -> None:
     """Prints how the start has ended: of one that went well its results, of another the last lines
     of its log, where to read on, and the cause."""
@@ -151,14 +162,13 @@ def say_end(follower: Follower) -> None:
     text = follower.log_text()
     error = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if state != "stopped":
-        for row in log.last_lines(text, LINES):
+        longest = error.width - 4 if error.is_terminal else log.LONGEST
+        for row in log.last_lines(text, LINES, longest):
             error.print(f"  | {row}", style="bright_black")
     error.print(f"[recipe] the whole log: {folder.log}")
     step = folder.checkpoint_step()
     again = f"resumes after step {step}" if step else "begins again: there is no checkpoint yet"
     error.print(f"[recipe] the same command {again}")
-    if not state:
-        state, detail = "killed", log.cause(text) or "the process is gone without a word"
     error.print(f"error: {state} after {at}: {detail}")
 
 
@@ -181,7 +191,9 @@ def main() -> int:
             refresh_table(follower, console)
         else:
             print_lines(follower)
-        if not (args.verbose and run.end):
+        verbose_end = args.verbose and bool(run.end)  # the stream has said it
+        note_death(follower)
+        if not verbose_end:
             say_end(follower)
         sys.stdout.flush()
     return 0

@@ -77,9 +77,15 @@ def cause_of(error: BaseException) -> str:
     return cause(text) or " ".join(text.split())
 
 
-def last_lines(text: str, count: int) -> list[str]:
+def last_lines(text: str, count: int, longest: int = LONGEST) -> list[str]:
     """Returns the last lines that say something: no frames of tracebacks, no progress bars, no
-    metrics, and lines that are repeated once."""
+    metrics, and lines that are repeated once.
+
+    Args:
+        text: Of a log.
+        count: Of the lines.
+        longest: Characters of a line; of a longer one the beginning.
+    """
     kept: list[str] = []
     after_frame = False
     for line in shown_lines(text):
@@ -88,4 +94,4 @@ def last_lines(text: str, count: int) -> list[str]:
         after_frame = is_frame or source
         if not is_frame and not source and not SAYS_NOTHING.search(line) and line not in kept[-1:]:
             kept.append(line)
-    return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in kept[-count:]]
+    return [line if len(line) <= longest else f"{line[: longest - 1]}…" for line in kept[-count:]]

@@ -27,7 +27,7 @@ class Progress:
         folder: Its folder, which need not exist yet.
         steps: Its metrics.
         planned: Its last step, None where it is not known.
-        end: How its last start ended, "" where it has not, or was killed.
+        end: How its last start ended, "" where it has not, or nobody was left to write it.
         written: When a start has last written something, in seconds since the epoch.
     """
 
@@ -79,8 +79,8 @@ class Progress:
         return max(self.planned - self.last_step, 0) * mean((seconds[1:] or seconds)[-RECENT:])
 
     def state(self, now: float | None = None) -> tuple[str, str]:
-        """Returns one of waiting, starting, running, stalled, failed, stopped and finished, and a
-        text that says more or is empty.
+        """Returns one of waiting, starting, running, stalled, failed, killed, stopped and finished,
+        and a text that says more or is empty.
 
         Args:
             now: The time in seconds since the epoch; default: now.

@@ -103,7 +103,7 @@ def run_table(runs: Sequence[Progress], width: int) -> Table:
         table.add_column(name, no_wrap=True)
     for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
-    table.add_column("reward over steps"[: width // 10], no_wrap=True, style="cyan")
+    table.add_column("curve", no_wrap=True, style="cyan")  # of the reward
     table.add_column("time left", no_wrap=True)
     for run in runs:
         last = [series(run.steps, column.metric)[1][-1:] for column in columns]

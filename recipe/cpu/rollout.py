@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -35,6 +36,8 @@ from verl.workers.rollout.replica import TokenOutput
 
 from recipe.core import transfer_queue
 from recipe.cpu.startup import server_names
+
+logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.02  # a request waits so long for others that go with it
 
@@ -158,6 +161,13 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
 
+def log_error(rollouts: Future) -> None:
+    """Logs what ended the rollouts of a batch: under verl's own task runner nobody calls `wait`, as
+    there nobody waits for verl's manager, and the trainer would look for them without a word."""
+    if not rollouts.cancelled() and (error := rollouts.exception()) is not None:
+        logger.error("the rollouts of a batch have failed", exc_info=error)
+
+
 class LeanAgentLoopManager(AgentLoopManagerTQ):
     """verl's manager with its one worker in this process, on a thread of its own."""
 
@@ -178,7 +188,9 @@ class LeanAgentLoopManager(AgentLoopManagerTQ):
     def generate_sequences(self, prompts: TensorDict) -> None:
         """Starts the rollouts of a batch; `wait` waits for them."""
         # a copy, as Ray would make one
-        self._running.append(self._start(self._worker.generate_sequences(deepcopy(prompts))))
+        rollouts = self._start(self._worker.generate_sequences(deepcopy(prompts)))
+        rollouts.add_done_callback(log_error)
+        self._running.append(rollouts)
 
     def wait(self) -> None:
         """Waits until all rollouts that were started are in TransferQueue.

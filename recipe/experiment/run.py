@@ -5,8 +5,8 @@ verl's trainer, `recipe.launch`, `recipe.compare` and `recipe.evaluate` write in
     metrics/000.jsonl, 001.jsonl, ...     verl's file logger, one file per start
     metrics/000.yaml, 001.yaml, ...       the provenance record of the same start
     metrics/000.end, 001.end, ...         how the same start ended, one line: `finished`, or
-                                          `failed: …`, `stopped: …`; none while it runs, and none of
-                                          a start that was killed
+                                          `failed: …`, `stopped: …`, `killed: …`; none while it
+                                          runs, and none where its node is gone
     global_step_<N>/                      checkpoints
     latest_checkpointed_iteration.txt     the last one's N
     evaluation/<benchmark>.parquet, .json `recipe.evaluate`'s responses and figures; where a matrix
@@ -126,10 +126,17 @@ class RunFolder:
         return next(reversed(self._starts(".yaml")), None)
 
     def last_end(self) -> str:
-        """Returns how the last start ended, "" where it runs or was killed."""
+        """Returns how the last start ended, "" where it runs or nobody was left to write it."""
         record = self.last_record_file()
         file = record.with_suffix(".end") if record else None
         return file.read_text(errors="replace").strip() if file and file.is_file() else ""
+
+    def note_killed(self, how: str) -> None:
+        """Writes of the last start that it was killed, unless it has written how it ended."""
+        record = self.last_record_file()
+        if record and not self.last_end():
+            with atomic_write(record.with_suffix(".end")) as temporary:
+                temporary.write_text(f"killed: {how}\n")
 
     def last_written(self) -> float:
         """Returns when a start has last written metrics, a record or its log (seconds since the

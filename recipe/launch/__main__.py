@@ -77,7 +77,8 @@ def header(name: str, config: DictConfig) -> str:
         "model": config.actor_rollout_ref.model.path,
         "data": config.data.train_files,
         "a step": f"{config.data.train_batch_size} prompts x {rollout.n} rollouts, {updates} "
-        f"updates, on {trainer.nnodes} x {trainer.n_gpus_per_node} ({trainer.device})",
+        f"update{'s' if updates > 1 else ''}, on {trainer.nnodes} x {trainer.n_gpus_per_node} "
+        f"({trainer.device})",
         "steps": f"{steps or 'not known yet'}{f', resumed after step {done}' if done else ''}; the "
         "time that is left is estimated from the first on",
         "run": folder.path,

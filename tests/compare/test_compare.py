@@ -335,6 +335,17 @@ def test_a_run_that_crashes_twice_has_failed_and_the_others_go_on(tmp_path):
     assert len(starts(bad)) == 2
 
 
+def test_a_run_that_is_killed_is_noted_as_killed_in_its_folder(tmp_path):
+    """Its console, which does that elsewhere, is not started under a comparison."""
+    run = run_of(tmp_path)
+    die = "import os, sys; open(sys.argv[1], 'w').close(); os.kill(os.getpid(), 9)"
+    record_file = run.folder.path / "metrics/000.yaml"
+    record_file.parent.mkdir(parents=True)
+    killed = replace(run, command=[sys.executable, "-c", die, str(record_file)])
+    assert supervise.run_once(killed, {}, Processes()) == "failed"
+    assert run.folder.last_end() == "killed: by SIGKILL"
+
+
 def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
     run = run_of(tmp_path, steps=3, pause=0.5)
     run.folder.path.mkdir(parents=True)

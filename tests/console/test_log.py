@@ -67,7 +67,8 @@ def test_the_last_lines_have_no_frames_and_no_repetition():
         "ValueError: rank 1 refuses this batch: use another",
     ]
     metrics = "step:3 - actor/entropy:0.2\n {'val-core/x/acc/mean@1': np.float64(0.4),\n"
-    assert log.last_lines(f"said\n{metrics}{'x' * 300}\n", 9) == ["said", "x" * 200 + "…"]
+    assert log.last_lines(f"said\n{metrics}{'x' * 300}\n", 9) == ["said", "x" * 199 + "…"]
+    assert log.last_lines(f"{'x' * 80}\n{'y' * 81}\n", 2, 80) == ["x" * 80, "y" * 79 + "…"]
     assert log.last_lines(text, 1) == ["ValueError: rank 1 refuses this batch: use another"]
     assert log.last_lines("", 5) == []
 

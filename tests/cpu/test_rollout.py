@@ -6,6 +6,7 @@ that counts its calls.
 
 import asyncio
 import pickle
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,3 +174,21 @@ def test_a_balancer_is_made_when_somebody_needs_it():
     assert balancer.servers == 2
     assert pickle.loads(pickle.dumps(balancer)) == handle  # made by this test
     assert made == [3]
+
+
+def test_an_error_of_a_batch_is_logged_and_raised_where_it_is_waited_for(caplog):
+    class Failing:
+        async def generate_sequences(self, prompts):
+            raise RuntimeError(f"no room for {prompts}")
+
+    manager = object.__new__(rollout.LeanAgentLoopManager)
+    manager._loop, manager._running, manager._worker = asyncio.new_event_loop(), [], Failing()
+    loop = threading.Thread(target=manager._loop.run_forever, daemon=True)
+    loop.start()
+    manager.generate_sequences("8 prompts")
+    with pytest.raises(RuntimeError, match="no room for 8 prompts"):
+        manager.wait()
+    manager._loop.call_soon_threadsafe(manager._loop.stop)
+    loop.join(10)
+    assert "the rollouts of a batch have failed" in caplog.text
+    assert "no room for 8 prompts" in caplog.text
