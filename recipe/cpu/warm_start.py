@@ -63,8 +63,16 @@ class Settings(ModelShape):
 # by task
 SETTINGS = {
     "signed_sums": Settings(),
+    # more slowly and in larger batches: at 2e-3 the pass rate goes up and down by 0.05; many
+    # problems and samples: stopping at the first check above the target must not be luck
     "target_sums": Settings(
-        target=0.28, level_weights=(1, 1, 1), check_problems=40, check_samples=4
+        target=0.28,
+        batch_size=64,
+        learning_rate=1e-3,
+        level_weights=(1, 1, 1),
+        check_from=600,
+        check_problems=100,
+        check_samples=8,
     ),
 }
 
