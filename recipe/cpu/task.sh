@@ -6,6 +6,7 @@ TASK=${TASK:-signed_sums}
 case $TASK in
   signed_sums)
     TASK_FOLDER=arithmetic
+    REWARD=pkg://recipe.judge
     RESPONSE_LENGTH=24                                          # the longest solution has 21 tokens
     TASK_OVERRIDES=(
       actor_rollout_ref.actor.ppo_mini_batch_size=8             # 4 updates per rollout: clips must act
@@ -13,9 +14,10 @@ case $TASK in
     ) ;;
   target_sums)
     TASK_FOLDER=target_sums
+    REWARD=pkg://recipe.cpu.tasks.target_sums
     RESPONSE_LENGTH=14                                          # the longest solution has 11 tokens
     TASK_OVERRIDES=(
-      reward.custom_reward_function.path=pkg://recipe.cpu.tasks.target_sums
+      reward.custom_reward_function.path=$REWARD
       actor_rollout_ref.actor.ppo_mini_batch_size=2             # 16 updates per rollout
       actor_rollout_ref.actor.optim.lr=1e-4
     ) ;;

@@ -191,8 +191,8 @@ def holm(p_H: ArrayLike) -> np.ndarray:
 
 
 def seeds_needed(sd: float, half_width: float, least: int = 2) -> int:
-    """The smallest number of seeds n whose 95 % interval of a paired difference has this half width:
-    t(n-1, 0.975) sqrt(2) sd / sqrt(n).
+    """The smallest number of seeds n whose 95 % interval of a paired difference has this half
+    width: t(n-1, 0.975) sqrt(2) sd / sqrt(n).
 
     Args:
         sd: of one run's value between seeds; two runs of a seed are taken to share nothing.

@@ -169,9 +169,11 @@ def test_a_ground_truth_that_is_no_prompt_is_an_error(truth):
         compute_score("synthetic/target_sums", "9-7+3-2", truth)
 
 
-def test_the_vote_is_over_well_formed_responses_alone():
-    assert compute_score("", "9-7+3-2", "3729:3")["pred"] == "9-7+3-2"
-    assert compute_score("", "9+9+9+9", "3729:3")["pred"] == "9+9+9+9"  # incorrect, and a vote
+def test_the_vote_is_over_the_values_of_sums_of_the_digits():
+    assert compute_score("", "9-7+3-2", "3729:3")["pred"] == "3"
+    assert compute_score("", "3-2-7-9", "3729:3")["pred"] == "-15"  # incorrect, and a vote
+    assert compute_score("", "9-3-3", "3729:3")["pred"] == ""
+    assert compute_score("", "1+1+1+0", "3729:3")["pred"] == ""  # 3, but not of these digits
     assert compute_score("", "9-7+3-2=3", "3729:3")["pred"] == ""
 
 

@@ -60,17 +60,17 @@ class Problem(NamedTuple):
         rng.shuffle(terms)
         return f"{first}{''.join(f'{term:+d}' for term in terms)}"
 
-    def is_well_formed(self, response: str) -> bool:
-        """Says whether a response is a signed sum of as many digits as the prompt has."""
-        return len(response) == 2 * len(self.digits) - 1 and bool(_RESPONSE.fullmatch(response))
+    def value_of(self, response: str) -> int | None:
+        """Returns the value of a response that is a signed sum of just these digits, else None:
+        linear in the length of the prompt, however long the response is."""
+        if len(response) != 2 * len(self.digits) - 1 or not _RESPONSE.fullmatch(response):
+            return None
+        terms = [int(term) for term in _TERM.findall(response)]
+        return sum(terms) if sorted(map(abs, terms)) == sorted(self.digits) else None
 
     def is_solved_by(self, response: str) -> bool:
-        """Says whether a response is correct: linear in the length of the prompt, however long the
-        response is."""
-        if not self.is_well_formed(response):
-            return False
-        terms = [int(term) for term in _TERM.findall(response)]
-        return sum(terms) == self.target and sorted(map(abs, terms)) == sorted(self.digits)
+        """Says whether a response is correct."""
+        return self.value_of(response) == self.target
 
     def solutions(self) -> int:
         """Returns the number of different correct responses."""
@@ -128,19 +128,20 @@ def compute_score(
         ground_truth: the prompt.
 
     Returns:
-        score, 1.0 or 0.0; acc, the same as a bool; pred, the response where it is a signed sum as
-        long as the prompt asks, correct or not, else "". verl votes over it in maj@N: it is the
-        response's own text, since every correct response is another answer.
+        score, 1.0 or 0.0; acc, the same as a bool; pred, the value of a response that is a signed
+        sum of just the prompt's digits, else "". So pred is the target just where acc holds: it is
+        what verl votes over in maj@N, and by which responses mean the same (SENT's clusters).
 
     Raises:
         ValueError: the ground truth is no prompt of this task.
     """
     problem = read(0, ground_truth)
-    correct = problem.is_solved_by(solution_str)
+    value = problem.value_of(solution_str)
+    correct = value == problem.target
     return {
         "score": float(correct),
         "acc": correct,
-        "pred": solution_str if problem.is_well_formed(solution_str) else "",
+        "pred": "" if value is None else str(value),
     }
 
 
