@@ -53,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--train_size", type=int, default=6144, help="default: %(default)s")
-    parser.add_argument("--test_size", type=int, default=240, help="default: %(default)s")
+    parser.add_argument("--test_size", type=int, help="default: 240, or 960 of target_sums")
     args = parser.parse_args(arguments)
     check_choice(f"--task {args.task}", args.task, TASKS)
     task = TASKS[args.task]
+    if args.test_size is None:
+        args.test_size = task.test_size
     folder = Path(args.local_save_dir or f"~/data/{task.folder}").expanduser()
 
     train, test = task.splits(args.seed, args.train_size, args.test_size)

@@ -128,6 +128,7 @@ SIGNED_SUMS = Task(
     alphabet="0123456789+-=\n",
     longest_solution=21,  # `20+20=40+20=60+20=80` or `9+9=18+9=27+9=36+9=45`
     levels={number: level._asdict() for number, level in LEVELS.items()},
+    test_size=240,
     draw=draw,
     read=lambda level, prompt: Problem(level, parse(prompt)),
 )

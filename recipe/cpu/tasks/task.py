@@ -53,6 +53,7 @@ class Task:
         alphabet: all characters of prompts and solutions; the newline is the chat template's.
         longest_solution: characters of the longest solution.
         levels: what each level's problems are, as JSON values by name.
+        test_size: default number of held-out problems.
         draw: draws a problem of a level.
         read: the problem of a level and a prompt; ValueError for what is no prompt of the task.
     """
@@ -63,6 +64,7 @@ class Task:
     alphabet: str
     longest_solution: int
     levels: Mapping[int, Mapping[str, Any]]
+    test_size: int
     draw: Callable[[int, random.Random], Problem]
     read: Callable[[int, str], Problem]
 
