@@ -140,10 +140,10 @@ class RecipeTrainerSync(PPOTrainerSync):
 
     def _ranks(self) -> int:
         """Returns the data-parallel ranks of the actor, as verl counts them."""
-        known, role = self.actor_rollout_wg._dispatch_info, "actor"
-        if role not in known:
-            known[role] = self.actor_rollout_wg._query_dispatch_info(role)
-        return max(known[role]) + 1
+        dispatch, role = self.actor_rollout_wg._dispatch_info, "actor"
+        if role not in dispatch:
+            dispatch[role] = self.actor_rollout_wg._query_dispatch_info(role)
+        return max(dispatch[role]) + 1
 
     # ---- a validation ----
 

@@ -113,11 +113,11 @@ def read_values(file: Path) -> Values:
 
 def statistic(hypothesis: Hypothesis, values: Values) -> np.ndarray:
     """Returns (S,): the statistic, or its paired difference, at each seed that has it."""
-    own = values.get((hypothesis.name, hypothesis.arm), {})
+    by_seed = values.get((hypothesis.name, hypothesis.arm), {})
     if hypothesis.minus is None:
-        return np.array([own[seed] for seed in sorted(own)])
+        return np.array([by_seed[seed] for seed in sorted(by_seed)])
     other = values.get((hypothesis.name, hypothesis.minus), {})
-    return np.array([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())])
+    return np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
 
 
 def verdict(hypothesis: Hypothesis, values_S: np.ndarray, estimate: Estimate) -> str:
@@ -139,27 +139,26 @@ def verdict(hypothesis: Hypothesis, values_S: np.ndarray, estimate: Estimate) ->
 
 def table(hypotheses: list[Hypothesis], values: Values) -> str:
     """Returns the results as a Markdown table, one row per hypothesis that has values."""
-    found = [(h, x) for h in hypotheses if len(x := statistic(h, values))]
-    p: dict[str, float] = {h.name: t_test(x - h.than) for h, x in found if len(x) > 1}
+    tested = [(h, x) for h in hypotheses if len(x := statistic(h, values))]
+    p: dict[str, float] = {h.name: t_test(x - h.than) for h, x in tested if len(x) > 1}
     corrected: dict[str, float] = {}
-    for family in dict.fromkeys(h.family for h, _ in found):
-        names = [h.name for h, _ in found if h.family == family and h.name in p]
+    for family in dict.fromkeys(h.family for h, _ in tested):
+        names = [h.name for h, _ in tested if h.family == family and h.name in p]
         corrected |= zip(names, holm([p[name] for name in names]), strict=True)
     lines = [
         "| hypothesis | of | seeds | mean and 95 % interval | p | Holm | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for h, x in found:
+    for h, x in tested:
         estimate = interval(x[:, None])
-        of = h.arm + (f" minus {h.minus}" if h.minus else "")
+        methods = h.arm + (f" minus {h.minus}" if h.minus else "")
         tests = [f"{q[h.name]:.4f}" if h.name in q else "" for q in (p, corrected)]
-        said = verdict(h, x, estimate) if len(x) > 1 else "one seed"
-        tested = said in ("shows", "above", "below") and h.claim not in ("at_least", "at_most")
-        if tested and corrected.get(h.name, 0) > 0.05:
-            said += ", not after correction"
-        lines.append(
-            f"| {h.name} | {of} | {len(x)} | {estimate:+.4f} | {' | '.join(tests)} | {said} |"
-        )
+        outcome = verdict(h, x, estimate) if len(x) > 1 else "one seed"
+        claimed = outcome in ("shows", "above", "below") and h.claim not in ("at_least", "at_most")
+        if claimed and corrected.get(h.name, 0) > 0.05:
+            outcome += ", not after correction"
+        cells = [h.name, methods, str(len(x)), f"{estimate:+.4f}", *tests, outcome]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,12 +1,26 @@
 """Target sums: problems, correct responses by brute force, the reward function, its use by verl."""
 
 import itertools
+import os
 import random
+import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
+from verl.protocol import DataProto
+from verl.trainer.ppo.metric_utils import process_validation_metrics
+from verl.utils.import_utils import load_extern_object
 
+from data_prep import arithmetic
+from recipe.cpu import warm_start
+from recipe.cpu.model import END, make_tokenizer
+from recipe.cpu.tasks import TASKS
 from recipe.cpu.tasks.target_sums import (
     LEVELS,
     TARGET_SUMS,
@@ -185,3 +199,68 @@ def test_no_test_problem_is_in_the_train_split_in_any_order():
     assert not held & {problem.essence for problem in train}
     assert [problem.level for problem in test] == [1, 2, 3] * 80
     assert TARGET_SUMS.splits(seed=0, train_size=60, test_size=240)[1] == test
+
+
+def test_verls_reward_manager_judges_tokens_with_the_settings_of_the_run_script():
+    """verl's own loader and reward manager; the response as the model's tokens, with its end."""
+    score = load_extern_object("pkg://recipe.cpu.tasks.target_sums", "compute_score")
+    tokenizer = make_tokenizer(TARGET_SUMS)
+    manager = NaiveRewardManager(OmegaConf.create(), tokenizer, score)
+
+    def judged(text: str) -> dict:
+        ids = torch.tensor([tokenizer.encode(text + END)])
+        data = DataProto.from_dict(
+            tensors={"responses": ids, "attention_mask": torch.ones_like(ids)},
+            non_tensors={
+                "data_source": np.array([TARGET_SUMS.source], dtype=object),
+                "reward_model": np.array([{"ground_truth": "3729:3"}], dtype=object),
+                "extra_info": np.array([{"index": 0}], dtype=object),
+            },
+        )
+        return manager.loop.run_until_complete(manager.run_single(data))
+
+    assert judged("9-7+3-2") == {
+        "reward_score": 1.0,
+        "reward_extra_info": {"score": 1.0, "acc": True, "pred": "3"},
+    }
+    assert judged("9-7+3-2-")["reward_score"] == judged("9-7+2-3")["reward_score"] == 0.0
+
+
+def test_verls_validation_reports_accuracy_and_votes_over_values():
+    """Of two problems one has 2 of 4 responses correct, the other none."""
+    texts = ["9-7+3-2", "7+3+2-9", "9+7+3+2", "", *["2-1+1"] * 4]
+    truths = ["3729:3"] * 4 + ["12:1"] * 4
+    results = [compute_score("", *pair) for pair in zip(texts, truths, strict=True)]
+    columns = {name: [result[name] for result in results] for name in results[0]}
+    metrics = process_validation_metrics(["s"] * 8, ["a"] * 4 + ["b"] * 4, columns)
+    assert metrics["s"]["acc"]["mean@4"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("task", "other"), [("target_sums", "signed_sums"), ("signed_sums", "target_sums")]
+)
+def test_data_of_another_task_is_refused_in_one_sentence(tmp_path, task, other, capsys):
+    sizes = ["--train_size", "12", "--test_size", "6"]
+    arithmetic.main(["--task", other, "--local_save_dir", str(tmp_path), *sizes])
+    code = warm_start.main(["--task", task, "--data", str(tmp_path), "--out", str(tmp_path / "m")])
+    error = capsys.readouterr().err
+    assert code == 2 and len(error.splitlines()) == 1
+    assert f"has rows of {TASKS[other].source}, not of --task {task}" in error
+
+
+def test_the_run_scripts_settings_are_those_of_the_task(tmp_path):
+    """`recipe/cpu/task.sh` cannot read Python: what stands in both is held together here."""
+    script = Path(warm_start.__file__).with_name("task.sh")
+    for name, task in TASKS.items():
+        shown = subprocess.run(
+            ["bash", "-c", f'source {script}; echo "$TASK_FOLDER $RESPONSE_LENGTH $REWARD"'],
+            env={"TASK": name, "HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert shown[:2] == [task.folder, str(task.response_tokens())]
+        function = load_extern_object(shown[2], "compute_score")
+        problem = task.draw(1, random.Random(0))
+        text = problem.solution(random.Random(0))
+        assert function(task.source, text, problem.ground_truth)["acc"]

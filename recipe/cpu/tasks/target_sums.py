@@ -95,13 +95,13 @@ def read(level: int, prompt: str) -> Problem:
     Raises:
         ValueError: for another text.
     """
-    found = _PROMPT.fullmatch(prompt)
-    if not found:
+    match = _PROMPT.fullmatch(prompt)
+    if not match:
         raise ValueError(
             f"{prompt!r} is not digits and a target such as 3729:3: write the data with "
             "data_prep/arithmetic.py --task target_sums."
         )
-    return Problem(level, tuple(map(int, found[1])), int(found[2]))
+    return Problem(level, tuple(map(int, match[1])), int(match[2]))
 
 
 def draw(level: int, rng: random.Random) -> Problem:
