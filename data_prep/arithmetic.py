@@ -1,9 +1,10 @@
-"""Signed sums as verl's parquet files: `python data_prep/arithmetic.py [--seed 0]`.
+"""The CPU runs' tasks as verl's parquet files: `python data_prep/arithmetic.py [--task NAME]`.
 
-A synthetic reasoning task with checkable answers and six levels of difficulty, such as `7-12+9`
-(`recipe.cpu.task` defines it). Writes train.parquet and test.parquet, and beside each a .json
+Synthetic reasoning tasks with checkable answers and levels of difficulty (`recipe.cpu.tasks`):
+signed_sums, such as `7-12+9`, and target_sums, such as `3729:3`, where the response is a sum of
+these digits with signs that is 3. Writes train.parquet and test.parquet, and beside each a .json
 with options, counts and hash. No test problem occurs in the train split, in whatever order of its
-terms. The test split does not depend on --train_size.
+terms or digits. The test split does not depend on --train_size.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep import cli, rows
-from recipe.cpu import task
-
-SOURCE = "synthetic/arithmetic"
+from recipe.core.settings import check_choice
+from recipe.cpu.tasks import DEFAULT, TASKS, Problem, Task
 
 
 def schema() -> pa.Schema:
@@ -31,12 +31,12 @@ def schema() -> pa.Schema:
 COLUMNS = schema()
 
 
-def build(problems: Iterable[task.Problem], split: str) -> rows.Split:
-    """Builds the rows of a split in verl's schema; `index` counts from 0."""
+def build(task: Task, problems: Iterable[Problem], split: str) -> rows.Split:
+    """Builds the rows of a task's split in verl's schema; `index` counts from 0."""
     taken = []
     for index, problem in enumerate(problems):
         extra = {"split": split, "index": index, "level": problem.level}
-        row = rows.make_row(SOURCE, problem.prompt, "", problem.answer, **extra)
+        row = rows.make_row(task.source, problem.prompt, "", problem.ground_truth, **extra)
         rows.check_row(f"{split} problem {index}", row, COLUMNS)
         taken.append(row)
     return rows.Split(taken, len(taken), {})
@@ -46,19 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; `arguments` None means those of this process."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--local_save_dir", default="~/data/arithmetic", help="default: %(default)s"
+        "--task", metavar="TASK", default=DEFAULT, help=f"{', '.join(TASKS)}; default: %(default)s"
+    )
+    parser.add_argument(
+        "--local_save_dir", help="default: ~/data/arithmetic or ~/data/target_sums, by the task"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--train_size", type=int, default=6144, help="default: %(default)s")
-    parser.add_argument("--test_size", type=int, default=240, help="default: %(default)s")
+    parser.add_argument("--test_size", type=int, help="default: 240, or 960 of target_sums")
     args = parser.parse_args(arguments)
-    folder = Path(args.local_save_dir).expanduser()
+    check_choice(f"--task {args.task}", args.task, TASKS)
+    task = TASKS[args.task]
+    if args.test_size is None:
+        args.test_size = task.test_size
+    folder = Path(args.local_save_dir or f"~/data/{task.folder}").expanduser()
 
-    train, test = task.problems(args.seed, args.train_size, args.test_size)
-    splits = {"train": build(train, "train"), "test": build(test, "test")}
+    train, test = task.splits(args.seed, args.train_size, args.test_size)
+    splits = {"train": build(task, train, "train"), "test": build(task, test, "test")}
     facts = {
         "options": {name: getattr(args, name) for name in ("seed", "train_size", "test_size")},
-        "levels": {str(level): shape._asdict() for level, shape in task.LEVELS.items()},
+        "levels": {str(level): shape for level, shape in task.levels.items()},
     }
     rows.write(folder, splits, COLUMNS, facts)
     for name, split in splits.items():

@@ -24,6 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.core import actor_loss, transfer_queue
 from recipe.core import config as run_config
 from recipe.core.diagnostics_part import DiagnosticsPart
+from recipe.core.held_out_entropy import HeldOutEntropy, observed
 from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.recipe import recipes
 from recipe.core.rollouts import CorrectnessRule
@@ -134,8 +135,32 @@ class RecipeTrainerSync(PPOTrainerSync):
             config=self.config,
             correctness=self.correctness,
             forward=self.actor_rollout_wg.compute_log_prob,
-            ranks=max(self.actor_rollout_wg._dispatch_info["actor"]) + 1,  # as verl counts them
+            ranks=self._ranks(),
         )
+
+    def _ranks(self) -> int:
+        """Returns the data-parallel ranks of the actor, as verl counts them."""
+        dispatch, role = self.actor_rollout_wg._dispatch_info, "actor"
+        if role not in dispatch:
+            dispatch[role] = self.actor_rollout_wg._query_dispatch_info(role)
+        return max(dispatch[role]) + 1
+
+    # ---- a validation ----
+
+    def _validate(self) -> dict[str, float]:
+        if not self.settings.held_out_entropy:
+            return super()._validate()
+        entropy = HeldOutEntropy(lambda batch: self._make_step(batch, {}))
+
+        def measure(batch: KVBatchMeta) -> None:
+            # as verl does for a reward model on the same GPUs
+            self.checkpoint_manager.sleep_replicas()
+            entropy.add(batch)
+            self.checkpoint_manager.update_weights(self.global_steps)
+
+        with observed(self.replay_buffer, measure):
+            metrics = super()._validate()
+        return metrics | entropy.metrics()
 
     # ---- before training ----
 

@@ -4,7 +4,7 @@
 
 A curriculum's last batches are its hard prompts, so the entropy that training logs is of other
 prompts than another method's; here all methods answer the same ones. Mean over the tokens of 8
-responses to each of 240 problems, nats, temperature 1; Student's t over the seeds, differences to
+responses to each held-out problem, nats, temperature 1; Student's t over the seeds, differences to
 the baseline paired by seed. Each run's value goes to OUT/held_out_entropy.csv.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
-from recipe.cpu.model import make_tokenizer
 from recipe.cpu.solving import read_problems, solve
+from recipe.cpu.tasks import DEFAULT, TASKS
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import run_folder
 from recipe.report.results import Metric, results
@@ -38,11 +38,14 @@ def command(arguments: list[str] | None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder of a comparison")
-    parser.add_argument("--test-file", type=Path, default=Path("~/data/arithmetic/test.parquet"))
+    parser.add_argument("--task", choices=TASKS, default=DEFAULT, help="default: %(default)s")
+    parser.add_argument("--test-file", type=Path, help="default: the task's, in ~/data")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these and the baseline only")
     parser.add_argument("--baseline", metavar="ARM", help="default: the matrix's")
     args = parser.parse_args(arguments)
-    problems = read_problems(args.test_file.expanduser())
+    task = TASKS[args.task]
+    test_file = args.test_file or Path(f"~/data/{task.folder}/test.parquet")
+    problems = read_problems(test_file.expanduser(), task)
     matrix = read_matrix(args.out).with_baseline(args.baseline)
     arms = matrix.baseline_first()
     for name in args.arms or []:
@@ -57,7 +60,8 @@ def command(arguments: list[str] | None) -> None:
                 continue
             model, _ = model_of(str(checkpoint))
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-            _, total, tokens = solve(loaded, make_tokenizer(), problems, SAMPLES, seed=0)
+            tokenizer, limit = AutoTokenizer.from_pretrained(model), task.response_tokens()
+            _, total, tokens = solve(loaded, tokenizer, problems, SAMPLES, 0, limit)
             entropy.setdefault(arm.name, {})[seed] = np.array([total / tokens])
     with atomic_write(matrix.out / "held_out_entropy.csv") as file:
         write_csv(

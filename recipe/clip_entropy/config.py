@@ -45,6 +45,7 @@ PRESETS: dict[str, Preset] = {
     # 0.28 is DAPO's (arXiv 2503.14476); the paper names the method only
     "clip_higher": Preset(clip_ratio_high=0.28),
     "clip_lower": Preset(clip_ratio_low=0.28),  # value is ours
+    "no_upper_bound": Preset(variant="no_upper_bound"),  # ours: a control of comparisons
     "entropy_bonus": Preset(entropy_coeff=0.001),  # value is ours
     "clip_cov": Preset("clip_cov"),  # verl's settings
     # verl's sapo averages by sequence whatever loss_agg_mode says
@@ -88,6 +89,7 @@ PRESETS: dict[str, Preset] = {
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ppo": (),
     "up": (),
+    "no_upper_bound": (),
     "ce_gppo": ("ce_low", "ce_high"),
     "dcpo": ("dcpo_ratio_max",),
     "erc": ("erc_low", "erc_high"),

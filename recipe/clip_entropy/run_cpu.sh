@@ -13,9 +13,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cpu/task.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 
-overrides=(
-  "actor_rollout_ref.actor.policy_loss.preset=$PRESET"
-  actor_rollout_ref.actor.ppo_mini_batch_size=4                 # 8 updates per rollout: clips must act
-  actor_rollout_ref.actor.policy_loss.od_h_init=0.6             # twice the first entropy, as the paper
-)
+overrides=("actor_rollout_ref.actor.policy_loss.preset=$PRESET")
+case $TASK in                                                   # od_h_init: twice the first entropy, as the paper
+  signed_sums)
+    overrides+=(
+      actor_rollout_ref.actor.ppo_mini_batch_size=4             # 8 updates per rollout: clips must act
+      actor_rollout_ref.actor.policy_loss.od_h_init=0.6
+    ) ;;
+  target_sums) overrides+=(actor_rollout_ref.actor.policy_loss.od_h_init=1.2) ;;
+esac
 launch clip_entropy "${overrides[@]}" "$@"

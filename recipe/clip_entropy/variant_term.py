@@ -65,10 +65,17 @@ def variant_term(
 def _change(
     tokens: Tokens, settings: ClipSettings, config: ActorConfig, micro_batch: MicroBatch | None
 ) -> Callable[[Clipped], Clipped]:
-    """Returns what up, ce_gppo, erc or steer makes of PPO's objective of these tokens."""
+    """Returns what up, no_upper_bound, ce_gppo, erc or steer makes of PPO's objective of tokens."""
     old_log_prob_BT, log_prob_BT, advantages_BT, _ = tokens
     if settings.variant == "up":
         return partial(V.unbounded_positive, log_prob_BT=log_prob_BT, advantages_BT=advantages_BT)
+    if settings.variant == "no_upper_bound":
+        return partial(
+            V.without_upper_bound,
+            log_prob_BT=log_prob_BT,
+            old_log_prob_BT=old_log_prob_BT,
+            advantages_BT=advantages_BT,
+        )
     if settings.variant == "ce_gppo":
         return partial(
             V.preserved_gradient,

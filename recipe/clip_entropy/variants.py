@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from recipe.core.clip import Clipped, TokenBounds
+from recipe.core.clip import Clipped, TokenBounds, importance_ratio
 
 
 def _anchored(log_prob_BT: Tensor) -> Tensor:
@@ -41,6 +41,23 @@ def unbounded_positive(clipped: Clipped, log_prob_BT: Tensor, advantages_BT: Ten
         ratio=torch.where(positive_BT, 1.0, clipped.ratio).to(clipped.ratio.dtype),
         clipped=clipped.clipped & ~positive_BT,
         dual_clipped=clipped.dual_clipped,
+    )
+
+
+def without_upper_bound(
+    clipped: Clipped, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantages_BT: Tensor
+) -> Clipped:
+    """Computes PPO's objective without its upper bound: the most that an upper bound can do.
+
+        loss = -r A if A > 0, PPO's clipped loss otherwise
+
+    A control of comparisons, of no paper. Where no token has r > 1 + eps_high, it is PPO.
+    """
+    positive_BT = advantages_BT > 0
+    free_BT = -advantages_BT * importance_ratio(log_prob_BT, old_log_prob_BT)
+    return clipped._replace(
+        loss=torch.where(positive_BT, free_BT, clipped.loss),
+        clipped=clipped.clipped & ~positive_BT,
     )
 
 

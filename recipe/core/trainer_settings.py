@@ -18,6 +18,9 @@ class TrainerSettings:
     log_prob_gain_freq: int = setting(
         20, "ours: steps between two, each a forward pass; 0: never", at_least=0
     )
+    held_out_entropy: bool = setting(
+        False, "ours: log the entropy on the validation prompts; each validation a forward pass"
+    )
     allow_padded_vocab: bool = setting(
         False, "ours: true for models whose vocabulary is padded (Qwen)"
     )

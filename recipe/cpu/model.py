@@ -1,5 +1,5 @@
 """The small model of the CPU runs: a qwen2 model of about a million parameters, and its tokenizer
-of one token per character of the task (`recipe.cpu.task`)."""
+of one token per character of a task (`recipe.cpu.tasks`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from recipe.cpu import task
+from recipe.cpu.tasks import Problem, Task
+from recipe.cpu.tasks.signed_sums import SIGNED_SUMS
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("system", "user", "assistant")
@@ -31,8 +32,8 @@ class ModelShape:
     mlp_size: int = 512
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
-    """Returns a tokenizer of one token per character of the task and per role, and three special
+def make_tokenizer(task: Task = SIGNED_SUMS) -> Qwen2Tokenizer:
+    """Returns a tokenizer of one token per character of a task and per role, and three special
     tokens.
 
     It is Qwen2's own tokenizer without merges, because AutoTokenizer takes that class for every
@@ -40,7 +41,7 @@ def make_tokenizer() -> Qwen2Tokenizer:
     """
     special = [PAD, START, END, *ROLES]
     # byte-level pieces stand for characters; only the newline's looks different
-    pieces = [piece.replace("\n", "Ċ") for piece in task.ALPHABET]
+    pieces = [piece.replace("\n", "Ċ") for piece in task.alphabet]
     tokenizer = Qwen2Tokenizer(
         vocab={token: i for i, token in enumerate([*special, *pieces])},
         merges=[],
@@ -82,7 +83,7 @@ def make_model(shape: ModelShape, tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2
     return Qwen2ForCausalLM(config)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, problem: task.Problem) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
     """Returns the tokens of a problem's prompt, up to where the response begins."""
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": problem.prompt}],

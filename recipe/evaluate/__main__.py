@@ -2,7 +2,8 @@
 
 Samples n responses per problem with vLLM, judges them with the reward function of training, and
 reports, each with a bootstrap interval over the problems: avg@n, unbiased pass@k, majority@n (over
-clusters of equivalent answers), response length, and the share of responses that the limit cut off.
+clusters of equivalent answers; with another reward function than recipe.judge, of equal `pred`, or
+of equal responses where it has none), response length, and the share that the limit cut off.
 
 CHECKPOINT is a Hugging Face folder or name, or a run's folder (its last checkpoint), a
 global_step_N of it, or that one's actor/; FSDP shards are merged by verl's own model merger, a LoRA
@@ -82,7 +83,8 @@ def judge_chunk(
     per problem and sample."""
     problems = prompts.set_index("prompt_id").loc[chunk["prompt_id"]]
     texts = [list(responses) for responses in chunk["responses"]]
-    judged = judge_prompts(texts, problems["ground_truth"], grading, equivalence)
+    rows = problems.to_dict("records")
+    judged = judge_prompts(texts, problems["ground_truth"], grading, equivalence, rows)
     n = len(texts[0])
     answers = [answer for problem in judged for answer in problem.answers]
     return pd.DataFrame(
@@ -180,7 +182,10 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         sampling=sampling,
         hardware=flags.hardware_of(args, resolved.dtype, engine=args.engine, likelihoods=False),
         grading=Grading(
-            boxed_only=resolved.boxed_only, time_limit=args.time_limit, workers=args.workers
+            boxed_only=resolved.boxed_only,
+            time_limit=args.time_limit,
+            workers=args.workers,
+            reward=resolved.reward,
         ),
         out=args.out,
         ks=tuple(args.k),
@@ -196,7 +201,8 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     """Returns what decides the figures, besides the model and the benchmark, as JSON values."""
     sampling = dataclasses.asdict(evaluation.sampling)
     del sampling["model"]
-    return sampling | {
+    reward = evaluation.grading.reward
+    return (sampling | {"reward": str(reward)} if reward else sampling) | {
         "engine": evaluation.hardware.engine,
         "dtype": evaluation.hardware.dtype,
         "boxed_only": evaluation.grading.boxed_only,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,30 @@ def metric_named(steps: Metrics, name: str) -> str:
         return name
     below = sorted({key for row in steps.values() for key in row if key.startswith(name)})
     return next((key for key in below if "/mean@" in key), below[0] if below else name)
+
+
+def window_mean(steps: Metrics, name: str, first: int, last: int) -> float | None:
+    """Returns the mean of what a metric was at the steps from `first` to `last` at which it was
+    logged; None where it was not.
+
+    Args:
+        steps: A run's metrics.
+        name: As in `metric_named`.
+    """
+    values = [y for step, y in zip(*series(steps, name), strict=True) if first <= step <= last]
+    return sum(values) / len(values) if values else None
+
+
+def changes(steps: Metrics, name: str, first: int, last: int) -> float | None:
+    """Returns how often a metric differs from what it was when it was logged before, among the
+    steps from `first` to `last`; None where it was not logged.
+
+    Args:
+        steps: A run's metrics.
+        name: As in `metric_named`.
+    """
+    values = [y for step, y in zip(*series(steps, name), strict=True) if first <= step <= last]
+    return float(sum(a != b for a, b in pairwise(values))) if values else None
 
 
 def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:

@@ -155,6 +155,56 @@ def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndar
     return low + sum_D[kept] * (span / steps / problems), mass_D / mass_D.sum()
 
 
+def t_test(values_S: ArrayLike) -> float:
+    """The two-sided p value of the t test that the mean of S values is 0, such as the paired
+    differences of two methods, one per seed. `interval` of them holds 0 just where p > 0.05.
+
+    Degenerate cases: values that are all the same have p = 0, or 1 if they are 0.
+
+    Raises:
+        ValueError: there are fewer than two values, or one is not finite.
+    """
+    values_S = np.asarray(values_S, dtype=np.float64)
+    if values_S.size < 2 or not np.isfinite(values_S).all():
+        raise ValueError("A t test needs at least two values, and finite ones only.")
+    error = values_S.std(ddof=1) / np.sqrt(values_S.size)
+    if not error:
+        return float(not values_S.mean())
+    return float(2 * stdtr(values_S.size - 1, -abs(values_S.mean()) / error))
+
+
+def holm(p_H: ArrayLike) -> np.ndarray:
+    """The p values of H hypotheses, corrected by Holm's method, in the given order.
+
+    The i-th smallest (i from 0) is multiplied by H - i; no corrected value is below that of a
+    smaller one, or above 1. Rejecting those up to 0.05 rejects any true hypothesis with
+    probability at most 0.05, however the hypotheses depend on each other.
+
+    Source: Holm (1979), A simple sequentially rejective multiple test procedure.
+    """
+    p_H = np.asarray(p_H, dtype=np.float64)
+    order_H = np.argsort(p_H, kind="stable")
+    corrected_H = np.empty_like(p_H)
+    factors_H = np.arange(len(p_H), 0, -1)
+    corrected_H[order_H] = np.minimum(np.maximum.accumulate(p_H[order_H] * factors_H), 1.0)
+    return corrected_H
+
+
+def seeds_needed(sd: float, half_width: float, least: int = 2) -> int:
+    """The smallest number of seeds n whose 95 % interval of a paired difference has this half
+    width: t(n-1, 0.975) sqrt(2) sd / sqrt(n).
+
+    Args:
+        sd: of one run's value between seeds; two runs of a seed are taken to share nothing.
+        half_width: above 0.
+        least: the smallest n that is returned, at least 2.
+    """
+    n = least
+    while stdtrit(n - 1, 0.975) * np.sqrt(2 / n) * sd > half_width:
+        n += 1
+    return n
+
+
 def pooled_sd(samples: Iterable[Sequence[float]]) -> tuple[float | None, int]:
     """The standard deviation within samples: sqrt(sum of squares / degrees of freedom).
 

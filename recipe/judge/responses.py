@@ -1,19 +1,23 @@
 """All responses to a prompt, judged together: which are correct, and the clusters of their answers.
 
-What evaluation (majority@n) and semantic entropy share.
+What evaluation (majority@n) and semantic entropy share. With a reward function of a run's own
+(`Grading.reward`) that one says which are correct, and answers that are spelled alike are a
+cluster: what it returns as `pred`, or the responses' own texts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from recipe.judge.equivalence import Equivalence, cluster
 from recipe.judge.reward import compute_score, extract_answer
+from recipe.judge.reward_function import RewardFunction
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Grading:
         unparsable: responses without an answer are one cluster ("one") or one each ("own").
         time_limit: seconds of CPU time for a verdict or a comparison.
         workers: prompts judged at a time, each with a child process of its own.
+        reward: in place of `recipe.judge`, whose settings are the others, but for `unparsable`.
     """
 
     boxed_only: bool = False
@@ -34,6 +39,7 @@ class Grading:
     unparsable: str = "one"
     time_limit: float = 5.0
     workers: int = 2
+    reward: RewardFunction | None = None
 
     def equivalence(self) -> Equivalence:
         """Returns the comparison of two answers by these rules."""
@@ -81,12 +87,7 @@ def judge_prompt(
     timed_out = [answer for answer, verdict in verdicts.items() if verdict["judge_timed_out"]]
     equivalence.timed_out_answers.update(equivalence.read(answer).text for answer in timed_out)
     clusters = cluster(answers, equivalence.read, equivalence.equivalent, grading.unparsable)
-    members: dict[int, list[str]] = {}
-    for label, answer in zip(clusters.labels, answers, strict=True):
-        if answer.strip():
-            members.setdefault(label, []).append(answer)
-    largest = max(members.values(), key=len, default=[])
-    majority = Counter(largest).most_common(1)[0][0] if largest else ""
+    majority = majority_of(clusters.labels, answers)
     return Judged(
         answers,
         [verdicts[answer]["acc"] for answer in answers],
@@ -97,13 +98,57 @@ def judge_prompt(
     )
 
 
+def majority_of(labels: Sequence[int], answers: Sequence[str]) -> str:
+    """Returns the answer of the largest cluster in its most frequent spelling, "" where all are
+    blank."""
+    members: dict[int, list[str]] = {}
+    for label, answer in zip(labels, answers, strict=True):
+        if answer.strip():
+            members.setdefault(label, []).append(answer)
+    largest = max(members.values(), key=len, default=[])
+    return Counter(largest).most_common(1)[0][0] if largest else ""
+
+
+def judge_by_reward(
+    texts: Sequence[str], ground_truth: str, row: Mapping[str, Any], grading: Grading
+) -> Judged:
+    """Judges the responses to one prompt by `grading.reward`, each distinct text once.
+
+    Args:
+        texts: the responses.
+        ground_truth: of the row.
+        row: data_source and extra_info of the data's row, which the function gets too.
+        grading: the function, and what becomes of blank answers.
+    """
+    assert grading.reward is not None
+    more = (str(row.get("data_source") or ""), row.get("extra_info") or {})
+    verdicts = {t: grading.reward.verdict(t, ground_truth, *more) for t in dict.fromkeys(texts)}
+    answers = [verdicts[text].answer for text in texts]
+    correct = [verdicts[text].correct for text in texts]
+    numbers: dict[Any, int] = {}
+    labels = []
+    for place, answer in enumerate(answers):
+        blank = not answer.strip()
+        key = (place if grading.unparsable == "own" else None) if blank else answer
+        labels.append(numbers.setdefault(key, len(numbers)))
+    majority = majority_of(labels, answers)
+    majority_correct = bool(majority) and correct[answers.index(majority)]
+    return Judged(answers, correct, labels, majority, majority_correct, timed_out=0)
+
+
 def judge_prompts(
     texts: Iterable[Sequence[str]],
     ground_truths: Iterable[str],
     grading: Grading,
     equivalence: Equivalence,
+    rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> list[Judged]:
-    """Judges the responses to many prompts as `judge_prompt` does, `grading.workers` at a time."""
+    """Judges the responses to many prompts as `judge_prompt` does, or `judge_by_reward` with each
+    prompt's row of the data, `grading.workers` at
+    a time (a function of a run's own one after another: it need not be safe in threads)."""
+    if grading.reward is not None:
+        by_reward = partial(judge_by_reward, grading=grading)
+        return list(map(by_reward, texts, ground_truths, repeat({}) if rows is None else rows))
     judge = partial(judge_prompt, grading=grading, equivalence=equivalence)
     with ThreadPoolExecutor(grading.workers) as pool:
         return list(pool.map(judge, texts, ground_truths))

@@ -42,6 +42,7 @@ MAY_DIFFER = (
     f"{TRAINER}.task_runner",
     f"{TRAINER}.diagnostics",
     f"{TRAINER}.log_prob_gain_freq",
+    f"{TRAINER}.held_out_entropy",
     f"{TRAINER}.allow_padded_vocab",
     f"{POLICY_LOSS}.total_steps",  # of the schedule, whose own T is compared in its state
     f"{POLICY_LOSS}.region_diagnostics",

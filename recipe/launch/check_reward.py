@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from recipe.core.settings import check_choice, plain
 from recipe.judge import compute_score
 from recipe.judge import reward as judge
+from recipe.judge.reward_function import NODE, load
 
-NODE = "reward.custom_reward_function"
 KWARGS = f"{NODE}.reward_kwargs"
 BY_VERL = ("data_source", "solution_str", "ground_truth", "extra_info")  # in each call
 FORMER = ("custom_reward_function", "reward_model", "sandbox_fusion")
@@ -58,24 +58,6 @@ def leaves(node: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{place}.{name}")
         else:
             yield f"{place}.{name}", value
-
-
-def load(path: str, name: str) -> Callable[..., Any]:
-    """Returns the reward function as verl loads it; raises ValueError if it cannot."""
-    from verl.utils.import_utils import load_extern_object
-
-    try:
-        loaded = load_extern_object(path, name)
-    except Exception as error:  # whatever the file raises as it is imported
-        why = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(
-            f"{NODE} (path={path}, name={name}) cannot be loaded ({why:.160}): name a file or "
-            "pkg://module, and a function in it; this repository's is pkg://recipe.judge and "
-            "compute_score."
-        ) from error
-    if not callable(loaded):
-        raise ValueError(f"{NODE}.name={name} of {path} is not a function: name one.")
-    return loaded
 
 
 def check_signature(function: Callable[..., Any], name: str, settings: Mapping[str, Any]) -> None:

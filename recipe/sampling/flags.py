@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from recipe import machine
+from recipe.judge.reward_function import JUDGE, RewardFunction
 from recipe.machine.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import RENDER
@@ -43,8 +44,8 @@ def template_kwargs(text: str) -> dict[str, Any]:
 
 
 def add_sampling(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Adds a flag for each field of Sampling but the model, and for how responses are judged;
-    `more` continues the help's default."""
+    """Adds a flag for each field of Sampling but the model, and for how responses are judged
+    (`add_judging`); `more` continues the help's default."""
     for name, default in SAMPLING.items():
         parser.add_argument(
             "--" + name.replace("_", "-"),
@@ -52,6 +53,18 @@ def add_sampling(parser: argparse.ArgumentParser, more: str = "") -> None:
             metavar="X",
             help=f"default: {default}{more}",
         )
+    add_judging(parser)
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags for how responses are judged."""
+    parser.add_argument(
+        "--reward",
+        type=RewardFunction.parse,
+        metavar="PATH:NAME",
+        help="a function of verl's reward.custom_reward_function, which says what is correct and, "
+        f"by its pred, what the answers are; default: the one of the model's run, or {JUDGE}",
+    )
     parser.add_argument(
         "--boxed-only",
         action=argparse.BooleanOptionalAction,
@@ -103,6 +116,7 @@ class Resolved(NamedTuple):
     sampling: Sampling
     dtype: str
     boxed_only: bool
+    reward: RewardFunction | None  # None: recipe.judge
     sources: str  # in a line: where each value comes from
 
 
@@ -122,7 +136,11 @@ def resolve(
         ValueError: if the run's record cannot be read.
     """
     of_run, record = run_settings(model)
-    defaults = SAMPLING | {"dtype": machine.engine_defaults().dtype, "boxed_only": False}
+    defaults = SAMPLING | {
+        "dtype": machine.engine_defaults().dtype,
+        "boxed_only": False,
+        "reward": None,
+    }
     given = {name: getattr(args, name, None) for name in defaults}
     layers: dict[str, Mapping[str, Any]] = {
         "flags": {name: value for name, value in given.items() if value is not None},
@@ -137,8 +155,11 @@ def resolve(
         for layer in layers
     }
     sources = "; ".join(f"by {layer}: {text}" for layer, text in texts.items() if text)
-    dtype, boxed_only = value_of.pop("dtype"), value_of.pop("boxed_only")
-    return Resolved(Sampling(model=model, **value_of), dtype, boxed_only, f"[settings] {sources}")
+    dtype, boxed_only, reward = (value_of.pop(name) for name in ("dtype", "boxed_only", "reward"))
+    if reward is not None and reward.path == JUDGE:
+        reward = None
+    sampling = Sampling(model=model, **value_of)
+    return Resolved(sampling, dtype, boxed_only, reward, f"[settings] {sources}")
 
 
 def hardware_of(args: argparse.Namespace, dtype: str, **more: Any) -> Hardware:

@@ -19,6 +19,7 @@ from recipe.sampling import rows
 if TYPE_CHECKING:
     from recipe.sampling.engine import Sampling
 
+ROW = ("data_source", "extra_info")  # what a reward function gets of a row beside the truth
 # how a chat template is rendered to a model's prompt; no setting of a run's
 RENDER = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
 
@@ -57,7 +58,7 @@ def read_prompts(files: Sequence[Path], limit: int = 0, option: str = "--data ")
 
     Returns:
         a row per distinct prompt with index (its first row in the files), prompt_id, prompt (its
-        messages) and ground_truth (a text).
+        messages) and ground_truth (a text), and ROW where the files have it.
 
     Raises:
         FileNotFoundError: for a file that does not exist.
@@ -67,7 +68,7 @@ def read_prompts(files: Sequence[Path], limit: int = 0, option: str = "--data ")
     tables: list[pd.DataFrame] = []
     for file in files:
         what = f"{option}{file}"
-        read = rows.read_columns(file.expanduser(), what, ["prompt", "reward_model"])
+        read = rows.read_columns(file.expanduser(), what, ["prompt", "reward_model", *ROW])
         left = limit - sum(map(len, tables)) if limit else None
         columns = {name: values[:left] for name, values in read.items()}
         for name, fault_of, cure in (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.experiment.run import run_of
+from recipe.judge.reward_function import DEFAULT_NAME, JUDGE, NODE, RewardFunction
 
 # what the commands that sample call a setting, and where it is in the config
 KEYS = {
@@ -15,7 +16,6 @@ KEYS = {
     "max_response_length": "data.max_response_length",
     "dtype": "actor_rollout_ref.rollout.dtype",
 }
-JUDGE = "reward.custom_reward_function"
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
@@ -33,7 +33,8 @@ def run_settings(model: str) -> tuple[dict[str, Any], Path | None]:
         model: a path, or a model's name.
 
     Returns:
-        ({name: value} of KEYS and boxed_only, the record's file); ({}, None) for any other model.
+        ({name: value} of KEYS, and of boxed_only or, where another function than `recipe.judge`
+        was the run's reward, reward; the record's file); ({}, None) for any other model.
 
     Raises:
         ValueError: if the last record cannot be read.
@@ -50,7 +51,10 @@ def run_settings(model: str) -> tuple[dict[str, Any], Path | None]:
             "restore it, or move it away and give the format by flags."
         )
     values = {name: value_at(config, key) for name, key in KEYS.items()}
-    if value_at(config, f"{JUDGE}.path") == "pkg://recipe.judge":
-        kwargs = value_at(config, f"{JUDGE}.reward_kwargs") or {}
+    path, kwargs = value_at(config, f"{NODE}.path"), value_at(config, f"{NODE}.reward_kwargs") or {}
+    if path == JUDGE:
         values["boxed_only"] = kwargs.get("boxed_only")
+    elif path:
+        name = value_at(config, f"{NODE}.name") or DEFAULT_NAME
+        values["reward"] = RewardFunction(path, name, kwargs)
     return {name: value for name, value in values.items() if value is not None}, file

@@ -177,7 +177,8 @@ def values_of(
     model = AutoModelForCausalLM.from_pretrained(sampling.model, dtype=dtype).eval()
     model.to(machine.torch_device())
     texts = [list(group) for group in table["responses"]]
-    judged = judge_prompts(texts, prompts["ground_truth"], grading, grading.equivalence())
+    of_data = prompts.to_dict("records")
+    judged = judge_prompts(texts, prompts["ground_truth"], grading, grading.equivalence(), of_data)
     parts = []
     rows = zip(tokenized(prompts, sampling), texts, judged, strict=True)
     for prompt, group, verdict in tqdm(rows, total=len(texts), unit="prompt"):
@@ -249,11 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--max-response-length", type=int, help="default: of the responses, or the run's, or 2048")
     add("--dtype", help="of the forward pass; default: of the responses, or the run's rollouts")
-    parser.add_argument(
-        "--boxed-only",
-        action=argparse.BooleanOptionalAction,
-        help="only \\boxed{} answers count; default: as the run of the model was trained, or no",
-    )
+    flags.add_judging(parser)
     add("--workers", type=int, default=usable_cpus(), help="cores; default: %(default)s")
     return parser
 
@@ -297,7 +294,7 @@ def calibrate(args: argparse.Namespace) -> Thresholds:
             "that they were sampled for."
         )
     rows = prompts.set_index("prompt_id").loc[table["prompt_id"]].reset_index()
-    grading = Grading(boxed_only=chosen.boxed_only, workers=args.workers)
+    grading = Grading(boxed_only=chosen.boxed_only, workers=args.workers, reward=chosen.reward)
     values = values_of(rows, table, sampling, chosen.dtype, grading)
     if not values.advantages_N.any():
         raise ValueError(

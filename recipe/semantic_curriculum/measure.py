@@ -6,7 +6,9 @@ per prompt: G, semantic entropy, pass rate, number of clusters, majority answer 
 correct.
 
 --model is a model, or a run or checkpoint, whose trained policy is taken. The chat template's
-kwargs, the lengths, the dtype and --boxed-only are by default those of that run's training.
+kwargs, the lengths, the dtype, --boxed-only and the reward function are by default those of that
+run's training. With another reward function than recipe.judge (--reward), answers that it returns
+as the same `pred` are a cluster; without pred, equal responses.
 
 The responses are cached in <out>.responses, chunk by chunk: the same command resumes where it was
 stopped, and clusters again by other rules without sampling.
@@ -111,7 +113,8 @@ def score_chunk(
     other than counts log_likelihoods and tokens) to some of `prompts`."""
     rows = prompts.set_index("prompt_id").loc[chunk["prompt_id"]]
     texts = [list(responses) for responses in chunk["responses"]]
-    judged = judge_prompts(texts, rows["ground_truth"], grading, equivalence)
+    of_data = rows.to_dict("records")
+    judged = judge_prompts(texts, rows["ground_truth"], grading, equivalence, of_data)
     of_responses = (chunk.get(name, [None] * len(chunk)) for name in ("log_likelihoods", "tokens"))
     scores = [
         scores_of(verdict, weighting, *more)
@@ -221,6 +224,7 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
             unparsable=args.unparsable,
             time_limit=args.time_limit,
             workers=args.workers,
+            reward=resolved.reward,
         ),
         weighting=Weighting(weights=args.weights, base=args.base),
         rollouts=args.rollouts,

@@ -19,7 +19,7 @@ prepare_cpu_task
 SCORES=${SCORES:-$DATA_DIR/semantic_entropy_$PROMPTS.parquet}
 [[ -f $SCORES ]] ||
   "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
-    --max-prompts "$PROMPTS" --max-response-length 24 --out "$SCORES"
+    --max-prompts "$PROMPTS" --max-response-length "$RESPONSE_LENGTH" --reward "$REWARD" --out "$SCORES"
 
 overrides=(
   "actor_rollout_ref.actor.policy_loss.token_rule.preset=$PRESET"
@@ -36,7 +36,7 @@ case $PRESET in
       THRESHOLDS=${SCORES%.parquet}_thresholds.txt
       [[ $THRESHOLDS -nt $SCORES ]] ||
         "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" \
-          --data "$TRAIN_FILE" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
+          --data "$TRAIN_FILE" --reward "$REWARD" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
           --out "$THRESHOLDS"
     fi
     mapfile -t thresholds <"$THRESHOLDS"

@@ -62,6 +62,25 @@ def test_up_is_ppo_where_no_advantage_is_positive():
     assert torch.equal(up.loss, plain.loss) and gradient(up, x) == gradient(ppo(x, old, A), x)
 
 
+# ---- no upper bound, the control -----------------------------------------------------------------
+
+
+def test_without_the_upper_bound_a_positive_token_keeps_its_gradient_at_any_ratio():
+    x, old, A = tokens([1.0, 1.5, 40.0, 0.3, 1.5, 0.5, 4.0], [2, 2, 2, 2, -1, -1, -1])
+    free = V.without_upper_bound(ppo(x, old, A), x, old, A)
+    # A > 0: -r A; A < 0: r inside the bounds, 0 below 1 - eps, 0 beyond the dual clip at 3
+    assert weights_are_the_gradients(free, x, A) == pytest.approx([-2, -3, -80, -0.6, 1.5, 0, 0])
+    assert free.loss[0, :4].tolist() == pytest.approx([-2, -3, -80, -0.6])
+
+
+def test_without_the_upper_bound_is_ppo_where_no_token_is_above_it():
+    x, old, A = tokens([1.19, 0.5, 1.5, 4.0], [2.0, 2.0, -1.0, -1.0])
+    plain = ppo(x, old, A)
+    free = V.without_upper_bound(plain, x, old, A)
+    assert torch.equal(free.loss, plain.loss) and torch.equal(free.clipped, plain.clipped)
+    assert gradient(free, x) == gradient(ppo(x, old, A), x)
+
+
 # ---- CE-GPPO -------------------------------------------------------------------------------------
 
 

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import arithmetic
-from recipe.cpu import task
+from recipe.cpu.tasks import signed_sums
+from recipe.cpu.tasks.signed_sums import SIGNED_SUMS
 from recipe.judge import reward as judge
 
 SCRIPT = Path(arithmetic.__file__)
 unhurried = settings(deadline=None)  # a busy machine is no failure
 seeds = st.integers(0, 2**32)
-levels = st.sampled_from(sorted(task.LEVELS))
+levels = st.sampled_from(sorted(signed_sums.LEVELS))
 
 
 def run(folder, *options):
@@ -30,27 +31,27 @@ def run(folder, *options):
 
 
 def score(response, answer):
-    return judge.compute_score(arithmetic.SOURCE, response, answer)["score"]
+    return judge.compute_score(SIGNED_SUMS.source, response, answer)["score"]
 
 
 @unhurried
 @given(levels, seeds)
 def test_a_problem_has_the_terms_of_its_level_and_an_answer_not_below_zero(level, seed):
-    problem = task.draw(level, random.Random(seed))
-    assert len(problem.terms) == task.LEVELS[level].terms
-    assert all(1 <= abs(term) <= task.LEVELS[level].largest for term in problem.terms)
+    problem = signed_sums.draw(level, random.Random(seed))
+    assert len(problem.terms) == signed_sums.LEVELS[level].terms
+    assert all(1 <= abs(term) <= signed_sums.LEVELS[level].largest for term in problem.terms)
     assert problem.terms[0] > 0
-    assert int(problem.answer) == sum(problem.terms) >= 0
-    assert task.parse(problem.prompt) == problem.terms
-    assert eval(problem.prompt) == int(problem.answer)
+    assert int(problem.ground_truth) == sum(problem.terms) >= 0
+    assert signed_sums.parse(problem.prompt) == problem.terms
+    assert eval(problem.prompt) == int(problem.ground_truth)
 
 
 @unhurried
 @given(levels, seeds)
 def test_a_worked_solution_uses_each_term_once_and_never_goes_below_zero(level, seed):
     rng = random.Random(seed)
-    problem = task.draw(level, rng)
-    text = task.solution(problem.terms, rng)
+    problem = signed_sums.draw(level, rng)
+    text = signed_sums.solution(problem.terms, rng)
     first, *steps = text.replace("+", " +").replace("-", " -").split()
     total, used = int(first), [int(first)]
     for step in steps:
@@ -59,50 +60,50 @@ def test_a_worked_solution_uses_each_term_once_and_never_goes_below_zero(level, 
         total += int(term)
         assert int(shown) == total >= 0
     assert sorted(used) == sorted(problem.terms)
-    assert set(text) <= set(task.ALPHABET)
-    assert len(text) <= task.LONGEST_SOLUTION
+    assert set(text) <= set(SIGNED_SUMS.alphabet)
+    assert len(text) <= SIGNED_SUMS.longest_solution
 
 
 @unhurried
 @given(levels, seeds)
 def test_the_judge_takes_a_worked_solution_as_correct_and_another_answer_as_incorrect(level, seed):
     rng = random.Random(seed)
-    problem = task.draw(level, rng)
-    text = task.solution(problem.terms, rng)
-    assert score(text, problem.answer) == 1
-    assert score(text, str(int(problem.answer) + 1)) == 0
-    assert task.final_answer(text) == problem.answer
+    problem = signed_sums.draw(level, rng)
+    text = signed_sums.solution(problem.terms, rng)
+    assert score(text, problem.ground_truth) == 1
+    assert score(text, str(int(problem.ground_truth) + 1)) == 0
+    assert signed_sums.final_answer(text) == problem.ground_truth
 
 
 @unhurried
 @given(st.text("0123456789+-=", max_size=20), st.integers(-99, 99), st.sampled_from("+-=9 "))
 def test_the_quick_reading_of_an_answer_agrees_with_the_judge(start, answer, between):
     response = f"{start}{between}{answer}"
-    quick = task.final_answer(response) == str(answer)
+    quick = signed_sums.final_answer(response) == str(answer)
     assert quick == (score(response, str(answer)) == 1)
 
 
 def test_solutions_come_in_every_order():
     # 1+2+3 has 3! orders, each with its own text
     rng = random.Random(0)
-    assert len({task.solution((1, 2, 3), rng) for _ in range(200)}) == 6
+    assert len({signed_sums.solution((1, 2, 3), rng) for _ in range(200)}) == 6
 
 
 def test_a_term_that_would_go_below_zero_waits():
     # of 3-5+9 only 9 or 3 can come first, and 3 must be followed by 9
     rng = random.Random(0)
-    solutions = {task.solution((3, -5, 9), rng) for _ in range(200)}
+    solutions = {signed_sums.solution((3, -5, 9), rng) for _ in range(200)}
     assert solutions == {"3+9=12-5=7", "9+3=12-5=7", "9-5=4+3=7"}
 
 
 @pytest.mark.parametrize("prompt", ["", "7", "-7+2", "7+-2", "7*2", "7+2=", "7 + 2"])
 def test_a_prompt_that_is_not_a_sum_is_an_error(prompt):
     with pytest.raises(ValueError, match="is not a sum such as 7-12"):
-        task.parse(prompt)
+        signed_sums.parse(prompt)
 
 
 def test_no_test_problem_is_in_the_train_split_in_any_order():
-    train, test = task.problems(seed=0, train_size=3000, test_size=240)
+    train, test = SIGNED_SUMS.splits(seed=0, train_size=3000, test_size=240)
     assert len(train) == len(set(train)) == 3000
     held = {tuple(sorted(problem.terms)) for problem in test}
     assert len(held) == 240
@@ -110,12 +111,12 @@ def test_no_test_problem_is_in_the_train_split_in_any_order():
 
 
 def test_levels_are_even_and_the_test_split_does_not_depend_on_the_train_size():
-    train, test = task.problems(seed=1, train_size=60, test_size=24)
-    longer, same = task.problems(seed=1, train_size=120, test_size=24)
+    train, test = SIGNED_SUMS.splits(seed=1, train_size=60, test_size=24)
+    longer, same = SIGNED_SUMS.splits(seed=1, train_size=120, test_size=24)
     assert test == same
     assert longer[:60] == train
     assert [problem.level for problem in test] == [1, 2, 3, 4, 5, 6] * 4
-    assert task.problems(seed=2, train_size=60, test_size=24) != (train, test)
+    assert SIGNED_SUMS.splits(seed=2, train_size=60, test_size=24) != (train, test)
 
 
 def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path):
@@ -128,12 +129,12 @@ def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path)
 
     rows = pq.read_table(tmp_path / "a" / "test.parquet").to_pylist()
     assert len(rows) == 24
-    problem = task.problems(0, 60, 24)[1][5]
+    problem = SIGNED_SUMS.splits(0, 60, 24)[1][5]
     assert rows[5] == {
         "data_source": "synthetic/arithmetic",
         "prompt": [{"role": "user", "content": problem.prompt}],
         "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": problem.answer},
+        "reward_model": {"style": "rule", "ground_truth": problem.ground_truth},
         "extra_info": {"split": "test", "index": 5, "level": 6},
     }
     facts = json.loads((tmp_path / "a" / "test.json").read_text())

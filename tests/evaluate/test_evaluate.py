@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 pytest.importorskip("math_verify")
 
@@ -250,3 +251,47 @@ def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
     assert {key: record[key] for key in settings} == settings
     assert record.keys() - settings.keys() == {"model"}
     assert evaluate.settings(evaluate.parse([*flags, "--boxed-only"])) != settings
+
+
+def test_a_run_s_own_reward_function_judges_what_it_was_rewarded_for(command, tmp_path):
+    """Target sums, of which recipe.judge would call every response incorrect."""
+    run = tmp_path / "run"
+    checkpoint = run / "global_step_1/actor/huggingface"
+    checkpoint.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (checkpoint / name).write_bytes((command.model / name).read_bytes())
+    (run / "metrics").mkdir()
+    own = {"path": "pkg://recipe.cpu.tasks.target_sums", "name": "compute_score"}
+    config = {"reward": {"custom_reward_function": own}}
+    (run / "metrics/000.yaml").write_text(yaml.safe_dump({"config": config}))
+    data = tmp_path / "sums.parquet"
+    write_data(data, ["3729:3", "12:1"])
+
+    class Sums(FakeEngine):
+        texts = (["9-7+3-2", "7+3+2-9", "9+7+3+2", "3"], ["1+2", "1+2", "2-1", "2+1"])
+
+        def __call__(self, chunks, sampling, hardware, longest_prompt):
+            for chunk in chunks:
+                texts = [list(self.texts[ids[0]]) for ids in chunk.prompts]
+                numbers = [[5] * 4 for _ in texts]
+                yield chunk.number, Responses(texts, None, numbers, [[False] * 4 for _ in texts])
+
+    assert command(engine=Sums(), checkpoint=checkpoint, data=data) == 0
+    out = checkpoint / "evaluation"
+    assert read_values(out, "sums").tolist() == [
+        [True, True, False, False],
+        [False] * 2 + [True, False],
+    ]
+    table = pd.read_parquet(out / "sums.parquet")
+    # 1+2, 1+2 and 2+1 are 3, the value of most, which is not the target
+    assert table["answer"].tolist() == ["3", "3", "21", "", "3", "3", "1", "3"]
+    assert table["majority_correct"].tolist() == [True] * 4 + [False] * 4
+    record = json.loads((out / "sums.json").read_text())
+    assert record["settings"]["reward"] == "pkg://recipe.cpu.tasks.target_sums:compute_score"
+    assert record["figures"]["avg@4"]["mean"] == 3 / 8
+    # judged again by recipe.judge, on demand
+    assert (
+        command("--judge-only", "--reward", "pkg://recipe.judge", checkpoint=checkpoint, data=data)
+        == 0
+    )
+    assert not read_values(out, "sums").any()

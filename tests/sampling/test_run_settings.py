@@ -15,6 +15,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from recipe import machine
 from recipe.cpu.model import make_tokenizer
+from recipe.judge.reward_function import RewardFunction
 from recipe.sampling import flags
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import tokenized
@@ -104,6 +105,23 @@ def test_a_run_s_record_gives_the_defaults(model, tmp_path):
         assert run_settings(str(path)) == ({}, None)
 
 
+def test_a_run_with_a_reward_function_of_its_own_is_judged_by_it(model, tmp_path):
+    own = {"path": "pkg://own.grader", "name": "grade", "reward_kwargs": {"strict": True}}
+    write_record(tmp_path / "run", {"reward": {"custom_reward_function": own}}, start=10)
+    reward = RewardFunction("pkg://own.grader", "grade", {"strict": True})
+    assert run_settings(str(model))[0] == {"reward": reward}
+    chosen = resolved(model=model)
+    assert (
+        chosen.reward == reward and "reward pkg://own.grader:grade (strict=True)" in chosen.sources
+    )
+    # a flag overrides it, also back to this repository's judge
+    assert resolved("--reward", "pkg://b:f", model=model).reward == RewardFunction("pkg://b", "f")
+    assert resolved("--reward", "pkg://recipe.judge", model=model).reward is None
+    # verl's own choice by data_source, and no run: recipe.judge
+    write_record(tmp_path / "run", {"reward": {"custom_reward_function": {"path": None}}}, start=11)
+    assert resolved(model=model).reward is None and resolved().reward is None
+
+
 def test_the_last_start_s_record_counts_and_a_broken_one_is_named(model, tmp_path):
     run = tmp_path / "run"
     write_record(run, {"data": {"max_response_length": 48}}, start=10)
@@ -116,7 +134,7 @@ def test_the_last_start_s_record_counts_and_a_broken_one_is_named(model, tmp_pat
 def test_another_reward_function_s_settings_are_not_the_judge_s(model, tmp_path):
     function = {"path": "mine.py", "reward_kwargs": {"boxed_only": True}}
     write_record(tmp_path / "run", {"reward": {"custom_reward_function": function}})
-    assert run_settings(str(model))[0] == {}
+    assert run_settings(str(model))[0].keys() == {"reward"}
 
 
 def test_a_flag_goes_before_a_preset_before_the_run_before_the_default(model):

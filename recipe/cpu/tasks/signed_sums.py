@@ -1,7 +1,4 @@
-"""Signed sums: the reasoning task of the CPU runs, with checkable answers and graded difficulty.
-
-Pure: no files, no torch. `data_prep/arithmetic.py` writes its problems as verl parquet and
-`recipe.cpu.warm_start` teaches a small model its worked solutions.
+"""Signed sums: a reasoning task with checkable answers and graded difficulty.
 
 A problem is a sum of signed integers, for example `7-12+9`. A worked solution takes the terms in
 any order that never goes below zero and writes the running total after each: `9+7=16-12=4`. The
@@ -15,6 +12,8 @@ from __future__ import annotations
 import random
 import re
 from typing import NamedTuple
+
+from recipe.cpu.tasks.task import Task
 
 
 class Level(NamedTuple):
@@ -33,11 +32,6 @@ LEVELS = {
     5: Level(4, 20),
     6: Level(5, 9),
 }
-# all characters of prompts and solutions; the newline is the chat template's
-ALPHABET = "0123456789+-=\n"
-# characters of the longest worked solution, `20+20=40+20=60+20=80` or `9+9=18+9=27+9=36+9=45`
-LONGEST_SOLUTION = 21
-
 _NUMBER = re.compile(r"[+-]?\d+")
 _PROMPT = re.compile(r"\d+([+-]\d+)+")
 
@@ -54,9 +48,22 @@ class Problem(NamedTuple):
         return "".join(f"{term:+d}" for term in self.terms).removeprefix("+")
 
     @property
-    def answer(self) -> str:
-        """The sum as digits."""
+    def ground_truth(self) -> str:
+        """The sum as digits, which `recipe.judge` compares the response's last number with."""
         return str(sum(self.terms))
+
+    @property
+    def essence(self) -> tuple[int, ...]:
+        """The terms without their order."""
+        return tuple(sorted(self.terms))
+
+    def solution(self, rng: random.Random) -> str:
+        """Writes a worked solution, see `solution`."""
+        return solution(self.terms, rng)
+
+    def is_solved_by(self, response: str) -> bool:
+        """Says whether the last number of a response is the sum."""
+        return final_answer(response) == self.ground_truth
 
 
 def parse(prompt: str) -> tuple[int, ...]:
@@ -97,7 +104,7 @@ def solution(terms: tuple[int, ...], rng: random.Random) -> str:
         for example `9+7=16-12=4` for the terms (7, -12, 9).
     """
     if sum(terms) < 0:
-        raise ValueError(f"terms {terms} have a negative sum: draw them with recipe.cpu.task.draw.")
+        raise ValueError(f"terms {terms} have a negative sum: draw a problem with `draw`.")
     left, total, text = list(terms), 0, ""
     while left:
         allowed = [i for i, term in enumerate(left) if total + term >= 0]
@@ -114,48 +121,14 @@ def final_answer(response: str) -> str | None:
     return str(int(numbers[-1])) if numbers else None
 
 
-def problems(seed: int, train_size: int, test_size: int) -> tuple[list[Problem], list[Problem]]:
-    """Draws the two splits, level after level in turn (1, 2, …, 6, 1, 2, …).
-
-    A problem of the test split occurs in the train split under no order of its terms; within a
-    split no prompt occurs twice, and no two test problems have the same terms. The test split does
-    not depend on `train_size`, and a longer train split begins with the shorter one.
-
-    Args:
-        seed: decides both splits.
-        train_size, test_size: numbers of problems; a level has room for a few hundred in the test
-            split and about a thousand in the train split.
-    Returns:
-        (train, test)
-    """
-    for name, size in (("train_size", train_size), ("test_size", test_size)):
-        if size < 1:
-            raise ValueError(f"{name}={size} must be at least 1.")
-
-    def fill(split: str, size: int, key, taken: set) -> list[Problem]:
-        rng = {level: random.Random(f"{seed}/{split}/{level}") for level in LEVELS}
-        chosen = []
-        for i in range(size):
-            level = 1 + i % len(LEVELS)
-            for _ in range(2000):
-                problem = draw(level, rng[level])
-                if key(problem) not in taken and not (
-                    split == "train" and sorted_terms(problem) in tested
-                ):
-                    break
-            else:
-                raise ValueError(
-                    f"{split}_size={size} asks for more different problems than level {level} has: "
-                    f"choose at most about {i}."
-                )
-            taken.add(key(problem))
-            chosen.append(problem)
-        return chosen
-
-    def sorted_terms(problem: Problem) -> tuple[int, ...]:
-        return tuple(sorted(problem.terms))
-
-    tested: set[tuple[int, ...]] = set()
-    test = fill("test", test_size, sorted_terms, tested)
-    train = fill("train", train_size, lambda problem: problem.terms, set())
-    return train, test
+SIGNED_SUMS = Task(
+    name="signed_sums",
+    source="synthetic/arithmetic",
+    folder="arithmetic",
+    alphabet="0123456789+-=\n",
+    longest_solution=21,  # `20+20=40+20=60+20=80` or `9+9=18+9=27+9=36+9=45`
+    levels={number: level._asdict() for number, level in LEVELS.items()},
+    test_size=240,
+    draw=draw,
+    read=lambda level, prompt: Problem(level, parse(prompt)),
+)

@@ -1,0 +1,222 @@
+"""Say what a comparison's runs make of hypotheses that were written down before them.
+
+    python studies/windows.py outputs/study_acts_cpu studies/study_acts_hypotheses.yaml
+
+A hypothesis is about a logged metric in a window of steps (the format is in the head of
+studies/study_acts_hypotheses.yaml). Printed are, as a Markdown table, the mean over the seeds with
+Student's 95 % interval, the p value of the t test against 0, the same corrected by Holm's method
+over the hypotheses of its family, and a verdict; and of each arm's own values the standard
+deviation between seeds and the number of seeds that shows a paired difference of 0.03. Unfinished
+runs are left out. Each run's values go to OUT/windows.csv, which --values reads in their place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from recipe.core import cli
+from recipe.core.files import atomic_write
+from recipe.core.settings import check_choice
+from recipe.experiment.matrix import Matrix, read_matrix
+from recipe.experiment.metrics import Metrics, changes, window_mean
+from recipe.experiment.run import read_runs, statuses
+from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed, t_test
+
+SEEN = 0.03  # the difference that must be seen
+Window = Annotated[tuple[int, int], Field(description="a first and a last step")]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Hypothesis:
+    """A claim about a metric in a window of steps."""
+
+    name: str
+    family: str
+    arm: str
+    metric: str
+    steps: Window | None = None  # the mean over these steps
+    changes: Window | None = None  # or how often it changes in them
+    less: Window | None = None  # minus the mean over these
+    minus: str | None = None  # minus the same of this arm, paired by seed
+    claim: Literal["", "above", "below", "at_most", "at_least"] = ""
+    than: float = 0.0
+
+    def value(self, steps: Metrics) -> float | None:
+        """Returns the statistic of one run, None where it has not logged the metric."""
+        if self.changes:
+            return changes(steps, self.metric, *self.changes)
+        assert self.steps
+        windows = [self.steps, *([self.less] if self.less else [])]
+        means = [window_mean(steps, self.metric, *window) for window in windows]
+        if None in means:
+            return None
+        return means[0] - means[1] if self.less else means[0]
+
+
+def read_hypotheses(file: Path) -> list[Hypothesis]:
+    """Reads them; raises ValueError in one sentence for a file that has others."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: give the yaml of the hypotheses.")
+    specs = OmegaConf.to_container(OmegaConf.load(file))
+    hypotheses = []
+    for name, spec in specs.items():
+        try:
+            hypotheses.append(TypeAdapter(Hypothesis).validate_python({"name": str(name), **spec}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, (name, *first["loc"])))
+            raise ValueError(f"{file}: {where} is not allowed: {first['msg']}.") from None
+        if (hypotheses[-1].steps is None) == (hypotheses[-1].changes is None):
+            raise ValueError(f"{file}: {name} needs either steps or changes, and not both.")
+    return hypotheses
+
+
+Values = dict[tuple[str, str], dict[int, float]]  # {(hypothesis, arm): {seed: value}}
+
+
+def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
+    """Returns the statistics of all finished runs."""
+    runs = read_runs(matrix)
+    status = statuses(runs)
+    values: Values = {}
+    for run in runs:
+        if status[run.name] != "finished":
+            continue
+        for hypothesis in hypotheses:
+            if run.arm in (hypothesis.arm, hypothesis.minus):
+                value = hypothesis.value(run.steps)
+                if value is not None:
+                    values.setdefault((hypothesis.name, run.arm), {})[run.seed] = value
+    return values
+
+
+def read_values(file: Path) -> Values:
+    """Reads OUT/windows.csv."""
+    values: Values = {}
+    rows = pd.read_csv(file, dtype={"hypothesis": str, "arm": str})
+    for name, arm, seed, value in rows[["hypothesis", "arm", "seed", "value"]].itertuples(
+        index=False
+    ):
+        values.setdefault((name, arm), {})[int(seed)] = value
+    return values
+
+
+def statistic(hypothesis: Hypothesis, values: Values) -> np.ndarray:
+    """Returns (S,): the statistic, or its paired difference, at each seed that has it."""
+    by_seed = values.get((hypothesis.name, hypothesis.arm), {})
+    if hypothesis.minus is None:
+        return np.array([by_seed[seed] for seed in sorted(by_seed)])
+    other = values.get((hypothesis.name, hypothesis.minus), {})
+    return np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
+
+
+def verdict(hypothesis: Hypothesis, values_S: np.ndarray, estimate: Estimate) -> str:
+    """Returns what the values make of the claim."""
+    claim, than = hypothesis.claim, hypothesis.than
+    if claim == "at_least":
+        return "shows" if values_S.min() >= than else "does not show"
+    if claim == "at_most":
+        if estimate.low > than:
+            return "shows the opposite"
+        return "shows" if estimate.high <= than else "not seen"
+    above, below = estimate.low > than, estimate.high < than
+    if not claim:
+        return "above" if above else "below" if below else "not seen"
+    if (above and claim == "above") or (below and claim == "below"):
+        return "shows"
+    return "shows the opposite" if above or below else "not seen"
+
+
+def table(hypotheses: list[Hypothesis], values: Values) -> str:
+    """Returns the results as a Markdown table, one row per hypothesis that has values."""
+    tested = [(h, x) for h in hypotheses if len(x := statistic(h, values))]
+    p: dict[str, float] = {h.name: t_test(x - h.than) for h, x in tested if len(x) > 1}
+    corrected: dict[str, float] = {}
+    for family in dict.fromkeys(h.family for h, _ in tested):
+        names = [h.name for h, _ in tested if h.family == family and h.name in p]
+        corrected |= zip(names, holm([p[name] for name in names]), strict=True)
+    lines = [
+        "| hypothesis | of | seeds | mean and 95 % interval | p | Holm | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for h, x in tested:
+        estimate = interval(x[:, None])
+        methods = h.arm + (f" minus {h.minus}" if h.minus else "")
+        tests = [f"{q[h.name]:.4f}" if h.name in q else "" for q in (p, corrected)]
+        outcome = verdict(h, x, estimate) if len(x) > 1 else "one seed"
+        claimed = outcome in ("shows", "above", "below") and h.claim not in ("at_least", "at_most")
+        if claimed and corrected.get(h.name, 0) > 0.05:
+            outcome += ", not after correction"
+        cells = [h.name, methods, str(len(x)), f"{estimate:+.4f}", *tests, outcome]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
+    """Returns, for each arm's own accuracy, the standard deviation between seeds, and the seeds
+    that show a paired difference of SEEN."""
+    lines = ["| hypothesis | arm | seeds | mean | sd between seeds | seeds needed |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for h in hypotheses:
+        for arm in dict.fromkeys(filter(None, (h.arm, h.minus))):
+            x = [value for _, value in sorted(values.get((h.name, arm), {}).items())]
+            if h.family == "accuracy" and len(x) > 1:
+                sd = float(np.std(x, ddof=1))
+                needed = seeds_needed(sd, SEEN, least=4)
+                lines.append(
+                    f"| {h.name} | {arm} | {len(x)} | {np.mean(x):.4f} | {sd:.4f} | {needed} |"
+                )
+    return "\n".join(lines)
+
+
+def write_values(file: Path, hypotheses: Mapping[str, Hypothesis], values: Values) -> None:
+    """Writes each run's statistic."""
+    rows: list[dict[str, Any]] = [
+        {
+            "hypothesis": name,
+            "metric": hypotheses[name].metric,
+            "arm": arm,
+            "seed": seed,
+            "value": x,
+        }
+        for (name, arm), by_seed in values.items()
+        for seed, x in sorted(by_seed.items())
+    ]
+    with atomic_write(file) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+def command(arguments: list[str] | None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of a comparison, or its yaml with --values")
+    parser.add_argument("hypotheses", type=Path, help="their yaml")
+    parser.add_argument("--values", type=Path, metavar="CSV", help="in place of the runs")
+    args = parser.parse_args(arguments)
+    matrix, hypotheses = read_matrix(args.out), read_hypotheses(args.hypotheses)
+    for h in hypotheses:
+        for arm in filter(None, (h.arm, h.minus)):
+            check_choice(f"{args.hypotheses}: {h.name}: {arm}", arm, [a.name for a in matrix.arms])
+    if args.values:
+        values = read_values(args.values)
+    else:
+        values = run_values(matrix, hypotheses)
+        write_values(matrix.out / "windows.csv", {h.name: h for h in hypotheses}, values)
+    print(table(hypotheses, values))
+    print()
+    print(spreads(hypotheses, values))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(command))

@@ -1,0 +1,151 @@
+"""Hypotheses about windows of steps, on made-up metrics files with known answers."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from recipe.experiment.metrics import changes, window_mean
+from recipe.experiment.statistics import holm, interval, seeds_needed, t_test
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def windows():
+    spec = importlib.util.spec_from_file_location("windows", ROOT / "studies/windows.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["windows"] = module  # pydantic looks the module of a class up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["windows"]
+
+
+# what each run logs at steps 1 to 4: E, and a switch
+OFFSET = {"grpo": [0.0, 0.1, 0.2], "id": [0.3, 0.4, 0.5], "od": [0.1, 0.0, 0.2]}
+
+
+def write_runs(out: Path, steps: int = 4) -> Path:
+    arms = {name: {"recipe": "asymgrpo", "preset": "grpo"} for name in OFFSET}
+    matrix = {"title": "t", "baseline": "grpo", "seeds": [0, 1, 2], "arms": arms}
+    out.mkdir()
+    (out / "matrix.yaml").write_text(yaml.safe_dump(matrix))
+    for arm, offsets in OFFSET.items():
+        for seed, offset in enumerate(offsets):
+            folder = out / arm / f"seed{seed}/metrics"
+            folder.mkdir(parents=True)
+            rows = [
+                {"step": k, "data": {"E": 10 * k + offset, "raising": k // 2 % 2}}
+                for k in range(1, steps + 1)
+            ]
+            (folder / "000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            record = {"config": {"trainer": {"total_training_steps": 4}}}
+            (folder / "000.yaml").write_text(yaml.safe_dump(record))
+    return out
+
+
+HYPOTHESES = yaml.safe_load("""
+"1": {family: f, arm: id, minus: grpo, metric: E, steps: [2, 3], claim: above}
+"2": {family: f, arm: od, minus: grpo, metric: E, steps: [2, 3], claim: below}
+"3": {family: g, arm: od, metric: raising, changes: [1, 4], claim: at_least, than: 2}
+"4": {family: accuracy, arm: id, metric: E, steps: [4, 4], less: [1, 2]}
+""")
+
+
+def run(windows, tmp_path, capsys, hypotheses=HYPOTHESES, steps=4):
+    out = write_runs(tmp_path / "out", steps)
+    file = tmp_path / "hypotheses.yaml"
+    file.write_text(yaml.safe_dump(hypotheses))
+    windows.command([str(out), str(file)])
+    return out, file, capsys.readouterr().out
+
+
+def test_windows_differences_and_verdicts_of_made_up_runs(windows, tmp_path, capsys):
+    out, file, printed = run(windows, tmp_path, capsys)
+    lines = printed.splitlines()
+    # id - grpo is 0.3 at each seed: no spread, p 0
+    assert (
+        lines[2]
+        == "| 1 | id minus grpo | 3 | +0.3000 [+0.3000, +0.3000] | 0.0000 | 0.0000 | shows |"
+    )
+    # od - grpo: 0.1, -0.1, 0: mean 0, sd 0.1, half width t(2, 0.975) 0.1 / sqrt(3) = 0.2484
+    assert "| 2 | od minus grpo | 3 |" in lines[3] and "[-0.2484, +0.2484] | 1.0000" in lines[3]
+    assert lines[3].endswith("| not seen |")
+    # 0, 1, 1, 0: two changes in each run
+    assert lines[4].startswith("| 3 | od | 3 | +2.0000") and lines[4].endswith("| shows |")
+    # 40 + x - (15 + x)
+    assert "| 4 | id | 3 | +25.0000" in lines[5]
+    values = pd.read_csv(out / "windows.csv", dtype={"hypothesis": str})
+    first = values[(values.hypothesis == "1") & (values.arm == "grpo")]
+    assert first["value"].tolist() == pytest.approx([25.0, 25.1, 25.2])
+    # the committed values give the same table
+    windows.command([str(out), str(file), "--values", str(out / "windows.csv")])
+    assert capsys.readouterr().out == printed
+
+
+def test_a_run_that_is_not_finished_is_left_out(windows, tmp_path, capsys):
+    assert "| 1 |" not in run(windows, tmp_path, capsys, steps=3)[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": None}, "1 needs either steps or changes"),
+        ({"changes": [1, 2]}, "1 needs either steps or changes"),
+        ({"claim": "higher"}, "1.claim is not allowed"),
+        ({"arm": "idd"}, "1: idd does not exist: did you mean id"),
+    ],
+)
+def test_a_hypothesis_that_cannot_be_read_is_one_sentence(
+    windows, tmp_path, capsys, change, message
+):
+    with pytest.raises(ValueError, match=message):
+        run(windows, tmp_path, capsys, {"1": {**HYPOTHESES["1"], **change}})
+
+
+@pytest.mark.parametrize("name", ["study_acts", "acts_pilot"])
+def test_the_committed_hypotheses_name_arms_of_their_matrix(windows, name):
+    matrix = yaml.safe_load((ROOT / f"studies/{name}_cpu.yaml").read_text())
+    hypotheses = windows.read_hypotheses(ROOT / f"studies/{name}_hypotheses.yaml")
+    named = {arm for h in hypotheses for arm in (h.arm, h.minus) if arm}
+    assert named <= set(matrix["arms"])
+
+
+def test_a_window_holds_both_of_its_ends_and_only_logged_steps():
+    steps = {0: {"x": 5.0}, 10: {"x": 1.0}, 15: {"y": 9}, 20: {"x": 2.0}, 30: {"x": None}}
+    assert window_mean(steps, "x", 10, 30) == 1.5
+    assert window_mean(steps, "x", 0, 0) == 5.0
+    assert window_mean(steps, "x", 21, 40) is None
+    assert changes({k: {"x": v} for k, v in enumerate([0, 0, 1, 1, 0])}, "x", 1, 4) == 2
+    assert changes(steps, "z", 0, 30) is None
+
+
+def test_the_t_test_agrees_with_the_interval():
+    # 1, 2, 3: t = 2 / (1 / sqrt(3)) = 3.464, two sides, 2 degrees of freedom: 0.0742
+    assert t_test([1, 2, 3]) == pytest.approx(0.0742, abs=1e-4)
+    assert t_test([0, 0]) == 1 and t_test([2, 2]) == 0
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        x = rng.normal(0.6, 1, 5)
+        estimate = interval(x[:, None])
+        assert (t_test(x) < 0.05) is not (estimate.low <= 0 <= estimate.high)
+    with pytest.raises(ValueError, match="at least two values"):
+        t_test([1])
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.4 times 4, 3, 2, 1: 0.04, 0.06, 0.06 (not below the former), 0.4
+    assert holm([0.03, 0.01, 0.4, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.4, 0.06])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_seeds_needed_by_hand():
+    # sd 0.02: n = 5: 2.7764 * 0.02 * sqrt(2/5) = 0.0351; n = 6: 2.5706 * 0.02 * sqrt(2/6) = 0.0297
+    assert seeds_needed(0.02, 0.03) == 6
+    assert seeds_needed(0.0, 0.03, least=4) == 4
