@@ -1,6 +1,7 @@
 """The curriculum's bookkeeping of a step: padding rows, failed rollouts, prompts that follow."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,94 @@ def test_prompts_of_a_step_of_several_updates_stay_for_the_next_update(part):
     assert after_step(part, 0, ["u1"])["curriculum/semantic_entropy"] == pytest.approx(0.5)
 
 
+# ---- a step that draws more prompts than its batch has ----------------------------------------
+
+REPLACES = [
+    ["algorithm.filter_groups.enable=true"],
+    ["trainer.v1.sampler.sync_refill_failed_groups=true"],
+]
+
+
+def trainer_with_refills(folder, *overrides: str):
+    """Stages (3, 2) and (1, 0), each once, in batches of two: the plan has 4 draws, or 2 steps."""
+    if not (folder / "model").exists():
+        write_run(folder, list("abcd"), images=False)
+    made = trainer_of([*run_files(folder), *overrides])
+    made._init_dataloader()
+    (part,) = (part for part in made.parts if isinstance(part, CurriculumPart))
+    return made, part
+
+
+def drawn(made, number: int | None = None) -> list[int]:
+    return list(made._next_train_batch(number)[DATASET_ROW])
+
+
+@pytest.mark.parametrize("replaces", REPLACES)
+def test_prompts_that_replace_others_are_the_plan_s_next_and_count(tmp_path, replaces):
+    made, part = trainer_with_refills(tmp_path, *replaces)
+    assert made.total_training_steps == 2  # as without replacing
+    made.global_steps = 1
+    assert drawn(made) == [3, 2]
+    assert drawn(made, 1) == [1]  # verl's refill: it replaces one that it has dropped
+    metrics = after_step(part, 0, list(part.in_flight)[1:])
+    assert metrics["curriculum/stage"] == 1 and metrics["curriculum/drawn"] == 3
+    # of the two that are left: entropy of rows 2 and 1
+    assert metrics["curriculum/semantic_entropy"] == pytest.approx((0.5 + 0.75) / 2)
+    made.global_steps = 2
+    assert drawn(made) == [0, 1]  # the plan is over: its last stage again, (1, 0), (1, 0) ...
+    assert drawn(made, 3) == [0, 1, 0]
+    metrics = after_step(part, 1, list(part.in_flight)[-2:])
+    assert metrics["curriculum/stage"] == 2 and metrics["curriculum/drawn"] == 8
+    assert "prompts whose groups were dropped", len(part.in_flight) == 3
+    made.global_steps = 3
+    drawn(made)
+    after_step(part, 2, list(part.in_flight)[-2:])
+    assert not part.in_flight  # nothing of an earlier step is kept
+
+
+def test_a_stage_that_ends_within_a_step_is_that_of_the_first_draw(tmp_path):
+    made, part = trainer_with_refills(tmp_path, *REPLACES[0])
+    made.global_steps = 1
+    for number, (size, stage) in enumerate([(1, 1), (2, 1), (1, 2)]):  # draws 0, 1-2, 3
+        rows = drawn(made, size)
+        metrics = after_step(part, number, list(part.in_flight)[-size:])
+        assert metrics["curriculum/stage"] == stage, rows
+
+
+def test_a_run_that_replaces_groups_resumes_after_every_draw(tmp_path):
+    """From the dataloader's state in data.pt and the part's own."""
+    straight, _ = trainer_with_refills(tmp_path, *REPLACES[0])
+    straight.global_steps = 1
+    expected = [drawn(straight, 1)[0] for _ in range(9)]
+    assert expected == [3, 2, 1, 0, 1, 0, 1, 0, 1]
+    for done in range(1, 9):
+        first, part = trainer_with_refills(tmp_path, *REPLACES[0])
+        first.global_steps = 1
+        drawn(first, done)
+        loader = first.train_dataloader.state_dict()
+        state = json.loads(json.dumps(part.state_dict()))
+        second, resumed = trainer_with_refills(tmp_path, *REPLACES[0])
+        second.train_dataloader.load_state_dict(loader)
+        resumed.load_state_dict(state)
+        second.global_steps = 2
+        assert drawn(second, 9 - done) == expected[done:]
+        assert resumed.drawn == 9 and resumed.first_draw == done
+
+
+def test_a_state_of_before_draws_were_counted_is_one_sentence(part):
+    with pytest.raises(ValueError, match="does not say how many prompts were drawn.*start anew"):
+        part.load_state_dict({"plan": part.curriculum.plan.digest()})
+
+
+def test_without_replacing_the_loader_ends_with_the_plan_and_the_steps_are_the_plan_s(tmp_path):
+    made, part = trainer_with_refills(tmp_path)
+    assert made.total_training_steps == 2 and len(list(made.train_dataloader)) == 2
+    with pytest.raises(ValueError, match="more than the 2 steps"):
+        trainer_with_refills(tmp_path, "trainer.total_training_steps=3")
+    longer, _ = trainer_with_refills(tmp_path, "trainer.total_training_steps=3", *REPLACES[0])
+    assert longer.total_training_steps == 3
+
+
 # ---- the rows of verl's dataset ------------------------------------------------------------------
 
 
@@ -121,6 +210,11 @@ def write_run(folder, prompts: list[str], images: bool) -> list[str]:
     scores = pd.DataFrame({"prompt_id": ids, "semantic_entropy": entropy, "pass_rate": 0.5})
     scores.to_parquet(folder / "scores.parquet")
     write_model(folder / "model")
+    return run_files(folder)
+
+
+def run_files(folder) -> list[str]:
+    """Returns the overrides of a run on the files of `write_run`."""
     return [
         "machine=cpu",
         f"data.train_files={folder}/train.parquet",
