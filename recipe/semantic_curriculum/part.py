@@ -13,7 +13,8 @@ from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.core import config as run_config
-from recipe.core.part import DATASET_ROW, START_ANEW, Part, PromptOrder
+from recipe.core.part import START_ANEW, Part, PromptOrder
+from recipe.core.prompts_in_flight import PromptsInFlight
 from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
@@ -133,10 +134,7 @@ class CurriculumPart(Part):
         self.replaces = replaces
         self.curriculum: Curriculum | None = None
         self.drawn = self.first_draw = 0  # prompts up to now; up to the present step
-        # uid: (step, or None before the first; what was measured) of the prompts in flight
-        self.in_flight: dict[str, tuple[int | None, Any]] = {}
-        self.next_step: int | None = None
-        self.begun_step: int | None = -1  # the value of next_step when `first_draw` was taken
+        self.in_flight = PromptsInFlight()
 
     @classmethod
     def from_config(cls, config: DictConfig) -> CurriculumPart | None:
@@ -164,20 +162,15 @@ class CurriculumPart(Part):
         return PromptOrder(Draws(plan) if self.replaces else plan.prompt_D.tolist(), steps)
 
     def on_prompts(self, batch: TensorDict) -> None:
-        assert self.curriculum is not None
-        if self.next_step != self.begun_step:  # the first prompts of a step
-            self.begun_step, self.first_draw = self.next_step, self.drawn
+        if self.in_flight.draw(batch):
+            self.first_draw = self.drawn
         self.drawn += len(batch["uid"])
-        for uid, row in zip(batch["uid"], batch[DATASET_ROW], strict=True):
-            self.in_flight[str(uid)] = self.next_step, self.curriculum.prompts.iloc[int(row)]
 
     def after_update(self, step: Step) -> None:
         assert self.curriculum is not None
-        real = step.real_B.tolist()  # verl's padding rows are of no prompt
-        uids = [uid for uid, is_real in zip(step.uid_B, real, strict=True) if is_real]
-        rows = [self.in_flight[uid][1] for uid in uids]
+        measured_B = self.curriculum.prompts.iloc[self.in_flight.rows_of_update(step)]
         stage_B, entropy_B, pass_rate_B = (
-            np.array([row[name] for row in rows], dtype=np.float64)
+            measured_B[name].to_numpy(np.float64)
             for name in ("stage", "semantic_entropy", "pass_rate")
         )
         measured = {
@@ -192,14 +185,6 @@ class CurriculumPart(Part):
                 name = f"curriculum/accuracy/stage_{int(stage)}"
                 measured[name] = correct_B[stage_B == stage].mean()
         step.metrics.update(measured)
-        # what is left of an earlier step is a prompt whose rollouts have all failed
-        self.in_flight = {
-            uid: (number, row)
-            for uid, (number, row) in self.in_flight.items()
-            if uid not in uids and number in (None, step.number)
-        }
-        self.in_flight = {uid: (step.number, row) for uid, (_, row) in self.in_flight.items()}
-        self.next_step = step.number + 1
 
     def resume_settings(self) -> Mapping[str, Any]:
         settings = dataclasses.asdict(self.settings)
