@@ -59,6 +59,8 @@ def row_tokens(mask_N: Tensor, length_B: Tensor) -> Tensor:
 
 def _floats(metrics: dict[str, Tensor]) -> dict[str, float]:
     """Converts in one transfer; drops NaN, which marks a quantity that no row defines."""
+    if not metrics:
+        return {}
     values = torch.stack([value.double() for value in metrics.values()]).tolist()
     return {name: x for name, x in zip(metrics, values, strict=True) if x == x}
 

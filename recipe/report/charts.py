@@ -29,7 +29,7 @@ CHARTS = (  # (title, metric or pattern of several, unit, note)
     ("Entropy of incorrect rollouts", "diagnostics/entropy/incorrect", "nats per token", ""),
     (
         "Training groups",
-        "diagnostics/groups/pass@*",
+        "diagnostics/groups/*@*",
         "share",
         "unbiased, of each step's groups of rollouts",
     ),

@@ -471,3 +471,22 @@ def test_the_command_ends_with_a_sentence(small, tmp_path, capsys):
     )
     assert report.main([str(small[0]), "--to", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'x' / 'index.html'}\n"
+
+
+def test_pass_at_k_of_training_groups_length_and_truncation_are_charted(tmp_path):
+    logged = {
+        "diagnostics/groups/pass@2": "Training groups: pass@2",
+        "diagnostics/groups/pass@8": "Training groups: pass@8",
+        "diagnostics/length/correct": "Length of correct rollouts",
+        "diagnostics/length/incorrect": "Length of incorrect rollouts",
+        "diagnostics/length/truncated": "Truncated rollouts",
+        "response_length/mean": "Response length",
+    }
+    matrix(tmp_path, ["a"], seeds=[0, 1])
+    for seed in (0, 1):
+        steps = {1: {name: seed + place for place, name in enumerate(logged)}}
+        run(tmp_path, "a", seed, steps, 1)
+    charts = {chart["title"]: chart for chart in page_of(tmp_path).drawn["charts"]}
+    for place, title in enumerate(logged.values()):
+        assert charts[title]["lines"][0]["mean"] == [0.5 + place]
+    assert "diagnostics/groups/all_correct" not in charts
