@@ -166,7 +166,7 @@ def group_pass_at_k(correct_B: Tensor, group_B: Tensor) -> dict[str, float]:
         some_P = n_P >= k
         n, c = n_P[some_P, None], c_P[some_P, None]
         i = torch.arange(k)
-        failing = ((n - c - i).clamp(min=0) / (n - i)).prod(1)
+        failing = ((n - c - i) / (n - i)).prod(1)  # 0 where n - c < k: a factor is
         metrics[f"groups/pass@{k}"] = (1 - failing).mean()
         k *= 2
     return _floats(metrics)

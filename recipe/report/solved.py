@@ -60,16 +60,16 @@ def solved_by_one(
             seeds = sorted(by_arm.get(arm, {}).keys() & by_arm.get(baseline, {}).keys())
             if arm == baseline or not seeds:
                 continue
-            one_SPN, base_SPN = ([by_arm[name][seed] for seed in seeds] for name in (arm, baseline))
-            one_SP, base_SP = (np.stack([x.mean(1) for x in y]) for y in (one_SPN, base_SPN))
-            one_P, base_P = (sum(x.sum(1) for x in y) for y in (one_SPN, base_SPN))
-            samples = min(x.shape[1] for x in (*one_SPN, *base_SPN))
-            solves_P, base_solves_P = one_SP.mean(0) > 0.5, base_SP.mean(0) > 0.5
+            arm_SPN, base_SPN = ([by_arm[name][seed] for seed in seeds] for name in (arm, baseline))
+            arm_SP, base_SP = (np.stack([x.mean(1) for x in y]) for y in (arm_SPN, base_SPN))
+            arm_P, base_P = (sum(x.sum(1) for x in y) for y in (arm_SPN, base_SPN))
+            samples = min(x.shape[1] for x in (*arm_SPN, *base_SPN))
+            solves_P, base_solves_P = arm_SP.mean(0) > 0.5, base_SP.mean(0) > 0.5
             for solver, member_P in (
                 (arm, solves_P & ~base_solves_P),
                 (baseline, base_solves_P & ~solves_P),
             ):
-                found = [
+                solved = [
                     Solved(
                         benchmark,
                         arm,
@@ -77,13 +77,13 @@ def solved_by_one(
                         *problems[benchmark][p],
                         seeds=len(seeds),
                         samples=samples,
-                        correct=int(one_P[p]),
+                        correct=int(arm_P[p]),
                         baseline_correct=int(base_P[p]),
-                        difference=interval((one_SP - base_SP)[:, [p]]),
+                        difference=interval((arm_SP - base_SP)[:, [p]]),
                     )
                     for p in np.flatnonzero(member_P)
                 ]
-                rows += sorted(found, key=lambda row: (-abs(row.difference.mean), row.index))
+                rows += sorted(solved, key=lambda row: (-abs(row.difference.mean), row.index))
     return rows
 
 

@@ -3,7 +3,7 @@
 A step has two updates. At the first the policy is the one that sampled: every ratio is 1, every KL
 0, and a loss is the mean of -A, but for the methods of VALUE_AT_ONE. At the second the ratios have
 left the clip bounds; there PPO's term and its clipped share are compared for every preset that has
-them with constant bounds, CISPO and UP.
+them with constant bounds, and the terms of CISPO, DPPO (TV) and UP.
 """
 
 import math
@@ -79,7 +79,8 @@ def load(folder: Path, method: object) -> dict:
 # ---- the methods whose loss is not -A where the ratio is 1 ---------------------------------------
 
 VALUE_AT_ONE = {
-    "cispo": lambda u: -u.A * u.log_prob,  # -sg(clip(r)) A log pi
+    # -sg(clip(r)) A log pi, and for DPPO -sg(r) A log pi
+    **dict.fromkeys(("cispo", "dppo_tv", "dppo_kl"), lambda u: -u.A * u.log_prob),
     # sigmoid(tau (r - 1)) 4 / tau, tau 1 for A > 0 and 1.05 else
     "sapo": lambda u: -u.A * torch.where(u.A > 0, 2 / 1.0, 2 / 1.05),
 }
@@ -140,6 +141,12 @@ def test_the_second_update_s_clipped_share_and_loss_are_ppo_s(method, steps):
         share = ((over & u.mask).sum() / u.mask.sum()).item()
         assert share > 0.01 and u.logged["pg_clipfrac"] == pytest.approx(share, rel=1e-5)
         loss = ppo(u)
+    elif step["loss"]["loss_mode"] == "dppo_tv":  # no gradient where |p - q| has grown too far
+        gap = u.log_prob.exp() - u.log_prob.exp() / u.ratio
+        kept = torch.where(u.A > 0, gap <= u.high, gap >= -u.low)
+        share = ((~kept & u.mask).sum() / u.mask.sum()).item()
+        assert share > 0.01 and u.logged["pg_clipfrac"] == pytest.approx(share, rel=1e-5)
+        loss = -u.ratio * u.A * u.log_prob * kept
     elif step["loss"]["loss_mode"] == "cispo":  # no lower bound
         loss = -u.ratio.clamp(max=1 + u.high) * u.A * u.log_prob
     elif step["loss"]["variant"] == "up":  # for A > 0 the value of pi / sg(pi) is 1
