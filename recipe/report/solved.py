@@ -114,7 +114,7 @@ def prompt_texts(record: Path) -> dict[str, str]:
     try:
         benchmark = Path(json.loads(record.read_text())["benchmark"])
         prompts = read_prompts([benchmark])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {
         name: " ".join(str(m["content"]) for m in messages if m["role"] == "user")

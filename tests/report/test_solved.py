@@ -119,7 +119,7 @@ def test_problems_of_a_benchmark_that_is_gone_are_named_by_their_hash(compared):
 
 def test_a_record_that_says_nothing_of_its_benchmark_gives_no_texts(tmp_path):
     assert prompt_texts(tmp_path / "none.json") == {}
-    for content in ("{", "{}", json.dumps({"benchmark": str(tmp_path / "none.parquet")})):
+    for content in ("{", "{}", "[]", json.dumps({"benchmark": str(tmp_path / "none.parquet")})):
         (tmp_path / "b.json").write_text(content)
         assert prompt_texts(tmp_path / "b.json") == {}
     write_benchmark(tmp_path / "b.parquet", ["x?"])
