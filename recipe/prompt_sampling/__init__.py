@@ -13,6 +13,7 @@ RECIPE = Recipe(
     parts=(".part:PromptSamplingPart",),
     checks=".checks:check",
     summary=".checks:summary",
+    findings=".diagnosis:findings",
     panels=(
         ("mean chance of a prompt", "prompt_sampling/chance", "chance"),
         ("groups dropped by dynamic sampling", "training/filter_groups/evicted_samples", "groups"),
