@@ -144,19 +144,21 @@ def test_a_stage_that_ends_within_a_step_is_that_of_the_first_draw(tmp_path):
         assert metrics["curriculum/stage"] == stage, rows
 
 
-def test_a_run_that_replaces_groups_resumes_after_every_draw(tmp_path):
-    """From the dataloader's state in data.pt and the part's own."""
-    straight, _ = trainer_with_refills(tmp_path, *REPLACES[0])
+@pytest.mark.parametrize(("workers", "saved_after"), [(0, range(1, 9)), (2, (3,))])
+def test_a_run_that_replaces_groups_resumes_after_every_draw(tmp_path, workers, saved_after):
+    """From the dataloader's state in data.pt, whose workers draw ahead, and the part's own."""
+    overrides = [*REPLACES[0], f"data.dataloader_num_workers={workers}"]
+    straight, _ = trainer_with_refills(tmp_path, *overrides)
     straight.global_steps = 1
     expected = [drawn(straight, 1)[0] for _ in range(9)]
     assert expected == [3, 2, 1, 0, 1, 0, 1, 0, 1]
-    for done in range(1, 9):
-        first, part = trainer_with_refills(tmp_path, *REPLACES[0])
+    for done in saved_after:
+        first, part = trainer_with_refills(tmp_path, *overrides)
         first.global_steps = 1
         drawn(first, done)
         loader = first.train_dataloader.state_dict()
         state = json.loads(json.dumps(part.state_dict()))
-        second, resumed = trainer_with_refills(tmp_path, *REPLACES[0])
+        second, resumed = trainer_with_refills(tmp_path, *overrides)
         second.train_dataloader.load_state_dict(loader)
         resumed.load_state_dict(state)
         second.global_steps = 2
