@@ -49,7 +49,7 @@ def replaces_groups(config: DictConfig) -> bool:
     """Returns whether verl draws more prompts for a step than its batch has, in the place of groups
     without signal (DAPO's dynamic sampling) or of those whose rollouts have all failed."""
     filter_groups = config.algorithm.get("filter_groups") or {}
-    refills = config.trainer.v1.sampler.get("sync_refill_failed_groups", False)
+    refills = OmegaConf.select(config, "trainer.v1.sampler.sync_refill_failed_groups")
     return bool(filter_groups.get("enable", False) or refills)
 
 
