@@ -196,16 +196,21 @@ class RecipeTrainerSync(PPOTrainerSync):
             self._follow(order)
 
     def _follow(self, order: PromptOrder) -> None:
-        """Gives verl's dataloader an order in place of its sampler, and the run its length."""
+        """Gives verl's dataloader an order in place of its sampler, and the run its length.
+
+        Workers of a dataloader draw ahead of the training, so an order that follows it has none.
+        """
         loader = self.train_dataloader
         self.train_dataloader = StatefulDataLoader(
             dataset=NumberedRows(self.train_dataset),
             batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
+            num_workers=loader.num_workers if order.reads_ahead else 0,
             drop_last=True,
             collate_fn=loader.collate_fn,
             sampler=order.prompt_D,
         )
+        if order.steps is None:
+            return
         self.steps_per_epoch = self.total_training_steps = order.steps
         with open_dict(self.config):
             self.config.actor_rollout_ref.actor.optim.total_training_steps = (

@@ -28,9 +28,9 @@ def rows(recipe: str) -> dict[str, list[str]]:
     return {name: [cell.strip() for cell in rest.split(" | ")] for name, rest in found}
 
 
-def test_the_three_papers_and_the_controllers_have_a_section():
+def test_the_three_papers_and_the_recipes_of_others_have_a_section():
     papers = ["asymgrpo", "clip_entropy", "semantic_curriculum"]
-    assert sorted(RECIPES) == sorted([*papers, "entropy_control"])
+    assert sorted(RECIPES) == sorted([*papers, "entropy_control", "prompt_sampling"])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

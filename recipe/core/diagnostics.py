@@ -59,6 +59,8 @@ def row_tokens(mask_N: Tensor, length_B: Tensor) -> Tensor:
 
 def _floats(metrics: dict[str, Tensor]) -> dict[str, float]:
     """Converts in one transfer; drops NaN, which marks a quantity that no row defines."""
+    if not metrics:
+        return {}
     values = torch.stack([value.double() for value in metrics.values()]).tolist()
     return {name: x for name, x in zip(metrics, values, strict=True) if x == x}
 
@@ -140,6 +142,54 @@ def group_outcomes(correct_B: Tensor, group_B: Tensor) -> dict[str, float]:
             "groups/all_incorrect": (p_P == 0).double().mean(),
         }
     )
+
+
+def group_pass_at_k(correct_B: Tensor, group_B: Tensor) -> dict[str, float]:
+    """Returns pass@k of the groups for k = 2, 4, 8, … up to the largest group's size n.
+
+        1 - C(n - c, k) / C(n, k) = 1 - prod of (n - c - i) / (n - i) over i < k
+
+    c of a group's n rollouts are correct; the mean is over the groups with at least k rollouts.
+    Unbiased for the policy that sampled them; at k = n it is the share of groups that are not all
+    incorrect.
+
+    Args:
+        correct_B: (B,) bool.
+        group_B: (B,) long, 0..P-1.
+
+    Source: arXiv 2107.03374, eq. 1.
+    """
+    n_P = torch.bincount(group_B).double()
+    c_P = torch.bincount(group_B, correct_B.double())
+    metrics, k = {}, 2
+    while k <= n_P.max():
+        some_P = n_P >= k
+        n, c = n_P[some_P, None], c_P[some_P, None]
+        i = torch.arange(k)
+        failing = ((n - c - i) / (n - i)).prod(1)  # 0 where n - c < k: a factor is
+        metrics[f"groups/pass@{k}"] = (1 - failing).mean()
+        k *= 2
+    return _floats(metrics)
+
+
+def response_lengths(length_B: Tensor, correct_B: Tensor | None, limit: int) -> dict[str, float]:
+    """Returns the share of responses that the limit of their length has cut off, and the mean
+    length in tokens of correct and of incorrect ones.
+
+    verl's `response_length/clip_ratio` is the share of responses as long as the batch's longest.
+    One that ends with the last allowed token counts as cut off.
+
+    Args:
+        length_B: (B,) tokens of each response.
+        correct_B: (B,) bool; None: not known.
+        limit: `data.max_response_length`.
+    """
+    length_B = length_B.double()
+    metrics = {"length/truncated": (length_B >= limit).double().mean()}
+    if correct_B is not None:
+        for name, member_B in (("correct", correct_B), ("incorrect", ~correct_B)):
+            metrics[f"length/{name}"] = length_B[member_B].mean()
+    return _floats(metrics)
 
 
 def covariance_by_accuracy(
@@ -255,6 +305,7 @@ def rollout_diagnostics(
         **entropy_by_outcome(entropy_N, mask_N, length_B, correct_B),
         **metrics,
         **group_outcomes(correct_B[real_B], real_group_B),
+        **group_pass_at_k(correct_B[real_B], real_group_B),
         **covariance_by_accuracy(
             log_prob_N, advantages_N, mask_N, length_B, correct_B, dense_B, real_B
         ),

@@ -32,6 +32,13 @@ class DiagnosticsPart(Part):
                 length_B=step.length_B,
                 correct_B=step.correct_B,
             )
+        if self.settings.diagnostics:
+            real_B = step.real_B
+            measured |= diagnostics.response_lengths(
+                step.length_B[real_B],
+                None if step.correct_B is None else step.correct_B[real_B],
+                step.config.data.max_response_length,
+            )
         if self.settings.diagnostics and step.has("entropy"):  # none in verl's bypass mode
             measured |= diagnostics.rollout_diagnostics(
                 entropy_N=step.values("entropy"),

@@ -7,7 +7,7 @@ no state of a part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def changed(setting: str, old: object, new: object) -> str:
 class PromptOrder(NamedTuple):
     """The order of the training prompts, in place of verl's sampler."""
 
-    prompt_D: Sequence[int]  # index into the training data, draw after draw
-    steps: int  # training steps of the run
+    prompt_D: Iterable[int]  # index into the training data, draw after draw
+    steps: int | None  # training steps of the run; None: verl's number
+    reads_ahead: bool = True  # False: a draw depends on the steps before it
 
 
 class Part:

@@ -148,6 +148,17 @@ def filter_groups(config: DictConfig) -> None:
             f"algorithm.filter_groups.metric={settings.metric} with enable=true names nothing: "
             "name a metric of the reward, such as acc or score."
         )
+    if config.actor_rollout_ref.rollout.n <= 1:
+        raise ValueError(
+            "algorithm.filter_groups.enable=true has no effect with actor_rollout_ref.rollout.n="
+            f"{config.actor_rollout_ref.rollout.n}, as one rollout has no group: use at least 2."
+        )
+    if settings.max_num_gen_batches > 0:
+        raise ValueError(
+            f"algorithm.filter_groups.max_num_gen_batches={settings.max_num_gen_batches} has no "
+            "effect in verl 0.9.1's trainer, which draws until the batch is full: set it to 0 "
+            "(max_inflight_gen_batches bounds what is generated at once)."
+        )
     if reward_model.enable and not reward_model.enable_resource_pool:
         raise ValueError(
             "algorithm.filter_groups.enable=true needs each reward while verl samples, which a "

@@ -21,7 +21,9 @@ from recipe.core.settings import KEY, plain
 NAMES = ("project_name", "experiment_name")  # verl takes a number for a text here
 TEXT_OR_LIST = ("data.train_files", "data.val_files", "trainer.logger")
 MADE = "actor_rollout_ref."  # verl makes the dataclasses of the nodes below it, of known keys only
-OPEN = ("ray_kwargs.",)  # may have any key, like the nodes that are empty by default
+# may have any key, like the nodes that are empty by default; the second is in none of verl's yamls,
+# but its reward managers read it
+OPEN = ("ray_kwargs.", "reward.reward_kwargs")
 WORDS = {
     bool: "true or false",
     int: "a whole number",

@@ -27,7 +27,21 @@ CHARTS = (  # (title, metric or pattern of several, unit, note)
     ("Policy entropy", "actor/entropy", "nats per token", ""),
     ("Entropy of correct rollouts", "diagnostics/entropy/correct", "nats per token", ""),
     ("Entropy of incorrect rollouts", "diagnostics/entropy/incorrect", "nats per token", ""),
+    (
+        "Training groups",
+        "diagnostics/groups/*@*",
+        "share",
+        "unbiased, of each step's groups of rollouts",
+    ),
     ("Response length", "response_length/mean", "tokens", ""),
+    ("Length of correct rollouts", "diagnostics/length/correct", "tokens", ""),
+    ("Length of incorrect rollouts", "diagnostics/length/incorrect", "tokens", ""),
+    (
+        "Truncated rollouts",
+        "diagnostics/length/truncated",
+        "share",
+        "as long as data.max_response_length",
+    ),
     ("Tokens clipped", "actor/pg_clipfrac", "share", ""),
     ("Gradient norm", "actor/grad_norm", "before clipping", ""),
 )

@@ -36,6 +36,7 @@ from recipe.report.results import (
     results,
     spreads,
 )
+from recipe.report.solved import SHOWN, Solved, read_problems, solved_by_one
 from recipe.report.tables import markdown, table_metrics
 
 
@@ -57,6 +58,8 @@ class Page:
     configs: dict[str, dict[int, dict[str, str]]]  # {arm: {seed: {key: value}}}
     spreads: list[dict[str, Any]]
     costs: list[dict[str, Any]]  # per arm
+    solved: list[Solved]  # problems that only one of a method and the baseline solves
+    texts: dict[str, str]  # {prompt_id: what the user asks}, where it is known
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -94,6 +97,18 @@ class Page:
         return differing({name: self.configs[name][self.config_seed] for name in self.config_arms})
 
     @property
+    def solved_lists(self) -> list[tuple[str, Arm, dict[str, list[Solved]]]]:
+        """(benchmark, method, {solver: problems}) of each comparison with the baseline in which
+        both were evaluated."""
+        return [
+            (group, arm, {s: rows_of(self.solved, group, arm.name, s) for s in (arm.name, base)})
+            for group in self.evaluated
+            for base in [self.baseline.name]
+            for arm in self.arms
+            if any(r.paired_seeds for r in self.results if (r.arm, r.group) == (arm.name, group))
+        ]
+
+    @property
     def identical_arms(self) -> list[list[str]]:
         return identical_arms(self.configs)
 
@@ -124,6 +139,8 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
     metrics = final_metrics(finished, evaluations)
     all_results = results(metrics, matrix.arms, matrix.baseline)
     charted = charted_metrics(runs, extra)
+    problems, texts = read_problems(finished, evaluations["correct"])
+    names = [arm.name for arm in matrix.arms]
     configs: dict[str, dict[int, dict[str, str]]] = {arm.name: {} for arm in matrix.arms}
     for run in runs:
         if run.record.get("config"):
@@ -145,7 +162,15 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
         configs=configs,
         spreads=spreads(metrics, identical_arms(configs)),
         costs=costs(matrix.arms, runs, status),
+        solved=solved_by_one(evaluations["correct"], problems, names, matrix.baseline),
+        texts=texts,
     )
+
+
+def rows_of(solved: Sequence[Solved], benchmark: str, arm: str, solver: str) -> list[Solved]:
+    """Returns the problems of one comparison that `solver` solves."""
+    wanted = (benchmark, arm, solver)
+    return [row for row in solved if (row.benchmark, row.arm, row.solver) == wanted]
 
 
 def run_row(run: Run, status: str) -> dict[str, Any]:
@@ -184,6 +209,7 @@ def render(page: Page) -> str:
         for name in ("page.html", "page.css", "charts.js")
     )
     constants = {"points": POINTS, "last": LAST, "training": TRAINING, "one_panel": ONE_PANEL}
+    constants["most_solved"] = SHOWN
     colours = {"colours": COLOURS, "dark_colours": DARK_COLOURS}
     return environment.from_string(template).render(
         page=page, drawn=drawn, css=css, js=js, **constants, **colours

@@ -62,6 +62,15 @@ def write_tables(folder: Path, page: Page) -> None:
     )
     (folder / "results.md").write_text(page.markdown())
     write_csv(
+        folder / "solved.csv",
+        [
+            *("benchmark", "arm", "solver", "index", "prompt_id", "seeds", "samples"),
+            *("correct", "baseline_correct", "difference", "difference_low", "difference_high"),
+            "text",
+        ],
+        ([*row[:-1], *row.difference, page.texts.get(row.prompt_id, "")] for row in page.solved),
+    )
+    write_csv(
         folder / "results_by_run.csv",
         ["arm", "seed", "group", "metric", "problems", "value"],
         (

@@ -83,11 +83,6 @@ def check_curriculum(config: DictConfig) -> None:
     settings = CurriculumConfig.from_mapping(plain(config.data.curriculum))
     if settings.order == "none":
         return
-    if (config.algorithm.get("filter_groups") or {}).get("enable", False):
-        raise ValueError(
-            f"{CURRICULUM}.order={settings.order} counts prompts by the step, which "
-            "algorithm.filter_groups.enable=true draws more of: set it to false."
-        )
     assert settings.scores is not None  # CurriculumConfig requires it for an order
     scores = read_scores(settings.scores)
     check_template(config, scores.attrs, settings.scores)
@@ -110,8 +105,12 @@ def check_curriculum(config: DictConfig) -> None:
             rows_of(scores, ids, settings.scores)
         ids = ids[:limit]
     curriculum = curriculum_for(ids, settings)
-    draws = len(curriculum.plan.prompt_D)
-    steps_of_plan(draws, config.data.train_batch_size, config.trainer.total_training_steps)
+    steps_of_plan(
+        len(curriculum.plan.prompt_D),
+        config.data.train_batch_size,
+        config.trainer.total_training_steps,
+        run_config.replaces_groups(config),
+    )
 
 
 def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -> None:

@@ -10,7 +10,8 @@ prompts of the dataset, D draws.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,28 @@ class Plan(NamedTuple):
     stage_D: np.ndarray  # 0 .. stages - 1; non-decreasing
     stage_N: np.ndarray  # of each prompt
 
+    def stage_at(self, draw: int) -> int:
+        """Returns the stage of a draw, which may be one of `Draws` after the plan's end."""
+        return int(self.stage_D[min(draw, len(self.stage_D) - 1)])
+
     def digest(self) -> str:
         """Returns a name of the draws: a checkpoint of the dataloader belongs to one plan."""
         return hashlib.sha256(self.prompt_D.astype("<i8").tobytes()).hexdigest()
+
+
+class Draws:
+    """The draws of a plan; after its end those of its last stage again and again, in their order.
+
+    For a run that may draw more prompts than its steps have: verl replaces groups without signal.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[int]:
+        prompt_D, stage_D = self.plan.prompt_D, self.plan.stage_D
+        last_stage = prompt_D[stage_D == stage_D[-1]].tolist()
+        return itertools.chain(prompt_D.tolist(), itertools.cycle(last_stage))
 
 
 class Curriculum(NamedTuple):
@@ -144,14 +164,19 @@ def curriculum_for(prompt_ids: Sequence[str], settings: CurriculumConfig) -> Cur
     return Curriculum(plan, rows)
 
 
-def steps_of_plan(draws: int, batch_size: int, total_steps: int | None) -> int:
+def steps_of_plan(
+    draws: int, batch_size: int, total_steps: int | None, replaces: bool = False
+) -> int:
     """Returns how many training steps a plan is: at most `trainer.total_training_steps`.
 
-    A last batch that is not full is left out, as verl leaves it out.
+    A last batch that is not full is left out, as verl leaves it out. Where groups are replaced, the
+    plan's draws are over sooner and its last stage continues (`Draws`): the run then has as many
+    steps as `trainer.total_training_steps` says, or as it would have without replacing.
 
     Args:
         draws: Prompts of the plan.
         batch_size: `data.train_batch_size`.
+        replaces: Whether a step may draw more prompts than that.
         total_steps: `trainer.total_training_steps`; None: the whole plan.
 
     Raises:
@@ -160,7 +185,7 @@ def steps_of_plan(draws: int, batch_size: int, total_steps: int | None) -> int:
     steps = draws // batch_size
     if total_steps is None:
         return steps
-    if total_steps > steps:
+    if total_steps > steps and not replaces:
         raise ValueError(
             f"trainer.total_training_steps={total_steps} is more than the {steps} steps of the "
             f"curriculum ({draws} prompts in batches of {batch_size}): raise "

@@ -12,13 +12,20 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.core.part import DATASET_ROW, START_ANEW, Part, PromptOrder
+from recipe.core import config as run_config
+from recipe.core.part import START_ANEW, Part, PromptOrder
+from recipe.core.prompts_in_flight import PromptsInFlight
 from recipe.core.settings import plain
 from recipe.core.step import Step
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import token_rule
 from recipe.semantic_curriculum.config import CURRICULUM, LOSS_MODE, CurriculumConfig, TokenRule
-from recipe.semantic_curriculum.curriculum import Curriculum, curriculum_for, steps_of_plan
+from recipe.semantic_curriculum.curriculum import (
+    Curriculum,
+    Draws,
+    curriculum_for,
+    steps_of_plan,
+)
 from recipe.semantic_curriculum.register import CLASS_FIELD, MEANS, class_metrics
 from recipe.semantic_curriculum.selection import (
     class_means,
@@ -106,18 +113,28 @@ class TokenRulePart(Part):
 class CurriculumPart(Part):
     """The order of the training prompts by `data.curriculum`: a run ends with its plan.
 
-    Metrics below `curriculum/`: the stage (1 …), the batch's mean semantic entropy and pass rate as
-    measured beforehand, and the accuracy of each stage's prompts.
+    Where verl replaces groups (dynamic sampling), a step draws as many prompts as it takes to fill
+    its batch; all of them count, so that a stage ends when its prompts have been drawn.
+
+    Metrics below `curriculum/`: the stage (1 …) of the step's first draw, the prompts drawn up to
+    now, the batch's mean semantic entropy and pass rate as measured beforehand, and the accuracy of
+    each stage's prompts.
     """
 
     name = "curriculum"
 
-    def __init__(self, settings: CurriculumConfig, batch_size: int, total_steps: int | None):
+    def __init__(
+        self,
+        settings: CurriculumConfig,
+        batch_size: int,
+        total_steps: int | None,
+        replaces: bool = False,
+    ):
         self.settings, self.batch_size, self.total_steps = settings, batch_size, total_steps
+        self.replaces = replaces
         self.curriculum: Curriculum | None = None
-        # uid: (step, or None before the first; what was measured) of the prompts in flight
-        self.in_flight: dict[str, tuple[int | None, Any]] = {}
-        self.next_step: int | None = None
+        self.drawn = self.first_draw = 0  # prompts up to now; up to the present step
+        self.in_flight = PromptsInFlight()
 
     @classmethod
     def from_config(cls, config: DictConfig) -> CurriculumPart | None:
@@ -127,34 +144,38 @@ class CurriculumPart(Part):
         settings = CurriculumConfig.from_mapping(plain(node))
         if settings.order == "none":
             return None
-        return cls(settings, config.data.train_batch_size, config.trainer.total_training_steps)
+        return cls(
+            settings,
+            config.data.train_batch_size,
+            config.trainer.total_training_steps,
+            run_config.replaces_groups(config),
+        )
 
     def prompt_order(self, prompts: Sequence[Any]) -> PromptOrder:
         self.curriculum = curriculum_for([prompt_id(prompt) for prompt in prompts], self.settings)
         plan = self.curriculum.plan
-        steps = steps_of_plan(len(plan.prompt_D), self.batch_size, self.total_steps)
+        steps = steps_of_plan(len(plan.prompt_D), self.batch_size, self.total_steps, self.replaces)
         first_S = np.unique(plan.stage_D, return_index=True)[1] // self.batch_size
         begins = ", ".join(str(step + 1) for step in first_S)
-        print(f"[curriculum] {self.settings.order}: {steps} steps, stages begin at steps {begins}")
-        return PromptOrder(plan.prompt_D.tolist(), steps)
+        at = "at steps" if not self.replaces else "at the latest at steps"
+        print(f"[curriculum] {self.settings.order}: {steps} steps, stages begin {at} {begins}")
+        return PromptOrder(Draws(plan) if self.replaces else plan.prompt_D.tolist(), steps)
 
     def on_prompts(self, batch: TensorDict) -> None:
-        assert self.curriculum is not None
-        for uid, row in zip(batch["uid"], batch[DATASET_ROW], strict=True):
-            self.in_flight[str(uid)] = self.next_step, self.curriculum.prompts.iloc[int(row)]
+        if self.in_flight.draw(batch):
+            self.first_draw = self.drawn
+        self.drawn += len(batch["uid"])
 
     def after_update(self, step: Step) -> None:
         assert self.curriculum is not None
-        real = step.real_B.tolist()  # verl's padding rows are of no prompt
-        uids = [uid for uid, is_real in zip(step.uid_B, real, strict=True) if is_real]
-        rows = [self.in_flight[uid][1] for uid in uids]
+        measured_B = self.curriculum.prompts.iloc[self.in_flight.rows_of_update(step)]
         stage_B, entropy_B, pass_rate_B = (
-            np.array([row[name] for row in rows], dtype=np.float64)
+            measured_B[name].to_numpy(np.float64)
             for name in ("stage", "semantic_entropy", "pass_rate")
         )
-        first_draw = step.number * self.batch_size
         measured = {
-            "curriculum/stage": float(self.curriculum.plan.stage_D[first_draw] + 1),
+            "curriculum/stage": self.curriculum.plan.stage_at(self.first_draw) + 1.0,
+            "curriculum/drawn": float(self.drawn),
             "curriculum/semantic_entropy": entropy_B.mean(),
             "curriculum/pass_rate": pass_rate_B.mean(),
         }
@@ -164,14 +185,6 @@ class CurriculumPart(Part):
                 name = f"curriculum/accuracy/stage_{int(stage)}"
                 measured[name] = correct_B[stage_B == stage].mean()
         step.metrics.update(measured)
-        # what is left of an earlier step is a prompt whose rollouts have all failed
-        self.in_flight = {
-            uid: (number, row)
-            for uid, (number, row) in self.in_flight.items()
-            if uid not in uids and number in (None, step.number)
-        }
-        self.in_flight = {uid: (step.number, row) for uid, (_, row) in self.in_flight.items()}
-        self.next_step = step.number + 1
 
     def resume_settings(self) -> Mapping[str, Any]:
         settings = dataclasses.asdict(self.settings)
@@ -184,7 +197,7 @@ class CurriculumPart(Part):
 
     def state_dict(self) -> Mapping[str, Any]:
         assert self.curriculum is not None
-        return {"plan": self.curriculum.plan.digest()}
+        return {"plan": self.curriculum.plan.digest(), "drawn": self.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         assert self.curriculum is not None
@@ -193,3 +206,9 @@ class CurriculumPart(Part):
                 "data.curriculum, its scores or the training data are not those of the checkpoint, "
                 f"so the run cannot resume: restore them, or {START_ANEW}."
             )
+        if "drawn" not in state:
+            raise ValueError(
+                "The checkpoint's curriculum does not say how many prompts were drawn, so it is of "
+                f"an older version: {START_ANEW}."
+            )
+        self.drawn = state["drawn"]

@@ -177,7 +177,7 @@ def test_padding_rows_change_nothing(tokens, correct, group):
     }
     batch = BATCH | {"group_B": group}
     expected = d.rollout_diagnostics(**batch)
-    assert len(expected) == 10
+    assert len(expected) == 11
     last = {name: torch.cat([x, padding[name]]) for name, x in batch.items()}
     first = {name: torch.cat([padding[name], x]) for name, x in batch.items()}
     first["group_B"][1:] += 8
@@ -253,3 +253,40 @@ def test_a_rollout_that_verl_has_rejected_counts_for_its_group_and_has_no_log_pr
     assert measured["groups/all_correct"] == 0
     # of the three with tokens: lbar -1, -2, -3 and A 1, 2, 3: -(1 + 0 + 1)/3
     assert measured["covariance/p_0.750"] == pytest.approx(-2 / 3)
+
+
+def test_pass_at_k_of_groups_is_the_share_of_draws_with_a_correct_rollout():
+    from itertools import combinations
+
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(10).repeat_interleave(8)
+    correct = torch.rand(80, generator=generator) < 0.3
+    measured = d.group_pass_at_k(correct, group)
+    assert list(measured) == ["groups/pass@2", "groups/pass@4", "groups/pass@8"]
+    for k in (2, 4, 8):
+        draws = [
+            any(rows[i] for i in drawn)
+            for rows in correct.view(10, 8).tolist()
+            for drawn in combinations(range(8), k)
+        ]
+        assert measured[f"groups/pass@{k}"] == pytest.approx(sum(draws) / len(draws), abs=1e-12)
+    # at k = n: the groups that are not all incorrect
+    incorrect = d.group_outcomes(correct, group)["groups/all_incorrect"]
+    assert measured["groups/pass@8"] == pytest.approx(1 - incorrect)
+
+
+def test_pass_at_k_of_groups_with_failed_rollouts_is_over_those_that_have_k():
+    # c of n: 1 of 3, 0 of 2, 1 of 1. pass@2: 1 - C(2,2)/C(3,2) = 2/3, and 0; no group has 4
+    correct = torch.tensor([True, False, False, False, False, True])
+    group = torch.tensor([0, 0, 0, 1, 1, 2])
+    assert d.group_pass_at_k(correct, group) == {"groups/pass@2": pytest.approx(1 / 3)}
+    assert d.group_pass_at_k(torch.tensor([True]), torch.tensor([0])) == {}
+
+
+def test_lengths_and_the_share_that_the_limit_cut_off():
+    length = torch.tensor([2, 5, 3, 5])
+    measured = d.response_lengths(length, torch.tensor([True, True, False, False]), 5)
+    assert measured == {"length/truncated": 0.5, "length/correct": 3.5, "length/incorrect": 4.0}
+    # the longest of a batch is not a truncated one
+    assert d.response_lengths(length, None, 6) == {"length/truncated": 0.0}
+    assert "length/correct" not in d.response_lengths(length, torch.zeros(4).bool(), 5)

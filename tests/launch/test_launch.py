@@ -210,7 +210,17 @@ RULE = f"{LOSS}.token_rule"
         (["data.curriculum.optimizer=reset"], "data.curriculum.optimizer=reset is not possible"),
         (["+data.curriculum.stage=1"], "data.curriculum.stage does not exist: did you mean stages"),
         (["trainer.total_training_steps=99"], "more than the 10 steps of the curriculum"),
-        (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.enable=true draws more"),
+        (
+            ["algorithm.filter_groups.enable=true", "actor_rollout_ref.rollout.n=1"],
+            "algorithm.filter_groups.enable=true has no effect with actor_rollout_ref.rollout.n=1",
+        ),
+        (
+            [
+                f"algorithm.filter_groups.{pair}"
+                for pair in ("enable=true", "max_num_gen_batches=2")
+            ],
+            "algorithm.filter_groups.max_num_gen_batches=2 has no effect",
+        ),
     ],
 )
 def test_a_wrong_curriculum_or_token_rule_is_one_sentence(sent, capsys, overrides, sentence):

@@ -1,16 +1,13 @@
 """The report of a comparison: numbers against direct computations, and what a page must survive."""
 
 import csv
-import json
 import math
 import re
-from html.parser import HTMLParser
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
+from reports import Page, evaluated, matrix, run
 
 from recipe import plot
 from recipe.experiment.matrix import Arm, read_matrix
@@ -23,74 +20,12 @@ from recipe.report.results import FINAL_METRICS, FinalMetric, binned, final_metr
 ARMS = "arms: {a: {recipe: r, preset: p}}"
 
 
-def matrix(out, arms, seeds=(0, 1), baseline=None):
-    arms = arms if isinstance(arms, dict) else {name: {} for name in arms}
-    arms = {name: {"recipe": "r", "preset": "p"} | spec for name, spec in arms.items()}
-    values = {"title": "T", "baseline": baseline or next(iter(arms)), "seeds": list(seeds)}
-    out.mkdir(exist_ok=True)
-    (out / "matrix.yaml").write_text(yaml.safe_dump(values | {"arms": arms}, sort_keys=False))
-
-
-def run(out, arm, seed, steps, planned=None, config=None, start=0, tail="", **record):
-    """steps: {step: {metric: value}}; with `planned`, a record of the start too."""
-    folder = out / arm / f"seed{seed}/metrics"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"step": step, "data": data}) + "\n" for step, data in steps.items()]
-    (folder / f"{start:03d}.jsonl").write_text("".join(lines) + tail)
-    if planned:
-        trainer = {"total_training_steps": planned, "experiment_name": f"{arm}-{seed}"}
-        config = {"trainer": trainer, "data": {"seed": seed}} | (config or {})
-        record = {"commit": "c0ffee", "packages": {"verl": "0.9.1"}, "config": config} | record
-        (folder / f"{start:03d}.yaml").write_text(yaml.safe_dump(record))
-
-
-def evaluated(out, arm, seed, correct_PN, benchmark="b"):
-    problems, samples = np.shape(correct_PN)
-    folder = out / arm / f"seed{seed}/evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
-    index, sample = np.divmod(np.arange(problems * samples), samples)
-    frame = pd.DataFrame({"index": index, "prompt_id": [f"p{i}" for i in index], "sample": sample})
-    frame["correct"] = np.ravel(correct_PN)
-    frame["majority_correct"] = np.repeat(np.mean(correct_PN, axis=1) > 0.5, samples)
-    frame["tokens"] = 10 * index + sample
-    frame["truncated"] = sample == 0
-    frame.sample(frac=1, random_state=0).to_parquet(folder / f"{benchmark}.parquet")
-
-
 def entropies(*values):
     return {step: {"actor/entropy": value} for step, value in enumerate(values, 1)}
 
 
 def rows(file):
     return list(csv.DictReader(file.open()))
-
-
-class Page(HTMLParser):
-    """Its script elements, the text outside of them, and every address."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.scripts, self.text, self.addresses, self.inside = [], "", [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.inside = tag
-        if tag == "script":
-            self.scripts.append("")
-        self.addresses += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            self.scripts[-1] += data
-        elif self.inside != "style":
-            self.text += data
-
-    @property
-    def drawn(self):
-        return json.loads(self.scripts[0])
 
 
 def page_of(out, *metrics):
@@ -190,7 +125,7 @@ def test_the_same_input_gives_the_same_files(small, tmp_path):
     out, _ = small
     report.write(out, tmp_path)
     files = [file for file in sorted(tmp_path.rglob("*")) if file.is_file()]
-    assert len(files) == 1 + 9 + 2  # the page; CSVs and results.md; pictures
+    assert len(files) == 1 + 10 + 2  # the page; CSVs and results.md; pictures
     for file in files:
         assert file.read_bytes() == (out / "report" / file.relative_to(tmp_path)).read_bytes()
 
@@ -536,3 +471,22 @@ def test_the_command_ends_with_a_sentence(small, tmp_path, capsys):
     )
     assert report.main([str(small[0]), "--to", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'x' / 'index.html'}\n"
+
+
+def test_pass_at_k_of_training_groups_length_and_truncation_are_charted(tmp_path):
+    logged = {
+        "diagnostics/groups/pass@2": "Training groups: pass@2",
+        "diagnostics/groups/pass@8": "Training groups: pass@8",
+        "diagnostics/length/correct": "Length of correct rollouts",
+        "diagnostics/length/incorrect": "Length of incorrect rollouts",
+        "diagnostics/length/truncated": "Truncated rollouts",
+        "response_length/mean": "Response length",
+    }
+    matrix(tmp_path, ["a"], seeds=[0, 1])
+    for seed in (0, 1):
+        steps = {1: {name: seed + place for place, name in enumerate(logged)}}
+        run(tmp_path, "a", seed, steps, 1)
+    charts = {chart["title"]: chart for chart in page_of(tmp_path).drawn["charts"]}
+    for place, title in enumerate(logged.values()):
+        assert charts[title]["lines"][0]["mean"] == [0.5 + place]
+    assert "diagnostics/groups/all_correct" not in charts

@@ -1,6 +1,7 @@
 """The curriculum's bookkeeping of a step: padding rows, failed rollouts, prompts that follow."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ def test_a_prompt_whose_rollouts_have_all_failed_leaves_with_its_step(part):
     metrics = after_step(part, 1, ["u2", "u3"])
     assert metrics["curriculum/stage"] == 2
     assert metrics["curriculum/semantic_entropy"] == pytest.approx((1.0 + 1.5) / 2)
-    assert part.in_flight == {}
+    assert part.in_flight.row_of == {}
 
 
 def test_prompts_of_a_step_of_several_updates_stay_for_the_next_update(part):
@@ -88,6 +89,95 @@ def test_prompts_of_a_step_of_several_updates_stay_for_the_next_update(part):
     part.on_prompts({"uid": ["u0", "u1"], DATASET_ROW: [0, 1]})
     after_step(part, 0, ["u0"])
     assert after_step(part, 0, ["u1"])["curriculum/semantic_entropy"] == pytest.approx(0.5)
+
+
+# ---- a step that draws more prompts than its batch has ----------------------------------------
+
+REPLACES = [
+    ["algorithm.filter_groups.enable=true"],
+    ["trainer.v1.sampler.sync_refill_failed_groups=true"],
+]
+
+
+def trainer_with_refills(folder, *overrides: str):
+    """Stages (3, 2) and (1, 0), each once, in batches of two: the plan has 4 draws, or 2 steps."""
+    if not (folder / "model").exists():
+        write_run(folder, list("abcd"), images=False)
+    made = trainer_of([*run_files(folder), *overrides])
+    made._init_dataloader()
+    (part,) = (part for part in made.parts if isinstance(part, CurriculumPart))
+    return made, part
+
+
+def drawn(made, number: int | None = None) -> list[int]:
+    return list(made._next_train_batch(number)[DATASET_ROW])
+
+
+@pytest.mark.parametrize("replaces", REPLACES)
+def test_prompts_that_replace_others_are_the_plan_s_next_and_count(tmp_path, replaces):
+    made, part = trainer_with_refills(tmp_path, *replaces)
+    assert made.total_training_steps == 2  # as without replacing
+    made.global_steps = 1
+    assert drawn(made) == [3, 2]
+    assert drawn(made, 1) == [1]  # verl's refill: it replaces one that it has dropped
+    metrics = after_step(part, 0, list(part.in_flight.row_of)[1:])
+    assert metrics["curriculum/stage"] == 1 and metrics["curriculum/drawn"] == 3
+    # of the two that are left: entropy of rows 2 and 1
+    assert metrics["curriculum/semantic_entropy"] == pytest.approx((0.5 + 0.75) / 2)
+    made.global_steps = 2
+    assert drawn(made) == [0, 1]  # the plan is over: its last stage again, (1, 0), (1, 0) ...
+    assert drawn(made, 3) == [0, 1, 0]
+    metrics = after_step(part, 1, list(part.in_flight.row_of)[-2:])
+    assert metrics["curriculum/stage"] == 2 and metrics["curriculum/drawn"] == 8
+    made.global_steps = 3
+    drawn(made)
+    after_step(part, 2, list(part.in_flight.row_of)[-2:])
+    assert not part.in_flight.row_of  # nothing of an earlier step is kept
+
+
+def test_a_stage_that_ends_within_a_step_is_that_of_the_first_draw(tmp_path):
+    made, part = trainer_with_refills(tmp_path, *REPLACES[0])
+    made.global_steps = 1
+    for number, (size, stage) in enumerate([(1, 1), (2, 1), (1, 2)]):  # draws 0, 1-2, 3
+        rows = drawn(made, size)
+        metrics = after_step(part, number, list(part.in_flight.row_of)[-size:])
+        assert metrics["curriculum/stage"] == stage, rows
+
+
+@pytest.mark.parametrize(("workers", "saved_after"), [(0, (1, 4, 6)), (2, (3,))])
+def test_a_run_that_replaces_groups_resumes_after_every_draw(tmp_path, workers, saved_after):
+    """From the dataloader's state in data.pt, whose workers draw ahead, and the part's own."""
+    overrides = [*REPLACES[0], f"data.dataloader_num_workers={workers}"]
+    straight, _ = trainer_with_refills(tmp_path, *overrides)
+    straight.global_steps = 1
+    expected = [drawn(straight, 1)[0] for _ in range(9)]
+    assert expected == [3, 2, 1, 0, 1, 0, 1, 0, 1]
+    for done in saved_after:
+        first, part = trainer_with_refills(tmp_path, *overrides)
+        first.global_steps = 1
+        drawn(first, done)
+        loader = first.train_dataloader.state_dict()
+        state = json.loads(json.dumps(part.state_dict()))
+        second, resumed = trainer_with_refills(tmp_path, *overrides)
+        second.train_dataloader.load_state_dict(loader)
+        resumed.load_state_dict(state)
+        second.global_steps = 2
+        assert drawn(second, 9 - done) == expected[done:]
+        assert resumed.drawn == 9 and resumed.first_draw == done
+
+
+def test_a_state_of_before_draws_were_counted_is_one_sentence(part):
+    with pytest.raises(ValueError, match=r"does not say how many prompts were drawn.*start anew"):
+        part.load_state_dict({"plan": part.curriculum.plan.digest()})
+
+
+def test_without_replacing_the_loader_ends_with_the_plan_and_the_steps_are_the_plan_s(tmp_path):
+    made, _ = trainer_with_refills(tmp_path)
+    assert made.total_training_steps == 2 and len(list(made.train_dataloader)) == 2
+    with pytest.raises(ValueError, match="more than the 2 steps"):
+        trainer_with_refills(tmp_path, "trainer.total_training_steps=3")
+    longer, _ = trainer_with_refills(tmp_path, "trainer.total_training_steps=3", *REPLACES[0])
+    assert longer.total_training_steps == 3
 
 
 # ---- the rows of verl's dataset ------------------------------------------------------------------
@@ -121,6 +211,11 @@ def write_run(folder, prompts: list[str], images: bool) -> list[str]:
     scores = pd.DataFrame({"prompt_id": ids, "semantic_entropy": entropy, "pass_rate": 0.5})
     scores.to_parquet(folder / "scores.parquet")
     write_model(folder / "model")
+    return run_files(folder)
+
+
+def run_files(folder) -> list[str]:
+    """Returns the overrides of a run on the files of `write_run`."""
     return [
         "machine=cpu",
         f"data.train_files={folder}/train.parquet",
@@ -159,9 +254,10 @@ def test_a_prompt_with_images_is_found_by_its_row(tmp_path):
     assert [part["type"] for part in contents[0]] == ["image", "text"]
     assert [content[1]["text"] for content in contents] == ["Find x. (3)", "Find x. (2)"]
     (part,) = (part for part in made.parts if isinstance(part, CurriculumPart))
-    rows = [part.in_flight[uid][1] for uid in batch["uid"]]
-    assert [row["semantic_entropy"] for row in rows] == [0.25, 0.5]
-    assert [row["stage"] for row in rows] == [1, 1]
+    rows = [part.in_flight.row_of[uid][1] for uid in batch["uid"]]
+    assert rows == [3, 2]
+    assert part.curriculum.prompts.iloc[rows]["semantic_entropy"].tolist() == [0.25, 0.5]
+    assert part.curriculum.prompts.iloc[rows]["stage"].tolist() == [1, 1]
     state = made.train_dataloader.state_dict()  # a resumed run goes on with the next prompts
     resumed = trainer_of(overrides)
     resumed._init_dataloader()

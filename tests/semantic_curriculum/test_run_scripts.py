@@ -11,7 +11,7 @@ from builders import THRESHOLDS
 FOLDER = Path(__file__).resolve().parents[2] / "recipe/semantic_curriculum"
 STAND_IN = f"""#!/usr/bin/env bash
 echo "$*" >> "$COMMANDS"
-[[ $* != *calibrate* ]] || printf '%s\\n' {" ".join(THRESHOLDS)} > "${{@: -1}}"
+[[ $* != *semantic_curriculum.calibrate* ]] || printf '%s\\n' {" ".join(THRESHOLDS)} > "${{@: -1}}"
 """
 
 

@@ -1,0 +1,53 @@
+"""What can be known to be wrong with the sampling of prompts before Ray starts, and the summary."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from recipe.prompt_sampling.config import NODE, PRESETS, PromptSamplingSettings
+
+
+def check(config: DictConfig) -> None:
+    """Raises ValueError, in one sentence, for settings that cannot work."""
+    settings = PromptSamplingSettings.from_config(config)
+    filters = filters_groups(config)
+    if PRESETS[settings.preset].filter_groups and not filters:
+        raise ValueError(
+            f"{NODE}.preset={settings.preset} has no effect with algorithm.filter_groups.enable="
+            "false: set it to true, or use another preset."
+        )
+    if settings.order == "none":
+        return
+    what = f"{NODE}.order={settings.order}"
+    if filters:
+        raise ValueError(
+            f"{what} follows pass rates, and algorithm.filter_groups.enable=true drops the groups "
+            "whose pass rate is 0 or 1 before they are seen: set one of them back."
+        )
+    curriculum = config.data.get("curriculum")
+    if curriculum is not None and curriculum.order != "none":
+        raise ValueError(
+            f"{what} and data.curriculum.order={curriculum.order} both order the prompts: set one "
+            "of them to none."
+        )
+    if not config.data.shuffle:
+        raise ValueError(
+            f"data.shuffle=false has no effect with {what}, which shuffles: set it to true, or "
+            "order=none."
+        )
+
+
+def filters_groups(config: DictConfig) -> bool:
+    """Returns whether verl drops groups of one outcome."""
+    return bool((config.algorithm.get("filter_groups") or {}).get("enable", False))
+
+
+def summary(config: DictConfig) -> dict[str, str]:
+    """Returns what the summary of a run says of these settings."""
+    settings = PromptSamplingSettings.from_config(config)
+    lines = {}
+    if settings.order != "none":
+        lines["prompts"] = f"by {settings.order}, floor {settings.floor}"
+    if filters_groups(config):
+        lines["groups"] = f"replaced where {config.algorithm.filter_groups.metric} is all the same"
+    return lines
