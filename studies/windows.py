@@ -50,6 +50,7 @@ class Hypothesis:
     minus: str | None = None  # minus the same of this arm, paired by seed
     claim: Literal["", "above", "below", "at_most", "at_least"] = ""
     than: float = 0.0
+    half_width: Annotated[float, Field(gt=0)] | None = None  # the interval's largest
 
     def value(self, steps: Metrics) -> float | None:
         """Returns the statistic of one run, None where it has not logged the metric."""
@@ -123,6 +124,8 @@ def statistic(hypothesis: Hypothesis, values: Values) -> np.ndarray:
 def verdict(hypothesis: Hypothesis, values_S: np.ndarray, estimate: Estimate) -> str:
     """Returns what the values make of the claim."""
     claim, than = hypothesis.claim, hypothesis.than
+    if hypothesis.half_width and (estimate.high - estimate.low) / 2 > hypothesis.half_width:
+        return "too wide"
     if claim == "at_least":
         return "shows" if values_S.min() >= than else "does not show"
     if claim == "at_most":
@@ -154,8 +157,8 @@ def table(hypotheses: list[Hypothesis], values: Values) -> str:
         methods = h.arm + (f" minus {h.minus}" if h.minus else "")
         tests = [f"{q[h.name]:.4f}" if h.name in q else "" for q in (p, corrected)]
         outcome = verdict(h, x, estimate) if len(x) > 1 else "one seed"
-        claimed = outcome in ("shows", "above", "below") and h.claim not in ("at_least", "at_most")
-        if claimed and corrected.get(h.name, 0) > 0.05:
+        seen = outcome in ("shows", "shows the opposite", "above", "below")
+        if seen and h.claim not in ("at_least", "at_most") and corrected.get(h.name, 0) > 0.05:
             outcome += ", not after correction"
         cells = [h.name, methods, str(len(x)), f"{estimate:+.4f}", *tests, outcome]
         lines.append(f"| {' | '.join(cells)} |")

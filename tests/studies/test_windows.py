@@ -88,6 +88,48 @@ def test_windows_differences_and_verdicts_of_made_up_runs(windows, tmp_path, cap
     assert capsys.readouterr().out == printed
 
 
+def family_of_three(offsets: list[float], claim: str) -> tuple[list[dict], dict]:
+    """Two hypotheses whose interval holds 0, and one of these paired differences."""
+    values = {("x", "id"): dict(enumerate(offsets)), ("x", "grpo"): dict.fromkeys(range(3), 0.0)}
+    for name in ("y", "z"):
+        values |= {(name, "id"): {0: 0.1, 1: -0.1, 2: 0.0}, (name, "grpo"): values["x", "grpo"]}
+    spec = {"family": "f", "arm": "id", "minus": "grpo", "metric": "E", "steps": (1, 1)}
+    return [{"name": name, "claim": claim, **spec} for name in "xyz"], values
+
+
+@pytest.mark.parametrize(
+    ("sign", "claim", "verdict"),
+    [
+        (1, "above", "shows, not after correction"),
+        (1, "below", "shows the opposite, not after correction"),
+        (-1, "above", "shows the opposite, not after correction"),
+        (1, "", "above, not after correction"),
+        (-1, "", "below, not after correction"),
+        (-1, "at_most", "shows"),  # by the interval alone
+        (1, "at_most", "shows the opposite"),
+        (1, "at_least", "shows"),  # by every run alone
+    ],
+)
+def test_a_verdict_that_the_correction_takes_away_is_named_so(windows, sign, claim, verdict):
+    # 0.2, 0.3, 0.4: t = 0.3 / (0.1 / sqrt(3)) = 5.196, p 0.0351, times 3: 0.1053
+    specs, values = family_of_three([sign * x for x in (0.2, 0.3, 0.4)], claim)
+    row = windows.table([windows.Hypothesis(**spec) for spec in specs], values).splitlines()[2]
+    assert "| 0.0351 | 0.1053 |" in row and row.endswith(f"| {verdict} |")
+
+
+@pytest.mark.parametrize(("half_width", "verdict"), [(0.248, "too wide"), (0.249, "shows")])
+def test_an_interval_wider_than_the_hypothesis_allows_shows_nothing(windows, half_width, verdict):
+    # sd 0.1 of three: half width t(2, 0.975) 0.1 / sqrt(3) = 0.2484
+    specs, values = family_of_three([0.2, 0.3, 0.4], "above")
+    hypothesis = windows.Hypothesis(**specs[0], half_width=half_width)
+    assert windows.table([hypothesis], values).endswith(f"| {verdict} |")
+
+
+def test_the_first_hypothesis_of_the_study_bounds_its_half_width(windows):
+    first = windows.read_hypotheses(ROOT / "studies/study_acts_hypotheses.yaml")[0]
+    assert first.name == "0" and first.half_width == 0.02
+
+
 def test_a_run_that_is_not_finished_is_left_out(windows, tmp_path, capsys):
     assert "| 1 |" not in run(windows, tmp_path, capsys, steps=3)[2]
 
@@ -98,6 +140,7 @@ def test_a_run_that_is_not_finished_is_left_out(windows, tmp_path, capsys):
         ({"steps": None}, "1 needs either steps or changes"),
         ({"changes": [1, 2]}, "1 needs either steps or changes"),
         ({"claim": "higher"}, "1.claim is not allowed"),
+        ({"half_width": 0}, "1.half_width is not allowed"),
         ({"arm": "idd"}, "1: idd does not exist: did you mean id"),
     ],
 )
