@@ -30,7 +30,7 @@ class Solved(NamedTuple):
     index: int  # row of the problem in the benchmark
     prompt_id: str
     seeds: int  # that both have
-    samples: int  # per seed
+    samples: int  # per seed: the first ones, of each as many as the seed with the fewest has
     correct: int  # of the method's seeds x samples
     baseline_correct: int
     difference: Estimate  # of the pass rates, over the seeds; without width at one seed
@@ -61,10 +61,13 @@ def solved_by_one(
             if arm == baseline or not seeds:
                 continue
             arm_SPN, base_SPN = ([by_arm[name][seed] for seed in seeds] for name in (arm, baseline))
-            arm_SP, base_SP = (np.stack([x.mean(1) for x in y]) for y in (arm_SPN, base_SPN))
-            arm_P, base_P = (sum(x.sum(1) for x in y) for y in (arm_SPN, base_SPN))
             samples = min(x.shape[1] for x in (*arm_SPN, *base_SPN))
-            solves_P, base_solves_P = arm_SP.mean(0) > 0.5, base_SP.mean(0) > 0.5
+            arm_SP, base_SP = (
+                np.stack([x[:, :samples].sum(1) for x in y]) for y in (arm_SPN, base_SPN)
+            )
+            solves_P, base_solves_P = (
+                2 * x.sum(0) > len(seeds) * samples for x in (arm_SP, base_SP)
+            )
             for solver, member_P in (
                 (arm, solves_P & ~base_solves_P),
                 (baseline, base_solves_P & ~solves_P),
@@ -77,9 +80,9 @@ def solved_by_one(
                         *problems[benchmark][p],
                         seeds=len(seeds),
                         samples=samples,
-                        correct=int(arm_P[p]),
-                        baseline_correct=int(base_P[p]),
-                        difference=interval((arm_SP - base_SP)[:, [p]]),
+                        correct=int(arm_SP[:, p].sum()),
+                        baseline_correct=int(base_SP[:, p].sum()),
+                        difference=interval((arm_SP - base_SP)[:, [p]] / samples),
                     )
                     for p in np.flatnonzero(member_P)
                 ]

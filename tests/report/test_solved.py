@@ -51,6 +51,18 @@ def test_one_seed_gives_counts_and_an_interval_without_width():
     assert row.difference == (0.75, 0.75, 0.75)
 
 
+def test_of_seeds_with_more_samples_only_as_many_as_all_have_count():
+    # 4 samples: 4 of 4 and 3 of 4 of the arm, 2 and 0 of the baseline, though it has 10 of 12 more
+    few, more = correct(3), np.roll(correct(12, samples=16), 4, axis=1)
+    more_of_base = np.concatenate([correct(0), correct(10, samples=12)], axis=1)
+    values = {"b": {"a": {0: correct(4), 1: few}, "base": {0: correct(2), 1: more_of_base}}}
+    (row,) = solved_by_one(values, PROBLEMS, ["a"], "base")
+    assert (row.solver, row.samples, row.correct, row.baseline_correct) == ("a", 4, 7, 2)
+    assert row.difference == interval([[0.5], [0.75]])
+    values["b"]["a"][1] = more  # none of its first four: half of both seeds is not solved
+    assert solved_by_one(values, PROBLEMS, ["a"], "base") == []
+
+
 def test_methods_without_a_shared_seed_are_left_out():
     values = {"b": {"a": {0: correct(4, 4, 4, 4)}, "base": {1: correct(0, 0, 0, 0)}}}
     assert solved_by_one(values, PROBLEMS, ["a", "base"], "base") == []
