@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from data_prep import cli, rows
 from recipe.core.settings import check_choice
-from recipe.cpu.tasks import DEFAULT, TASKS, Problem, Task
+from recipe.cpu.tasks import DEFAULT, TASKS, Problem, Task, by_task
 
 
 def schema() -> pa.Schema:
@@ -42,29 +42,34 @@ def build(task: Task, problems: Iterable[Problem], split: str) -> rows.Split:
     return rows.Split(taken, len(taken), {})
 
 
+def folder_of(task: Task) -> str:
+    """Returns where a task's files are written by default."""
+    return f"~/data/{task.folder}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; `arguments` None means those of this process."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--task", metavar="TASK", default=DEFAULT, help=f"{', '.join(TASKS)}; default: %(default)s"
     )
-    parser.add_argument(
-        "--local_save_dir", help="default: ~/data/arithmetic or ~/data/target_sums, by the task"
-    )
+    parser.add_argument("--local_save_dir", help=by_task(folder_of))
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--train_size", type=int, default=6144, help="default: %(default)s")
-    parser.add_argument("--test_size", type=int, help="default: 240, or 960 of target_sums")
+    parser.add_argument("--test_size", type=int, help=by_task(lambda task: task.test_size))
     args = parser.parse_args(arguments)
     check_choice(f"--task {args.task}", args.task, TASKS)
     task = TASKS[args.task]
     if args.test_size is None:
         args.test_size = task.test_size
-    folder = Path(args.local_save_dir or f"~/data/{task.folder}").expanduser()
+    folder = Path(args.local_save_dir or folder_of(task)).expanduser()
 
     train, test = task.splits(args.seed, args.train_size, args.test_size)
     splits = {"train": build(task, train, "train"), "test": build(task, test, "test")}
     facts = {
-        "options": {name: getattr(args, name) for name in ("seed", "train_size", "test_size")},
+        "options": {
+            name: getattr(args, name) for name in ("task", "seed", "train_size", "test_size")
+        },
         "levels": {str(level): shape for level, shape in task.levels.items()},
     }
     rows.write(folder, splits, COLUMNS, facts)

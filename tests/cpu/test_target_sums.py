@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from verl.utils.import_utils import load_extern_object
 from data_prep import arithmetic
 from recipe.cpu import warm_start
 from recipe.cpu.model import END, make_tokenizer
-from recipe.cpu.tasks import TASKS
+from recipe.cpu.tasks import DEFAULT, TASKS
 from recipe.cpu.tasks.target_sums import (
     LEVELS,
     TARGET_SUMS,
@@ -227,13 +228,29 @@ def test_verls_reward_manager_judges_tokens_with_the_settings_of_the_run_script(
 
 
 def test_verls_validation_reports_accuracy_and_votes_over_values():
-    """Of two problems one has 2 of 4 responses correct, the other none."""
+    """Of two problems one has 2 of 4 responses correct, the other all of one incorrect text."""
     texts = ["9-7+3-2", "7+3+2-9", "9+7+3+2", "", *["2-1+1"] * 4]
     truths = ["3729:3"] * 4 + ["12:1"] * 4
     results = [compute_score("", *pair) for pair in zip(texts, truths, strict=True)]
     columns = {name: [result[name] for result in results] for name in results[0]}
     metrics = process_validation_metrics(["s"] * 8, ["a"] * 4 + ["b"] * 4, columns)
     assert metrics["s"]["acc"]["mean@4"] == 0.25
+    # verl votes in 1,000 draws of 4 of the responses: here in all 256. Of two values with as many
+    # votes the first drawn wins. Over texts, all different, the vote would be correct in 1/2
+    votes = [
+        Counter(draw).most_common(1)[0][0]
+        for draw in itertools.product(columns["pred"][:4], repeat=4)
+    ]
+    assert set(votes) == {"3", "21", ""}
+    exact = votes.count("3") / len(votes) / 2  # none of the other problem's is correct
+    # the half of a rate of 1,000 draws has a standard deviation of at most 0.5 / sqrt(1000) / 2
+    error = 3 * 0.008
+    assert exact - error > 0.25
+    assert metrics["s"]["acc"]["maj@4/mean"] == pytest.approx(exact, abs=error)
+    del columns["pred"]
+    without = process_validation_metrics(["s"] * 8, ["a"] * 4 + ["b"] * 4, columns)
+    assert without["s"]["acc"]["mean@4"] == 0.25
+    assert not [name for name in without["s"]["acc"] if name.startswith("maj@")]
 
 
 @pytest.mark.parametrize(
@@ -264,3 +281,25 @@ def test_the_run_scripts_settings_are_those_of_the_task(tmp_path):
         problem = task.draw(1, random.Random(0))
         text = problem.solution(random.Random(0))
         assert function(task.source, text, problem.ground_truth)["acc"]
+    unset = subprocess.run(
+        ["bash", "-c", f'source {script}; echo "$TASK"'],
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert unset.stdout.strip() == DEFAULT
+
+
+@pytest.mark.parametrize("command", [warm_start.main, arithmetic.main])
+def test_the_help_names_the_defaults_of_each_task(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no name is broken at its hyphen
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for task in TASKS.values():
+        assert f"~/data/{task.folder}" in shown
+        if command is warm_start.main:
+            assert f"~/models/{task.folder}-1m" in shown
+        else:
+            assert f"{task.test_size} ({task.name})" in shown

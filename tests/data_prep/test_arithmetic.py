@@ -138,7 +138,8 @@ def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path)
         "extra_info": {"split": "test", "index": 5, "level": 6},
     }
     facts = json.loads((tmp_path / "a" / "test.json").read_text())
-    assert facts["options"] == {"seed": 0, "train_size": 60, "test_size": 24}
+    options = {"task": "signed_sums", "seed": 0, "train_size": 60, "test_size": 24}
+    assert facts["options"] == options
 
 
 @pytest.mark.parametrize(
