@@ -107,6 +107,16 @@ def trainer(config: DictConfig) -> None:
             "count one update of the weights per step, so leave it at 1."
         )
     settings = run_config.trainer_settings(config)
+    if (
+        settings.held_out_entropy
+        and config.trainer.test_freq <= 0
+        and not config.trainer.get("val_before_train", True)
+    ):
+        raise ValueError(
+            f"{TRAINER}.held_out_entropy=true has no effect with trainer.test_freq="
+            f"{config.trainer.test_freq} and trainer.val_before_train=false, since it is measured "
+            "when verl validates: set trainer.test_freq to a number of steps, or it to false."
+        )
     try:
         get_object(settings.task_runner)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from math import log
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,15 @@ import pytest
 from marks import TRAINING_RUN
 from training import train
 
+from recipe.core.held_out_entropy import METRIC
+from recipe.cpu.model import make_tokenizer
 from recipe.experiment.run import RunFolder
 from recipe.sampling.prompts import prompt_id
 
 HERE = Path(__file__).parent
 LIMIT = 600  # seconds for a start
 BATCH, ROLLOUTS, STEPS, PROMPTS = 4, 2, 3, 24  # two stages of 12 draws
+HELD_OUT = 5  # prompts: an odd number, of which each of the two ranks gets two
 
 pytestmark = TRAINING_RUN
 SIZES = {
@@ -44,7 +48,8 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def replaced(tmp_path_factory, small) -> Trained:
-    """A curriculum in the order of the data's rows, with DAPO's dynamic sampling."""
+    """A curriculum in the order of the data's rows, with DAPO's dynamic sampling, and a validation
+    after each step."""
     folder = tmp_path_factory.mktemp("replaced")
     prompts = pd.read_parquet(small[1] / "train.parquet")["prompt"][:PROMPTS]
     ids = [prompt_id(list(prompt)) for prompt in prompts]
@@ -60,10 +65,12 @@ def replaced(tmp_path_factory, small) -> Trained:
         f"data.train_max_samples={PROMPTS}",
         "data.shuffle=false",
         f"trainer.rollout_data_dir={folder}/rollouts",
+        f"data.val_max_samples={HELD_OUT}",
+        "trainer.v1.recipe_sync.held_out_entropy=true",
     ]
     train(
         "prompt_sampling/run_cpu.sh", folder, small, LIMIT, overrides,
-        PRESET="dapo", STEPS=str(STEPS), **SIZES,
+        PRESET="dapo", STEPS=str(STEPS), TEST_FREQ="1", **SIZES,
     )  # fmt: skip
     return Trained(folder)
 
@@ -93,6 +100,16 @@ def test_all_drawn_prompts_are_counted_and_are_the_plan_s_next(replaced, small):
             assert any(text in rollout["input"] for text in possible)
         assert replaced.state(step)["curriculum"]["drawn"] == drawn
     assert dropped > 0
+
+
+def test_each_validation_logs_the_entropy_and_training_goes_on_after_it(replaced):
+    assert sorted(replaced.steps) == list(range(1, STEPS + 1))
+    for step, row in replaced.steps.items():
+        assert any(name.startswith("val-core/") for name in row), step
+        # nats per token, at most those of an even draw from all tokens
+        assert 0 < row[METRIC] < log(len(make_tokenizer())), step
+        # the rollouts of the step after a validation have the weights of the updated policy
+        assert row["training/rollout_probs_diff_max"] < 1e-4, step
 
 
 @pytest.mark.skipif(

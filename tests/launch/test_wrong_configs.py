@@ -31,6 +31,7 @@ from recipe.launch.compose import resolved, unresolved
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 MODEL, LOSS = "actor_rollout_ref.model", "actor_rollout_ref.actor.policy_loss"
+TRAINER = "trainer.v1.recipe_sync"
 BYPASS = "algorithm.rollout_correction.bypass_mode=true"
 
 # the place of a node with another value
@@ -248,6 +249,8 @@ KEYS = [
 # what has no meaning, or would fail later
 MEANING = [
     "trainer.use_v1=false",
+    (f"{TRAINER}.held_out_entropy=true", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+    (f"{TRAINER}.held_out_entropy=true", "trainer.test_freq=0", "trainer.val_before_train=false"),
     "+trainer.v1.sync.parameter_sync_step=2",
     f"{ACTOR}.ppo_mini_batch_size=3",
     f"{ACTOR}.use_dynamic_bsz=false",
@@ -409,6 +412,16 @@ def test_the_list_is_long_enough_and_says_nothing_twice():
         (f"+{MODEL}.override_config.rope_theta=1e6", f"{MODEL}.target_modules=[q_proj,v_proj]"),
         ("trainer.project_name=5", "trainer.experiment_name=7", "trainer.logger=console"),
         ("trainer.save_freq=0", "trainer.test_freq=-1", "trainer.max_actor_ckpt_to_keep=2"),
+        (
+            f"{TRAINER}.held_out_entropy=true",
+            "trainer.test_freq=1",
+            "trainer.val_before_train=false",
+        ),
+        (
+            f"{TRAINER}.held_out_entropy=true",
+            "trainer.test_freq=-1",
+            "trainer.val_before_train=true",
+        ),
         ("ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"),
         ("+ray_kwargs.ray_init.runtime_env.env_vars.NCCL_DEBUG=INFO",),
     ],
