@@ -18,7 +18,6 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import policy_loss  # beside this file
-import pynvml
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -58,6 +57,8 @@ def environment() -> str:
         count = torch.accelerator.device_count()
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         name = torch.cuda.get_device_name(0)
+        import pynvml  # vLLM's CUDA build brings it
+
         pynvml.nvmlInit()
         parts.append(f"CUDA {torch.version.cuda}, driver {pynvml.nvmlSystemGetDriverVersion()}")
         parts.append(f"{count} x {name}, {memory:.0f} GB")

@@ -116,18 +116,19 @@ prepare() {
   if [[ -z $own_model ]]; then
     prepare_cpu_task
   elif [[ ! -f $TRAIN_FILE || ! -f $TEST_FILE ]]; then
-    "$PYTHON" "$ROOT/data_prep/arithmetic.py" --local_save_dir "$DATA_DIR"
+    "$PYTHON" "$ROOT/data_prep/arithmetic.py" --task "$TASK" --local_save_dir "$DATA_DIR"
   fi && echo "$MODEL_PATH, $TRAIN_FILE"
 }
 
 measure() {
   "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
-    --max-prompts "$PROMPTS" --max-response-length 24 --samples 4 --again --out "$SCORES"
+    --max-prompts "$PROMPTS" --max-response-length "$RESPONSE_LENGTH" --reward "$REWARD" \
+    --samples 4 --again --out "$SCORES"
 }
 
 evaluate() {
   "$PYTHON" -m recipe.evaluate "$OUT/asymgrpo" "$TEST_FILE" --again --max-prompts 16 --samples 2 \
-    --max-response-length 24
+    --max-response-length "$RESPONSE_LENGTH"
 }
 
 curriculum=(

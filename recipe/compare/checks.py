@@ -117,6 +117,9 @@ def equal_arms(runs: Iterable[PlannedRun]) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
+DATA = ("data", "algorithm.filter_groups")  # what decides which prompts are trained
+
+
 @functools.cache
 def method_keys() -> tuple[str, ...]:
     """Returns the config keys in which arms differ by design: METHOD_KEYS, the recipes' own
@@ -129,7 +132,7 @@ def method_keys() -> tuple[str, ...]:
         config = OmegaConf.load(recipe.folder / f"{recipe.name}.yaml")
         values = flatten(OmegaConf.to_container(config, resolve=False))
         keys += [key for key, value in values.items() if "${preset:" in str(value)]
-    return tuple(key for key in dict.fromkeys(keys) if not is_below(key, ["data"]))
+    return tuple(key for key in dict.fromkeys(keys) if not is_below(key, DATA))
 
 
 def check_fair(runs: Iterable[PlannedRun], baseline: str) -> None:

@@ -157,11 +157,12 @@ def run_once(
             code = processes.call(run.command, run.folder.log, environment, (lock.fileno(),))
             if run.finished:
                 return "finished"
-            if code < 0:
-                run.folder.note_killed(f"by {signal.Signals(-code).name}")
             # after a signal it is not resumed; Ray turns SIGTERM into another exit code
             if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
                 break
+            if code < 0:
+                with contextlib.suppress(OSError, ValueError):  # a full disk; a signal without name
+                    run.folder.note_killed(f"by {signal.Signals(-code).name}")
             if was_refused(run.folder.log, begin):
                 refusals += 1
             else:

@@ -202,7 +202,8 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     sampling = dataclasses.asdict(evaluation.sampling)
     del sampling["model"]
     reward = evaluation.grading.reward
-    return (sampling | {"reward": str(reward)} if reward else sampling) | {
+    return sampling | {
+        "reward": str(reward) if reward else None,
         "engine": evaluation.hardware.engine,
         "dtype": evaluation.hardware.dtype,
         "boxed_only": evaluation.grading.boxed_only,

@@ -121,7 +121,8 @@ def judge_by_reward(
         grading: the function, and what becomes of blank answers.
     """
     assert grading.reward is not None
-    more = (str(row.get("data_source") or ""), row.get("extra_info") or {})
+    extra_info = row.get("extra_info")  # not a number: of several files this one has none
+    more = (str(row.get("data_source") or ""), extra_info if isinstance(extra_info, dict) else {})
     verdicts = {t: grading.reward.verdict(t, ground_truth, *more) for t in dict.fromkeys(texts)}
     answers = [verdicts[text].answer for text in texts]
     correct = [verdicts[text].correct for text in texts]
@@ -143,9 +144,11 @@ def judge_prompts(
     equivalence: Equivalence,
     rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> list[Judged]:
-    """Judges the responses to many prompts as `judge_prompt` does, or `judge_by_reward` with each
-    prompt's row of the data, `grading.workers` at
-    a time (a function of a run's own one after another: it need not be safe in threads)."""
+    """Judges the responses to many prompts, `grading.workers` at a time, as `judge_prompt` does.
+
+    With `grading.reward` as `judge_by_reward` does, with each prompt's row of the data, one prompt
+    after another: such a function need not be safe in threads.
+    """
     if grading.reward is not None:
         by_reward = partial(judge_by_reward, grading=grading)
         return list(map(by_reward, texts, ground_truths, repeat({}) if rows is None else rows))

@@ -11,7 +11,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from recipe.judge import reward as judge
 
 NODE = "reward.custom_reward_function"
 DEFAULT_NAME = "compute_score"
@@ -23,6 +26,16 @@ class Verdict(NamedTuple):
 
     correct: bool
     answer: str  # what the response answers; its own text where the function does not say
+
+
+def is_judge(path: str, name: str) -> bool:
+    """Returns whether a function is `recipe.judge`, by the name of its module or file."""
+    module = path.removeprefix("pkg://").replace("/", ".")
+    file = Path(path.removeprefix("file://"))
+    return name == DEFAULT_NAME and (
+        module in ("recipe.judge", judge.__name__)
+        or (file.is_file() and file.samefile(judge.__file__))
+    )
 
 
 def load(path: str, name: str) -> Callable[..., Any]:
@@ -62,6 +75,15 @@ class RewardFunction:
         return f"{self.path}:{self.name}" + (f" ({settings})" if settings else "")
 
     @classmethod
+    def of_run(cls, node: Mapping[str, Any]) -> RewardFunction | None:
+        """Returns the function of a config's node NODE; None for `recipe.judge`, and where the node
+        names none."""
+        path, name = node.get("path") or "", node.get("name") or DEFAULT_NAME
+        if not path or is_judge(path, name):
+            return None
+        return cls(path, name, node.get("reward_kwargs") or {})
+
+    @classmethod
     def parse(cls, text: str) -> RewardFunction:
         """Returns the function of `PATH:NAME`, or of a PATH alone with the name compute_score."""
         path, _, name = text.rpartition(":")
@@ -76,11 +98,12 @@ class RewardFunction:
     ) -> Verdict:
         """Judges one response.
 
-        It is correct where the function's `acc`, or without one its score, is 1. Its answer is the
-        function's `pred`, over which verl votes in maj@N; without one, its own text.
+        It is correct where the function's `acc`, or without one its score, is 1, and incorrect
+        where it is 0 or -1. Its answer is the function's `pred`, over which verl votes in maj@N;
+        without one, its own text.
 
         Raises:
-            ValueError: `acc`, or the score, is neither 0 nor 1.
+            ValueError: `acc`, or the score, is another number.
         """
         result = self._function(
             data_source=data_source,
@@ -93,12 +116,14 @@ class RewardFunction:
             result = asyncio.run(_awaited(result))
         values = result if isinstance(result, Mapping) else {"score": result}
         key = "acc" if "acc" in values else "score"
-        if values[key] not in (0, 1):
+        if values[key] not in (-1, 0, 1):
             raise ValueError(
                 f"{self} gave {key}={values[key]} to a response, which says neither correct nor "
-                "incorrect: let it return acc, True or False, beside its score."
+                "incorrect: let it return acc, True or False, beside its score, or name another "
+                "function with --reward."
             )
-        return Verdict(bool(values[key]), str(values.get("pred", response)))
+        answer = values.get("pred", response)
+        return Verdict(values[key] == 1, "" if answer is None else str(answer))
 
 
 async def _awaited(result: Any) -> Any:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from recipe.core.settings import check_choice, plain
 from recipe.judge import compute_score
-from recipe.judge import reward as judge
-from recipe.judge.reward_function import NODE, load
+from recipe.judge.reward_function import NODE, is_judge, load
 
 KWARGS = f"{NODE}.reward_kwargs"
 BY_VERL = ("data_source", "solution_str", "ground_truth", "extra_info")  # in each call
@@ -77,12 +75,6 @@ def check_signature(function: Callable[..., Any], name: str, settings: Mapping[s
 
 
 def judges(config: DictConfig) -> bool:
-    """Returns whether `recipe.judge` is the reward function, by the name of its module or file."""
+    """Returns whether `recipe.judge` is the reward function."""
     node = config.reward.custom_reward_function
-    path = node.path or ""
-    module = path.removeprefix("pkg://").replace("/", ".")
-    file = Path(path.removeprefix("file://"))
-    return node.name == compute_score.__name__ and (
-        module in ("recipe.judge", judge.__name__)
-        or (file.is_file() and file.samefile(judge.__file__))
-    )
+    return is_judge(node.path or "", node.name)

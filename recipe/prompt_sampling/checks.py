@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.prompt_sampling.config import NODE, PRESETS, PromptSamplingSettings
 
@@ -29,6 +29,12 @@ def check(config: DictConfig) -> None:
         raise ValueError(
             f"{what} and data.curriculum.order={curriculum.order} both order the prompts: set one "
             "of them to none."
+        )
+    buffer = "reward.reward_kwargs.overlong_buffer_cfg.enable"
+    if config.reward.reward_manager.name == "dapo" and OmegaConf.select(config, buffer):
+        raise ValueError(
+            f"{buffer}=true takes a part of the reward of long responses, so that the rewards do "
+            f"not say which are correct, as {what} needs: set it to false, or order=none."
         )
     if not config.data.shuffle:
         raise ValueError(

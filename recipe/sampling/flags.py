@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from recipe import machine
-from recipe.judge.reward_function import JUDGE, RewardFunction
+from recipe.judge.reward_function import JUDGE, RewardFunction, is_judge
 from recipe.machine.cpus import usable_cpus
 from recipe.sampling.engine import Hardware, Sampling
 from recipe.sampling.prompts import RENDER
@@ -156,7 +156,7 @@ def resolve(
     }
     sources = "; ".join(f"by {layer}: {text}" for layer, text in texts.items() if text)
     dtype, boxed_only, reward = (value_of.pop(name) for name in ("dtype", "boxed_only", "reward"))
-    if reward is not None and reward.path == JUDGE:
+    if reward is not None and is_judge(reward.path, reward.name):
         reward = None
     sampling = Sampling(model=model, **value_of)
     return Resolved(sampling, dtype, boxed_only, reward, f"[settings] {sources}")

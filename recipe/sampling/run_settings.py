@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.experiment.run import run_of
-from recipe.judge.reward_function import DEFAULT_NAME, JUDGE, NODE, RewardFunction
+from recipe.judge.reward_function import NODE, RewardFunction
 
 # what the commands that sample call a setting, and where it is in the config
 KEYS = {
@@ -51,10 +51,8 @@ def run_settings(model: str) -> tuple[dict[str, Any], Path | None]:
             "restore it, or move it away and give the format by flags."
         )
     values = {name: value_at(config, key) for name, key in KEYS.items()}
-    path, kwargs = value_at(config, f"{NODE}.path"), value_at(config, f"{NODE}.reward_kwargs") or {}
-    if path == JUDGE:
-        values["boxed_only"] = kwargs.get("boxed_only")
-    elif path:
-        name = value_at(config, f"{NODE}.name") or DEFAULT_NAME
-        values["reward"] = RewardFunction(path, name, kwargs)
+    node = value_at(config, NODE) or {}
+    values["reward"] = RewardFunction.of_run(node)
+    if node.get("path") and not values["reward"]:
+        values["boxed_only"] = (node.get("reward_kwargs") or {}).get("boxed_only")
     return {name: value for name, value in values.items() if value is not None}, file

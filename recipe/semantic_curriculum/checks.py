@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.parquet as pq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.core import config as run_config
 from recipe.core.settings import plain
+from recipe.judge import reward_function
+from recipe.judge.reward_function import DEFAULT_NAME, JUDGE, RewardFunction
 from recipe.sampling import rows
 from recipe.sampling.model_content import fingerprint
 from recipe.sampling.prompts import prompt_id
@@ -86,6 +88,7 @@ def check_curriculum(config: DictConfig) -> None:
     assert settings.scores is not None  # CurriculumConfig requires it for an order
     scores = read_scores(settings.scores)
     check_template(config, scores.attrs, settings.scores)
+    check_reward(config, scores.attrs, settings.scores)
     check_model(config, scores.attrs, settings)
     files = run_config.local_parquet_files(config, "train_files")
     if files is None:
@@ -123,6 +126,21 @@ def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -
             f"data.curriculum.scores={path} was measured with chat template kwargs "
             f"{measured[name]}, and data.apply_{name} is {trained}: measure it again with "
             f"--{name.replace('_', '-')} '{json.dumps(trained)}'."
+        )
+
+
+def check_reward(config: DictConfig, measured: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError if the responses were judged by another function than the run's; tables of
+    older versions do not say theirs, and a run without a path has verl's own functions."""
+    node = plain(OmegaConf.select(config, reward_function.NODE) or {})
+    if "reward" not in measured or not node.get("path"):
+        return
+    trained = str(RewardFunction.of_run(node) or JUDGE)
+    if measured["reward"] != trained:
+        raise ValueError(
+            f"data.curriculum.scores={path} was judged by {measured['reward']}, and the reward "
+            f"function of this run is {trained}: measure it again with --reward "
+            f"{node['path']}:{node.get('name') or DEFAULT_NAME}."
         )
 
 

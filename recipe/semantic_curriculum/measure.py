@@ -29,6 +29,7 @@ from tqdm import tqdm
 from recipe.core import cli
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, Judged, judge_prompts
+from recipe.judge.reward_function import JUDGE
 from recipe.sampling import flags
 from recipe.sampling.checkpoints import model_of
 from recipe.sampling.dumps import read_dumps
@@ -255,6 +256,7 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     table.attrs["chat_template_kwargs"] = dict(sampling.chat_template_kwargs)
     table.attrs["model"], table.attrs["model_path"] = content, measurement.sampling.model
     table.attrs["weights"] = measurement.weighting.weights
+    table.attrs["reward"] = str(measurement.grading.reward or JUDGE)
     write_table(table, out)
     print(summary(table))
     print(f"{len(table)} prompts -> {out}")

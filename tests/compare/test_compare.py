@@ -346,6 +346,17 @@ def test_a_run_that_is_killed_is_noted_as_killed_in_its_folder(tmp_path):
     assert run.folder.last_end() == "killed: by SIGKILL"
 
 
+def test_a_folder_that_cannot_take_the_note_ends_no_comparison(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = run_of(tmp_path)
+    monkeypatch.setattr(type(run.folder), "note_killed", full)
+    die = "import os; os.kill(os.getpid(), 9)"
+    killed = replace(run, command=[sys.executable, "-c", die])
+    assert supervise.run_once(killed, {}, Processes()) == "failed"
+
+
 def test_a_run_left_behind_is_waited_for_and_not_doubled(tmp_path):
     run = run_of(tmp_path, steps=3, pause=0.5)
     run.folder.path.mkdir(parents=True)

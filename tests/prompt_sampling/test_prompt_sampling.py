@@ -224,6 +224,11 @@ def test_rewards_that_do_not_say_what_is_correct_are_refused_before_the_update(t
 
 SAMPLING = "data.prompt_sampling"
 FILTER = "algorithm.filter_groups.enable"
+OVERLONG = [
+    "reward.reward_manager.name=dapo",
+    "+reward.reward_kwargs.max_resp_len=20480",
+    "+reward.reward_kwargs.overlong_buffer_cfg={enable:true,len:4096,penalty_factor:1,log:false}",
+]
 WITHOUT_EFFECT = [
     ([f"{SAMPLING}.preset=variance", f"{SAMPLING}.order=none"], "order=none: set"),
     ([f"{SAMPLING}.preset=failure", f"{SAMPLING}.order=variance"], "has no effect with order="),
@@ -233,6 +238,7 @@ WITHOUT_EFFECT = [
     ([f"{FILTER}=true"], "drops the groups whose pass rate is 0 or 1 before they are seen"),
     (["data.curriculum.order=pass_rate", "data.curriculum.stages=1"], "both order the prompts"),
     (["data.shuffle=false"], "data.shuffle=false has no effect with"),
+    (OVERLONG, "overlong_buffer_cfg.enable=true takes a part of the reward"),
 ]
 
 
@@ -244,12 +250,5 @@ def test_settings_that_do_nothing_are_refused(tmp_path, overrides, sentence):
 
 
 def test_dapo_with_its_overlong_penalty_passes_the_checks_as_the_readme_has_it(tmp_path):
-    penalty = "{enable:true,len:4096,penalty_factor:1,log:false}"
-    overrides = [
-        f"{SAMPLING}.preset=dapo",
-        "reward.reward_manager.name=dapo",
-        "+reward.reward_kwargs.max_resp_len=20480",
-        f"+reward.reward_kwargs.overlong_buffer_cfg={penalty}",
-        "algorithm.filter_groups.metric=acc",
-    ]
+    overrides = [f"{SAMPLING}.preset=dapo", *OVERLONG, "algorithm.filter_groups.metric=acc"]
     preflight.check(compose("prompt_sampling", [*run_overrides(tmp_path), *overrides]))

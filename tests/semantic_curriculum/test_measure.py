@@ -263,6 +263,33 @@ def test_scores_of_another_prompt_format_are_refused_before_the_run(command, dat
     check_curriculum(config)
 
 
+def test_scores_by_another_reward_function_are_refused_before_the_run(command, data):
+    assert command() == 0
+    config = OmegaConf.create(
+        {
+            "data": {
+                "curriculum": {"order": "semantic_entropy", "scores": str(command.out)},
+                "train_files": str(data),
+                "train_batch_size": 1,
+                "shuffle": False,
+            },
+            "reward": {"custom_reward_function": {"path": "pkg://recipe.judge"}},
+            "actor_rollout_ref": {"model": {"path": "none"}},
+            "algorithm": {},
+            "trainer": {"total_training_steps": None},
+        }
+    )
+    check_curriculum(config)
+    config.reward.custom_reward_function.path = "pkg://recipe.judge.reward"  # the same function
+    check_curriculum(config)
+    config.reward.custom_reward_function.path = "pkg://recipe.cpu.tasks.target_sums"
+    message = r"judged by pkg://recipe.judge, and .* is pkg://recipe.cpu.tasks.target_sums:compute"
+    with pytest.raises(ValueError, match=message + r"_score: measure .* --reward pkg://recipe.cpu"):
+        check_curriculum(config)
+    config.reward.custom_reward_function.path = None  # verl's own, by the data's source
+    check_curriculum(config)
+
+
 def test_responses_of_a_model_that_was_trained_again_are_not_taken(command, tmp_path, capsys):
     model = tmp_path / "model"
     model.mkdir()
