@@ -1,11 +1,11 @@
 """Say what a comparison's runs make of hypotheses that were written down before them.
 
-    python studies/windows.py outputs/study_acts_cpu studies/study_acts_hypotheses.yaml
+    python studies/windows.py outputs/study_acts_cpu studies/hypotheses/study_acts_cpu.yaml
 
 A hypothesis is about a logged metric in a window of steps (the format is in the head of
-studies/study_acts_hypotheses.yaml). Printed are, as a Markdown table, the mean over the seeds with
-Student's 95 % interval, the p value of the t test against 0, the same corrected by Holm's method
-over the hypotheses of its family, and a verdict; and of each arm's own values the standard
+studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
+with Student's 95 % interval, the p value of the t test against 0, the same corrected by Holm's
+method over the hypotheses of its family, and a verdict; and of each arm's own values the standard
 deviation between seeds and the number of seeds that shows a paired difference of 0.03. Unfinished
 runs are left out. Each run's values go to OUT/windows.csv, which --values reads in their place.
 """

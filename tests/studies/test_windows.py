@@ -126,7 +126,7 @@ def test_an_interval_wider_than_the_hypothesis_allows_shows_nothing(windows, hal
 
 
 def test_the_first_hypothesis_of_the_study_bounds_its_half_width(windows):
-    first = windows.read_hypotheses(ROOT / "studies/study_acts_hypotheses.yaml")[0]
+    first = windows.read_hypotheses(ROOT / "studies/hypotheses/study_acts_cpu.yaml")[0]
     assert first.name == "0" and first.half_width == 0.02
 
 
@@ -154,7 +154,7 @@ def test_a_hypothesis_that_cannot_be_read_is_one_sentence(
 @pytest.mark.parametrize("name", ["study_acts", "acts_pilot"])
 def test_the_committed_hypotheses_name_arms_of_their_matrix(windows, name):
     matrix = yaml.safe_load((ROOT / f"studies/{name}_cpu.yaml").read_text())
-    hypotheses = windows.read_hypotheses(ROOT / f"studies/{name}_hypotheses.yaml")
+    hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}_cpu.yaml")
     named = {arm for h in hypotheses for arm in (h.arm, h.minus) if arm}
     assert named <= set(matrix["arms"])
 
