@@ -90,7 +90,10 @@ def test_a_run_that_dies_without_a_word_is_said_to_have(tmp_path, end, code):
 )
 def test_signals_reach_the_run_whose_exit_code_stays(tmp_path, number, code, how):
     """The whole process group gets them, as from a terminal."""
+    # a shell starts what is in its background with Ctrl-C ignored, and children inherit that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(tmp_path / "run", "2", "wait", start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     wait_for(lambda: RunFolder(tmp_path / "run").steps_done() == 2)
     os.killpg(process.pid, number)
     text, _ = process.communicate(timeout=LIMIT)
