@@ -42,18 +42,13 @@ def build(task: Task, problems: Iterable[Problem], split: str) -> rows.Split:
     return rows.Split(taken, len(taken), {})
 
 
-def folder_of(task: Task) -> str:
-    """Returns where a task's files are written by default."""
-    return f"~/data/{task.folder}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; `arguments` None means those of this process."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--task", metavar="TASK", default=DEFAULT, help=f"{', '.join(TASKS)}; default: %(default)s"
     )
-    parser.add_argument("--local_save_dir", help=by_task(folder_of))
+    parser.add_argument("--local_save_dir", help=by_task(lambda task: task.data_folder))
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--train_size", type=int, default=6144, help="default: %(default)s")
     parser.add_argument("--test_size", type=int, help=by_task(lambda task: task.test_size))
@@ -62,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = TASKS[args.task]
     if args.test_size is None:
         args.test_size = task.test_size
-    folder = Path(args.local_save_dir or folder_of(task)).expanduser()
+    folder = Path(args.local_save_dir or task.data_folder).expanduser()
 
     train, test = task.splits(args.seed, args.train_size, args.test_size)
     splits = {"train": build(task, train, "train"), "test": build(task, test, "test")}

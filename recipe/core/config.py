@@ -45,12 +45,16 @@ def updates_per_rollout(config: DictConfig) -> int:
     return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
 
 
+def filters_groups(config: DictConfig) -> bool:
+    """Returns whether verl drops groups of one outcome (DAPO's dynamic sampling)."""
+    return bool((config.algorithm.get("filter_groups") or {}).get("enable", False))
+
+
 def replaces_groups(config: DictConfig) -> bool:
     """Returns whether verl draws more prompts for a step than its batch has, in the place of groups
     without signal (DAPO's dynamic sampling) or of those whose rollouts have all failed."""
-    filter_groups = config.algorithm.get("filter_groups") or {}
     refills = OmegaConf.select(config, "trainer.v1.sampler.sync_refill_failed_groups")
-    return bool(filter_groups.get("enable", False) or refills)
+    return bool(filters_groups(config) or refills)
 
 
 def bypasses_old_log_probs(config: DictConfig) -> bool:

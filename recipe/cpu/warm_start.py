@@ -32,7 +32,6 @@ from recipe.cpu.model import END, ModelShape, make_model, make_tokenizer, prompt
 from recipe.cpu.solving import measure, read_problems
 from recipe.cpu.tasks import DEFAULT, TASKS, Problem, Task, by_task
 
-OUT, DATA = "~/models/{}-1m", "~/data/{}"  # of a task's folder
 SAMPLES = 8  # per test prompt, in the report
 GOOD_PASS_RATE = (0.2, 0.5)  # where a warm start is a good start for reinforcement learning
 
@@ -250,8 +249,8 @@ def start(arguments: list[str] | None) -> None:
     parser.add_argument(
         "--task", metavar="TASK", default=DEFAULT, help=f"{', '.join(TASKS)}; default: %(default)s"
     )
-    parser.add_argument("--out", type=Path, help=by_task(lambda task: OUT.format(task.folder)))
-    parser.add_argument("--data", type=Path, help=by_task(lambda task: DATA.format(task.folder)))
+    parser.add_argument("--out", type=Path, help=by_task(lambda task: task.model_folder))
+    parser.add_argument("--data", type=Path, help=by_task(lambda task: task.data_folder))
     parser.add_argument("--seed", type=int, default=Settings.seed, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="at most")
     parser.add_argument("--target", type=float, help="pass rate to stop at; default: the task's")
@@ -259,8 +258,8 @@ def start(arguments: list[str] | None) -> None:
     args = parser.parse_args(arguments)
     check_choice(f"--task {args.task}", args.task, TASKS)
     task, settings = TASKS[args.task], SETTINGS[args.task]
-    out = args.out or Path(OUT.format(task.folder))
-    data = args.data or Path(DATA.format(task.folder))
+    out = args.out or Path(task.model_folder)
+    data = args.data or Path(task.data_folder)
     target = settings.target if args.target is None else args.target
     settings = replace(settings, seed=args.seed, steps=args.steps, target=target)
     report, built = warm_start(out, task, data, settings, args.force)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from recipe.experiment.statistics import finite
@@ -88,8 +89,8 @@ def window_mean(steps: Metrics, name: str, first: int, last: int) -> float | Non
         steps: A run's metrics.
         name: As in `metric_named`.
     """
-    values = [y for step, y in zip(*series(steps, name), strict=True) if first <= step <= last]
-    return sum(values) / len(values) if values else None
+    values = _within(steps, name, first, last)
+    return fmean(values) if values else None
 
 
 def changes(steps: Metrics, name: str, first: int, last: int) -> float | None:
@@ -100,8 +101,12 @@ def changes(steps: Metrics, name: str, first: int, last: int) -> float | None:
         steps: A run's metrics.
         name: As in `metric_named`.
     """
-    values = [y for step, y in zip(*series(steps, name), strict=True) if first <= step <= last]
+    values = _within(steps, name, first, last)
     return float(sum(a != b for a, b in pairwise(values))) if values else None
+
+
+def _within(steps: Metrics, name: str, first: int, last: int) -> list[float]:
+    return [y for step, y in zip(*series(steps, name), strict=True) if first <= step <= last]
 
 
 def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:

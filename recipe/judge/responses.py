@@ -7,6 +7,7 @@ cluster: what it returns as `pred`, or the responses' own texts.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -126,12 +127,7 @@ def judge_by_reward(
     verdicts = {t: grading.reward.verdict(t, ground_truth, *more) for t in dict.fromkeys(texts)}
     answers = [verdicts[text].answer for text in texts]
     correct = [verdicts[text].correct for text in texts]
-    numbers: dict[Any, int] = {}
-    labels = []
-    for place, answer in enumerate(answers):
-        blank = not answer.strip()
-        key = (place if grading.unparsable == "own" else None) if blank else answer
-        labels.append(numbers.setdefault(key, len(numbers)))
+    labels = cluster(answers, str, operator.eq, grading.unparsable).labels
     majority = majority_of(labels, answers)
     majority_correct = bool(majority) and correct[answers.index(majority)]
     return Judged(answers, correct, labels, majority, majority_correct, timed_out=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.core.config import filters_groups
 from recipe.prompt_sampling.config import NODE, PRESETS, PromptSamplingSettings
 
 
@@ -41,11 +42,6 @@ def check(config: DictConfig) -> None:
             f"data.shuffle=false has no effect with {what}, which shuffles: set it to true, or "
             "order=none."
         )
-
-
-def filters_groups(config: DictConfig) -> bool:
-    """Returns whether verl drops groups of one outcome."""
-    return bool((config.algorithm.get("filter_groups") or {}).get("enable", False))
 
 
 def summary(config: DictConfig) -> dict[str, str]:

@@ -236,22 +236,27 @@ def test_responses_of_other_settings_are_not_mixed(command, capsys):
     assert fresh.sampled == [0, 1, 2]
 
 
-def test_scores_of_another_prompt_format_are_refused_before_the_run(command, data):
-    assert command("--chat-template-kwargs", '{"enable_thinking": false}') == 0
-    config = OmegaConf.create(
+def config_with_scores(scores, data, model="none"):
+    """Returns as much of a run's config as the curriculum's check reads."""
+    return OmegaConf.create(
         {
             "data": {
-                "curriculum": {"order": "semantic_entropy", "scores": str(command.out)},
+                "curriculum": {"order": "semantic_entropy", "scores": str(scores)},
                 "train_files": str(data),
                 "train_batch_size": 1,
                 "shuffle": False,
-                "apply_chat_template_kwargs": {"enable_thinking": False},
             },
-            "actor_rollout_ref": {"model": {"path": "none"}},
+            "actor_rollout_ref": {"model": {"path": model}},
             "algorithm": {},
             "trainer": {"total_training_steps": None},
         }
     )
+
+
+def test_scores_of_another_prompt_format_are_refused_before_the_run(command, data):
+    assert command("--chat-template-kwargs", '{"enable_thinking": false}') == 0
+    config = config_with_scores(command.out, data)
+    config.data.apply_chat_template_kwargs = {"enable_thinking": False}
     check_curriculum(config)
     config.data.apply_chat_template_kwargs = {}
     with pytest.raises(ValueError, match=r"\{'enable_thinking': False\}, and .* is \{\}: meas"):
@@ -265,20 +270,8 @@ def test_scores_of_another_prompt_format_are_refused_before_the_run(command, dat
 
 def test_scores_by_another_reward_function_are_refused_before_the_run(command, data):
     assert command() == 0
-    config = OmegaConf.create(
-        {
-            "data": {
-                "curriculum": {"order": "semantic_entropy", "scores": str(command.out)},
-                "train_files": str(data),
-                "train_batch_size": 1,
-                "shuffle": False,
-            },
-            "reward": {"custom_reward_function": {"path": "pkg://recipe.judge"}},
-            "actor_rollout_ref": {"model": {"path": "none"}},
-            "algorithm": {},
-            "trainer": {"total_training_steps": None},
-        }
-    )
+    config = config_with_scores(command.out, data)
+    config.reward = {"custom_reward_function": {"path": "pkg://recipe.judge"}}
     check_curriculum(config)
     config.reward.custom_reward_function.path = "pkg://recipe.judge.reward"  # the same function
     check_curriculum(config)
@@ -308,20 +301,8 @@ def test_scores_of_another_model_are_refused_before_the_run(command, data, tmp_p
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(bytes(3_000_000))
     assert command("--model", str(model)) == 0
-    curriculum = {"order": "semantic_entropy", "scores": str(command.out)}
-    config = OmegaConf.create(
-        {
-            "data": {
-                "curriculum": curriculum,
-                "train_files": str(data),
-                "train_batch_size": 1,
-                "shuffle": False,
-            },
-            "actor_rollout_ref": {"model": {"path": str(model)}},
-            "algorithm": {},
-            "trainer": {"total_training_steps": None},
-        }
-    )
+    config = config_with_scores(command.out, data, str(model))
+    curriculum = config.data.curriculum
     check_curriculum(config)
     shutil.copytree(model, tmp_path / "copy")
     config.actor_rollout_ref.model.path = str(tmp_path / "copy")

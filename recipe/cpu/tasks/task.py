@@ -68,6 +68,16 @@ class Task:
     draw: Callable[[int, random.Random], Problem]
     read: Callable[[int, str], Problem]
 
+    @property
+    def data_folder(self) -> str:
+        """Where its data are by default."""
+        return f"~/data/{self.folder}"
+
+    @property
+    def model_folder(self) -> str:
+        """Where its warm-started model is by default."""
+        return f"~/models/{self.folder}-1m"
+
     def response_tokens(self) -> int:
         """Returns the limit of a response: the longest solution, the end token, two to spare."""
         return self.longest_solution + 3
