@@ -39,10 +39,6 @@ quoted() {
 launch() {
   local recipe=$1
   shift
-  # with RAY_ADDRESS Ray joins that cluster, whose resources are not ours to set
-  local cluster=()
-  [[ -z ${RAY_ADDRESS:-} ]] ||
-    cluster=(ray_kwargs.ray_init.num_cpus=null ++ray_kwargs.ray_init.num_gpus=null)
   local command=(
     "$PYTHON" -m recipe.launch "$recipe"
     "actor_rollout_ref.model.path=$(quoted "$MODEL_PATH")"
@@ -62,7 +58,6 @@ launch() {
     "trainer.experiment_name=$(quoted "$EXPERIMENT_NAME")"
     "trainer.default_local_dir=$(quoted "$CKPTS_DIR")"
     "${TASK_OVERRIDES[@]}"
-    "${cluster[@]}"
     "$@"
   )
   if [[ -n ${COMMAND_FILE:-} ]]; then

@@ -17,8 +17,9 @@
 Each run goes to OUT/<arm>/seed<k> and is the recipe's run script with SEED, PRESET and CKPTS_DIR
 set, so it can be repeated by hand; SAVE_FREQ is 10 unless the matrix or your environment sets it. A
 finished run is not repeated, one that was stopped is resumed from its checkpoint, one that crashes
-is resumed once. In the Ray cluster of RAY_ADDRESS runs are side by side, as many as its nodes
-hold, and one whose devices other jobs use waits for them.
+is resumed once. With --jobs N so many runs are side by side, in a Ray cluster of their own on this
+machine; in that of RAY_ADDRESS as many as its nodes hold, and one whose devices other jobs use
+waits for them.
 
 Before anything runs all configs are checked. Those of one seed must agree, except for what makes a
 method (its loss, estimator and their settings, and what a preset sets) and for the config keys that
@@ -57,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="these only")
     parser.add_argument("--seeds", nargs="+", default=[], type=int, metavar="K", help="these only")
     parser.add_argument(
-        "--jobs", type=int, help="runs at once, in a Ray cluster; default: as many as fit"
+        "--jobs", type=int, help="runs at once; default: 1, with RAY_ADDRESS as many as fit"
     )
     parser.add_argument("--gpus", help="ids of the GPUs to use, 0,1,…; default: all that are seen")
     parser.add_argument("--dry-run", action="store_true", help="check all configs and stop")
@@ -72,7 +73,7 @@ def execute(plan: Plan, slots: list[Slot]) -> int:
     start = time.monotonic()
     try:
         # Ray sets a handler of its own when it is joined
-        with cluster(), interrupted_by_signals():
+        with cluster(plan.runs, slots), interrupted_by_signals():
             results = run_all(plan.matrix, plan.runs, slots)
     except KeyboardInterrupt:
         print("stopped, with its runs: the same command resumes them", file=sys.stderr)

@@ -27,14 +27,14 @@ DEVICE_WAIT = 3600  # seconds that a run waits for devices while nothing of the 
 def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) -> list[Slot]:
     """Returns a slot for each run that can run at the same time.
 
-    Several only in one Ray cluster (RAY_ADDRESS), which gives out its devices: as many as fit into
-    all of its devices, held by other jobs or not (`wait_for_devices`). Runs with Ray instances of
-    their own must not share a machine: verl 0.9.1 names the socket of its weight transfer by Ray's
-    job id, which is 01000000 in each of them, so that two transfers at one time wait for each
-    other forever.
+    Several only in one Ray cluster, which gives out its devices: that of RAY_ADDRESS, into which as
+    many go as fit into all of its devices, held by other jobs or not (`wait_for_devices`), or one
+    of this machine (`cluster`). Runs with Ray instances of their own must not share a machine: verl
+    0.9.1 names the socket of its weight transfer by Ray's job id, which is 01000000 in each of
+    them, so that two transfers at one time wait for each other forever.
 
     Args:
-        jobs: runs at the same time; default: in a cluster as many as fit, else 1.
+        jobs: runs at the same time; default: in the cluster of RAY_ADDRESS as many as fit, else 1.
         gpus: ids of this machine's GPUs to use, "0,1"; default: all that it can lend.
 
     Raises:
@@ -60,23 +60,23 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
                 "or NGPUS_PER_NODE, or start Ray with more --num-cpus."
             )
         return [{} for _ in range(jobs or fitting)]
-    if (jobs or 1) > 1:
-        raise ValueError(
-            f"--jobs={jobs} needs one Ray cluster for all runs: start it (ray start --head) and "
-            "set RAY_ADDRESS."
-        )
-    needed = max((run.shape[1] for run in runs), default=1)
+    jobs = jobs or 1
+    needed = jobs * max((run.shape[1] for run in runs), default=1)
+    at_once = f"{jobs} runs at once need" if jobs > 1 else "a run needs"
     if gpus and len(gpus.split(",")) < needed:
         raise ValueError(
-            f"--gpus={gpus} names fewer than the {needed} GPUs that a run needs: name more, or "
-            "change NGPUS_PER_NODE."
+            f"--gpus={gpus} names fewer than the {needed} GPUs that {at_once}: name more, use "
+            "fewer --jobs, or change NGPUS_PER_NODE."
         )
     if not gpus and machine.device_slots() < needed:
         raise TooFewDevices(
-            f"a run needs {needed} GPUs of this machine, which has {machine.device_slots()}: use a "
-            "machine that has them, or change NGPUS_PER_NODE."
+            f"{at_once} {needed} GPUs of this machine, which has {machine.device_slots()}: use a "
+            "machine that has them, fewer --jobs, or change NGPUS_PER_NODE."
         )
-    return [{"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}]
+    environment = {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
+    if jobs > 1:  # the cores too are shared by the runs
+        environment |= machine.worker_environment(needed)
+    return [dict(environment) for _ in range(jobs)]
 
 
 def places(nodes: Sequence[Mapping[str, float]], run: PlannedRun) -> int:
@@ -101,17 +101,45 @@ def listed(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
-    """Joins the Ray cluster of RAY_ADDRESS, where it is set.
+def cluster(runs: Sequence[PlannedRun] = (), slots: Sequence[Slot] = ()) -> Iterator[None]:
+    """Joins the Ray cluster of RAY_ADDRESS; where it is not set, starts one on this machine for
+    runs that are side by side, and sets it meanwhile.
 
     Raises:
         ValueError: it cannot be joined.
     """
-    if not os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):
+        with joined():
+            yield
+    elif len(slots) > 1:
+        with started(runs, slots):
+            yield
+    else:
         yield
-        return
-    with joined():
+
+
+@contextmanager
+def started(runs: Sequence[PlannedRun], slots: Sequence[Slot]) -> Iterator[None]:
+    """Starts a Ray cluster on this machine, with what each slot's run would have started Ray with.
+    It ends with this process, also where that is killed."""
+    machine.prepare()
+    import ray
+
+    resources = {}
+    for name in ("num_cpus", "num_gpus"):  # null, the default: what Ray finds
+        each = [run.record["config"]["ray_kwargs"]["ray_init"].get(name) for run in runs]
+        resources[name] = None if None in each else len(slots) * max(each)
+    if visible := slots[0].get("CUDA_VISIBLE_DEVICES"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    context = ray.init(
+        "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **resources
+    )
+    os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]  # its runs join it
+    try:
         yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        ray.shutdown()
 
 
 def cluster_nodes() -> list[dict[str, float]]:

@@ -113,7 +113,10 @@ def train(config: DictConfig) -> None:
     )
     with open_dict(config):
         config.trainer.default_local_dir = str(run_dir)
-        runtime_env = config.ray_kwargs.ray_init.runtime_env
+        ray_init = config.ray_kwargs.ray_init
+        if os.environ.get("RAY_ADDRESS"):  # that cluster's resources are not a run's to set
+            ray_init.num_cpus = ray_init.num_gpus = None
+        runtime_env = ray_init.runtime_env
         runtime_env.env_vars = {
             "VERL_FILE_LOGGER_PATH": str(metrics_file),
             "TENSORBOARD_DIR": str(run_dir / "tensorboard"),

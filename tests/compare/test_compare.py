@@ -525,7 +525,7 @@ def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch, device):
     small = run_of(tmp_path, recorded=record(trainer__device=device))
     large = on_devices(run_of(tmp_path, seed=1, recorded=record(trainer__device=device)), 2)
     assert run_slots([small], None, None) == [{}]
-    with pytest.raises(ValueError, match="--jobs=2 needs one Ray cluster"):
+    with pytest.raises(slots.TooFewDevices, match=r"2 runs at once need 2 GPUs .* which has 1"):
         run_slots([small], 2, None)
     assert run_slots([large], 1, "4,5") == [{"CUDA_VISIBLE_DEVICES": "4,5"}]
     with pytest.raises(ValueError, match="--gpus=3 names fewer than the 2 GPUs that a run needs"):
@@ -534,6 +534,35 @@ def test_one_at_a_time_without_a_cluster(tmp_path, monkeypatch, device):
         run_slots([small, large], None, None)  # the largest run decides
     monkeypatch.setattr(machine, "device_slots", lambda: 2)
     assert run_slots([small, large], None, None) == [{}]
+
+
+def test_jobs_without_a_cluster_share_this_machine(tmp_path, monkeypatch):
+    """Each gets its part of the cores, and all the GPUs that were named: Ray lends them."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine.cpus, "usable_cpus", lambda: 12)
+    run = on_devices(run_of(tmp_path), 2)
+    monkeypatch.setattr(machine.platform, "active", lambda: True)
+    assert run_slots([run], 3, None) == [{"OMP_NUM_THREADS": "2"}] * 3
+    monkeypatch.setattr(machine.platform, "active", lambda: False)
+    assert run_slots([run], 2, "0,1,2,3") == [{"CUDA_VISIBLE_DEVICES": "0,1,2,3"}] * 2
+    with pytest.raises(ValueError, match=r"--gpus=0,1 names fewer than the 4 GPUs that 2 runs at"):
+        run_slots([run], 2, "0,1")
+
+
+@pytest.mark.ray
+def test_jobs_start_a_cluster_that_their_runs_join(tmp_path, monkeypatch):
+    """With what each would have started Ray with; another process finds it as a run does."""
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    run = run_of(tmp_path)
+    run.record["config"]["ray_kwargs"] = {"ray_init": {"num_cpus": 5, "num_gpus": 2}}
+    look = "import ray; ray.init(logging_level='ERROR'); print(ray.cluster_resources())"
+    with slots.cluster([run], [{}, {}]):
+        slots.wait_for_devices(run, lambda: pytest.fail("they are free"))
+        seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert "'CPU': 10.0" in seen.stdout and "'GPU': 4.0" in seen.stdout, seen.stderr
+    assert "RAY_ADDRESS" not in os.environ
 
 
 NODES = {  # GPUs and CPUs of each

@@ -331,6 +331,24 @@ def test_the_user_s_own_ray_environment_is_kept(valid, monkeypatch):
     assert "VERL_FILE_LOGGER_PATH" in variables
 
 
+def test_a_cluster_s_resources_are_not_set_by_a_run(valid, monkeypatch):
+    """Ray refuses them where it joins a cluster."""
+    from verl.trainer import main_ppo
+
+    from recipe.launch import nodes
+
+    seen = {}
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **_: seen.update(config=config))
+    monkeypatch.setattr(nodes, "check", lambda config: None)  # would join it
+    resources = ["ray_kwargs.ray_init.num_cpus=16", "++ray_kwargs.ray_init.num_gpus=2"]
+    for address, left in ((None, [16, 2]), ("10.0.0.1:6379", [None, None])):
+        if address:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        assert launch.main([*valid, *resources]) == 0
+        ray_init = seen["config"].ray_kwargs.ray_init
+        assert [ray_init.num_cpus, ray_init.num_gpus] == left
+
+
 def test_an_unknown_recipe(capsys):
     assert "recipe 'asymgrop' does not exist" in refuse(capsys, ["asymgrop"])
 
