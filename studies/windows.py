@@ -1,6 +1,8 @@
 """Say what a comparison's runs make of hypotheses that were written down before them.
 
     python studies/windows.py outputs/study_acts_cpu studies/hypotheses/study_acts_cpu.yaml
+    python studies/windows.py studies/study_acts_cpu.yaml studies/hypotheses/study_acts_cpu.yaml \
+      --values docs/study_acts_cpu.csv --into docs/study_acts_cpu.md
 
 A hypothesis is about a logged metric in a window of steps (the format is in the head of
 studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
@@ -8,13 +10,17 @@ with Student's 95 % interval, the p value of the t test against 0, the same corr
 method over the hypotheses of its family, and a verdict; and of each arm's own values the standard
 deviation between seeds and the number of seeds that shows a paired difference of 0.03. Unfinished
 runs are left out. Each run's values go to OUT/windows.csv, which --values reads in their place.
+
+`--into PAGE` writes them into a Markdown page, in place of what is between its lines `<!-- results:
+FAMILY … -->`, or `<!-- results: spread -->` for the standard deviations, and `<!-- end of results
+-->`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,8 +37,10 @@ from recipe.experiment.matrix import Matrix, read_matrix
 from recipe.experiment.metrics import Metrics, changes, window_mean
 from recipe.experiment.run import read_runs, statuses
 from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed, t_test
+from recipe.report.tables import fill
 
 SEEN = 0.03  # the difference that must be seen
+SPREAD = "spread"  # the table of standard deviations, beside the families' in a page
 Window = Annotated[tuple[int, int], Field(description="a first and a last step")]
 
 
@@ -182,6 +190,18 @@ def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
     return "\n".join(lines)
 
 
+def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:
+    """Returns the text of a Markdown page with its tables made anew."""
+
+    def results(names: Sequence[str]) -> str:
+        chosen = [h for h in hypotheses if not names or h.family in names]
+        tables = [table(chosen, values)] if chosen else []
+        return "\n\n".join([*tables, *([spreads(hypotheses, values)] * (SPREAD in names))]) + "\n"
+
+    families = [h.family for h in hypotheses]
+    return fill(file.read_text(), str(file), [*dict.fromkeys(families), SPREAD], results)
+
+
 def write_values(file: Path, hypotheses: Mapping[str, Hypothesis], values: Values) -> None:
     """Writes each run's statistic."""
     rows: list[dict[str, Any]] = [
@@ -206,6 +226,7 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("out", type=Path, help="folder of a comparison, or its yaml with --values")
     parser.add_argument("hypotheses", type=Path, help="their yaml")
     parser.add_argument("--values", type=Path, metavar="CSV", help="in place of the runs")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="a Markdown page: see above")
     args = parser.parse_args(arguments)
     matrix, hypotheses = read_matrix(args.out), read_hypotheses(args.hypotheses)
     for h in hypotheses:
@@ -216,6 +237,12 @@ def command(arguments: list[str] | None) -> None:
     else:
         values = run_values(matrix, hypotheses)
         write_values(matrix.out / "windows.csv", {h.name: h for h in hypotheses}, values)
+    if args.into:
+        text = page(args.into, hypotheses, values)
+        with atomic_write(args.into) as temporary:
+            temporary.write_text(text)
+        print(args.into)
+        return
     print(table(hypotheses, values))
     print()
     print(spreads(hypotheses, values))

@@ -88,6 +88,25 @@ def test_windows_differences_and_verdicts_of_made_up_runs(windows, tmp_path, cap
     assert capsys.readouterr().out == printed
 
 
+def test_a_page_gets_the_tables_that_it_asks_for(windows, tmp_path, capsys):
+    out, file, printed = run(windows, tmp_path, capsys)
+    head, *rows = printed.splitlines()[:6]
+    spread = printed.split("\n\n")[1]
+    page = tmp_path / "page.md"
+    page.write_text(
+        "a\n<!-- results: g -->\nold\n<!-- end of results -->\nb\n"
+        "<!-- results: spread -->\n<!-- end of results -->\n"
+    )
+    windows.command([str(out), str(file), "--into", str(page)])
+    assert page.read_text() == (
+        f"a\n<!-- results: g -->\n{head}\n{rows[0]}\n{rows[3]}\n<!-- end of results -->\nb\n"
+        f"<!-- results: spread -->\n{spread}<!-- end of results -->\n"
+    )
+    page.write_text("<!-- results: h -->\n<!-- end of results -->\n")
+    with pytest.raises(ValueError, match="'h' does not exist"):
+        windows.command([str(out), str(file), "--into", str(page)])
+
+
 def family_of_three(offsets: list[float], claim: str) -> tuple[list[dict], dict]:
     """Two hypotheses whose interval holds 0, and one of these paired differences."""
     values = {("x", "id"): dict(enumerate(offsets)), ("x", "grpo"): dict.fromkeys(range(3), 0.0)}

@@ -1,0 +1,138 @@
+"""Keep and draw the held-out curves of a comparison: entropy and accuracy at each validation.
+
+    python studies/curves.py outputs/study_acts_cpu
+    python studies/curves.py studies/study_acts_cpu.yaml --values docs/study_acts_cpu_curves.csv \\
+      --picture docs/study_acts_cpu.png
+
+Each finished run's values go to OUT/curves.csv, which --values reads in their place. The picture,
+OUT/curves.png, has a small panel per method: its mean entropy beside the baseline's, then the
+differences of entropy and of accuracy to the baseline, paired by seed, with Student's 95 % interval
+over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from recipe.core import cli
+from recipe.core.files import atomic_write
+from recipe.experiment.matrix import Matrix, read_matrix
+from recipe.experiment.metrics import series
+from recipe.experiment.run import read_runs, statuses
+from recipe.experiment.statistics import interval
+from recipe.report.charts import COLOURS
+from recipe.report.panels import HEIGHT, INK, Line, draw_panels, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = {"entropy": "diagnostics/held_out_entropy", "accuracy": "val-core/"}
+BLOCKS = (  # (column, as a difference to the baseline, title)
+    ("entropy", False, "held-out entropy, nats per token"),
+    ("entropy", True, "held-out entropy minus the baseline's, 95 % interval"),
+    ("accuracy", True, "held-out accuracy minus the baseline's, 95 % interval"),
+)
+
+
+def run_curves(matrix: Matrix) -> pd.DataFrame:
+    """Returns the values of all finished runs, a row per arm, seed and step of a validation."""
+    runs = read_runs(matrix)
+    status = statuses(runs)
+    rows = []
+    for run in runs:
+        if status[run.name] == "finished":
+            logged = {
+                column: dict(zip(*series(run.steps, metric), strict=True))
+                for column, metric in METRICS.items()
+            }
+            for step in sorted(set().union(*logged.values())):
+                values = {column: points.get(step) for column, points in logged.items()}
+                rows.append({"arm": run.arm, "seed": run.seed, "step": step, **values})
+    return pd.DataFrame(rows, columns=["arm", "seed", "step", *METRICS])
+
+
+def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool) -> list[Line]:
+    """Returns the mean of each method over its seeds, the baseline's first.
+
+    Args:
+        curves: of `run_curves`.
+        column: of METRICS.
+        difference: to the baseline's run of the same seed, with an interval; the baseline itself
+            has no line then.
+    """
+    wide = curves.pivot(index="step", columns=["arm", "seed"], values=column)
+    lines = []
+    for arm in matrix.baseline_first():
+        if arm.name not in wide or (difference and arm.name == matrix.baseline):
+            continue
+        values = wide[arm.name]
+        if difference:
+            values = (values - wide[matrix.baseline]).dropna(axis="columns", how="all")
+        values = values.dropna()
+        if values.empty:
+            continue
+        estimates = [interval(row[:, None]) for row in values.to_numpy()]
+        band = ([e.low for e in estimates], [e.high for e in estimates]) if difference else ((), ())
+        means = [e.mean for e in estimates]
+        lines.append(Line(arm.label, COLOURS[0], list(values.index), means, *band))
+    return lines
+
+
+def draw(matrix: Matrix, curves: pd.DataFrame) -> Figure:
+    """Returns the picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    blocks = []
+    for column, difference, title in BLOCKS:
+        lines = lines_of(matrix, curves, column, difference)
+        baseline = None
+        if not difference:
+            baseline, lines = lines[0]._replace(colour=INK), lines[1:]
+            title += f"; dark: {baseline.label}"
+        if lines:
+            blocks.append((title, lines, baseline))
+    heights = [HEIGHT * rows_of(len(lines)) + 0.5 for _, lines, _ in blocks]
+    figure = plt.figure(figsize=(13, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (title, lines, baseline) in zip(parts, blocks, strict=True):
+        draw_panels(part, title, lines, baseline, zero=baseline is None)
+    return figure
+
+
+def command(arguments: list[str] | None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of a comparison, or its yaml with --values")
+    parser.add_argument("--values", type=Path, metavar="CSV", help="in place of the runs")
+    parser.add_argument("--picture", type=Path, help="default: OUT/curves.png")
+    args = parser.parse_args(arguments)
+    matrix = read_matrix(args.out)
+    if args.values:
+        curves = pd.read_csv(args.values)
+    else:
+        curves = run_curves(matrix)
+        with atomic_write(matrix.out / "curves.csv") as temporary:
+            curves.to_csv(temporary, index=False, float_format="%.6f")
+    if curves["arm"].nunique() < 2 or matrix.baseline not in set(curves["arm"]):
+        raise ValueError(
+            f"{args.values or args.out} has no finished runs of {matrix.baseline} and of another "
+            "method: there is nothing to draw yet."
+        )
+    picture = args.picture or matrix.out / "curves.png"
+    figure = draw(matrix, curves)
+    with atomic_write(picture) as temporary:
+        figure.savefig(temporary, dpi=90, metadata={"Software": None})
+    print(picture)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(command))

@@ -1,0 +1,78 @@
+"""Held-out curves of a comparison, on made-up metrics files with known answers."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ACCURACY = "val-core/t/acc/mean@1"
+
+
+@pytest.fixture(scope="module")
+def curves():
+    spec = importlib.util.spec_from_file_location("curves", ROOT / "studies/curves.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    """GRPO and ID at seeds 0, 1, 2, validated at steps 0 and 2 of 2; ID's last run has stopped."""
+    out = tmp_path / "out"
+    arms = {
+        name: {"recipe": "asymgrpo", "preset": "grpo", "label": name} for name in ("id", "grpo")
+    }
+    matrix = {"title": "t", "baseline": "grpo", "seeds": [0, 1, 2], "arms": arms}
+    out.mkdir()
+    (out / "matrix.yaml").write_text(yaml.safe_dump(matrix))
+    for arm, offsets in {"grpo": [0.0, 0.5, 0.25], "id": [0.1, 0.8, 0.9]}.items():
+        for seed, offset in enumerate(offsets):
+            folder = out / arm / f"seed{seed}/metrics"
+            folder.mkdir(parents=True)
+            last = 1 if (arm, seed) == ("id", 2) else 2
+            rows = [
+                {"step": 0, "data": {"diagnostics/held_out_entropy": 1.0, ACCURACY: 0.25}},
+                {"step": 1, "data": {"actor/entropy": 1.0}},
+                {"step": 2, "data": {"diagnostics/held_out_entropy": offset, ACCURACY: 2 * offset}},
+            ]
+            (folder / "000.jsonl").write_text(
+                "".join(json.dumps(r) + "\n" for r in rows[: last + 1])
+            )
+            record = {"config": {"trainer": {"total_training_steps": 2}}}
+            (folder / "000.yaml").write_text(yaml.safe_dump(record))
+    return out
+
+
+def test_values_of_finished_runs_and_their_lines(curves, out, capsys):
+    curves.command([str(out)])
+    kept = pd.read_csv(out / "curves.csv")
+    assert list(kept.columns) == ["arm", "seed", "step", "entropy", "accuracy"]
+    assert len(kept) == 5 * 2 and kept[kept.arm == "id"].seed.tolist() == [0, 0, 1, 1]
+    assert kept[(kept.arm == "id") & (kept.step == 2)].accuracy.tolist() == [0.2, 1.6]
+    matrix = curves.read_matrix(out)
+    grpo, id_ = curves.lines_of(matrix, kept, "entropy", difference=False)
+    assert (grpo.label, list(grpo.x), list(grpo.y)) == ("grpo", [0, 2], [1.0, 0.25])
+    assert id_.y == pytest.approx([1.0, 0.45])
+    # paired at seeds 0 and 1: 0.1 and 0.3; half width t(1, 0.975) 0.1414 / sqrt(2) = 1.2706
+    (line,) = curves.lines_of(matrix, kept, "entropy", difference=True)
+    assert line.label == "id" and line.y == pytest.approx([0, 0.2])
+    assert (np.array(line.high) - line.y) == pytest.approx([0, 1.2706], abs=1e-4)
+    assert capsys.readouterr().out == f"{out / 'curves.png'}\n"
+    # the kept values give the same picture
+    again = out / "again.png"
+    values = ["--values", str(out / "curves.csv"), "--picture", str(again)]
+    curves.command([str(out / "matrix.yaml"), *values])
+    assert again.read_bytes() == (out / "curves.png").read_bytes()
+
+
+def test_without_a_baseline_there_is_nothing_to_draw(curves, out):
+    for file in out.glob("grpo/*/metrics/*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="no finished runs of grpo and of another method"):
+        curves.command([str(out)])
