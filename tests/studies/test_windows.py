@@ -170,7 +170,7 @@ def test_a_hypothesis_that_cannot_be_read_is_one_sentence(
         run(windows, tmp_path, capsys, {"1": {**HYPOTHESES["1"], **change}})
 
 
-@pytest.mark.parametrize("name", ["study_acts", "acts_pilot"])
+@pytest.mark.parametrize("name", ["study_acts", "acts_pilot", "rivals"])
 def test_the_committed_hypotheses_name_arms_of_their_matrix(windows, name):
     matrix = yaml.safe_load((ROOT / f"studies/{name}_cpu.yaml").read_text())
     hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}_cpu.yaml")
