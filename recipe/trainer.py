@@ -109,7 +109,8 @@ class RecipeTrainerSync(PPOTrainerSync):
 
         def place(row: int) -> tuple[int, int, int]:
             uid, session, output = batch.keys[row].split("_")
-            return self._drawn[uid], int(session), int(output)
+            # one that is left from an earlier step comes last
+            return self._drawn.get(uid, len(self._drawn)), int(session), int(output)
 
         batch.reorder(sorted(range(len(batch)), key=place))
         self._drawn.clear()

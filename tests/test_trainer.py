@@ -69,7 +69,7 @@ def test_a_wrong_preset_is_refused_by_the_trainer_too():
 
 
 def test_rollouts_keep_the_order_of_their_prompts_whatever_verl_s_names(monkeypatch):
-    """verl's buffer gives them in the order of a set of random names; padding rows come last."""
+    """verl's buffer gives them in the order of a set of random names."""
     ours = trainer()
     monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
     monkeypatch.setattr(PPOTrainerSync, "_balance_batch", lambda self, batch, **options: batch)
@@ -77,7 +77,8 @@ def test_rollouts_keep_the_order_of_their_prompts_whatever_verl_s_names(monkeypa
         assert ours._submit_batch_to_rollout({"uid": [first, "m"]}) == 1
         ours._submit_batch_to_rollout({"uid": [second]})  # in place of dropped ones
         expected = [f"{uid}_{k}_0" for uid in (first, second) for k in (0, 1, 10)]
-        keys = [expected[i] for i in (4, 2, 0, 3, 5, 1)]
+        expected.append("left_0_0")  # of an earlier step
+        keys = [expected[i] for i in (4, 6, 2, 0, 3, 5, 1)]
         batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"key": key} for key in keys])
         batch = ours._balance_batch(batch, metrics={})
         assert batch.keys == [tag["key"] for tag in batch.tags] == expected

@@ -211,3 +211,13 @@ def test_seeds_needed_by_hand():
     # sd 0.02: n = 5: 2.7764 * 0.02 * sqrt(2/5) = 0.0351; n = 6: 2.5706 * 0.02 * sqrt(2/6) = 0.0297
     assert seeds_needed(0.02, 0.03) == 6
     assert seeds_needed(0.0, 0.03, least=4) == 4
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("docs/study_acts_cpu.md", "acts_pilot_cpu")], ids=lambda x: x
+)
+def test_the_tables_of_a_page_are_of_the_committed_values(windows, page, name):
+    hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}.yaml")
+    values = windows.read_values(ROOT / f"docs/{name}.csv")
+    assert windows.page(ROOT / page, hypotheses, values) == (ROOT / page).read_text()
+    assert len(values) > 3
