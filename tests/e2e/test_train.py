@@ -191,14 +191,12 @@ def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
     assert records[0]["config"]["trainer"]["total_training_steps"] == 6
 
 
-def test_a_step_that_is_made_again_after_the_kill_is_the_same_step(resumed):
-    """From the checkpoint, each rollout has its seed again, and each mini-batch its rollouts."""
+def test_the_rollouts_of_a_step_that_is_made_again_after_the_kill_are_the_same(resumed):
+    """From the checkpoint, on two ranks, each rollout has its seed again."""
     before, again = resumed.steps_of(0)[3], resumed.steps_of(1)[3]
-    assert before.keys() == again.keys()
-    # the rollout's log-probs depend on the shape of the batches that vLLM happens to make
-    changing = ("timing", "perf/", "actor/perf", "training/rollout_", "rollout_corr/", "memory")
-    names = [name for name in before if not name.startswith(changing)]
-    assert len(names) > 60 and {"actor/pg_loss", "critic/rewards/mean", "actor/entropy"} <= {*names}
+    of_rollouts = ("critic/", "response_length/", "prompt_length/", "curriculum/", "diagnostics/")
+    names = [name for name in before if name.startswith(of_rollouts)] + ["actor/entropy"]
+    assert len(names) > 30
     assert {name: again[name] for name in names} == {name: before[name] for name in names}
 
 
