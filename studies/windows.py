@@ -196,7 +196,9 @@ def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:
     def results(names: Sequence[str]) -> str:
         chosen = [h for h in hypotheses if not names or h.family in names]
         tables = [table(chosen, values)] if chosen else []
-        return "\n\n".join([*tables, *([spreads(hypotheses, values)] * (SPREAD in names))]) + "\n"
+        if SPREAD in names:
+            tables.append(spreads(hypotheses, values))
+        return "\n\n".join(tables) + "\n"
 
     families = [h.family for h in hypotheses]
     return fill(file.read_text(), str(file), [*dict.fromkeys(families), SPREAD], results)

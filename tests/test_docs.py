@@ -1,6 +1,5 @@
 """The tables of results in the documents against the committed results of each run."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scripts import load_script
 
 from recipe.experiment.matrix import read_matrix
 
@@ -18,10 +18,7 @@ STUDENT = 4.302653  # of two degrees of freedom, 97.5 %
 
 @pytest.fixture(scope="module")
 def tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "studies/tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("studies/tables.py")
 
 
 def rows(file):

@@ -4,7 +4,6 @@ The stand-in of a model has the real one's config.json, with a tokenizer of our 
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import shutil
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from builders import write_data, write_model, write_scores
 from omegaconf import OmegaConf
+from scripts import load_script
 
 from recipe.compare import __main__ as compare
 from recipe.compare import checks, plan
@@ -195,10 +195,7 @@ def test_every_checkpoint_is_evaluated_on_seven_benchmarks_with_each_papers_samp
 
 @pytest.fixture(scope="module")
 def prepare():
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "studies/cluster_prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("studies/cluster_prepare.py")
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

@@ -1,7 +1,6 @@
 """The judge: what it calls correct, that it cannot hang, and that it leaves no process behind."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from math_verify import parse, verify
+from scripts import load_script
 
 from recipe.judge import child as judge_child
 from recipe.judge import pool as judge_pool
@@ -381,8 +381,7 @@ def test_no_text_raises(response, gold):
 
 def test_hostile_text_is_never_correct(tmp_path, capsys):
     """A hundred and fifty of the ten thousand of `perf/judge.py`."""
-    spec = importlib.util.spec_from_file_location("hostile", ROOT / "perf/judge.py")
-    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    benchmark = load_script("perf/judge.py")
     golds = ["18", r"\frac{14}{3}", r"(1,8,19), (2,7,13)", r"2^{1009}", r"\text{Evelyn}"]
     assert benchmark.on_hostile_text(150, golds, tmp_path / "executed"), capsys.readouterr().out
 

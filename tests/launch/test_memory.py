@@ -1,7 +1,6 @@
 """The estimate of memory and disk: by hand for a small model, the review's figures for the run
 scripts' models, and the table of docs/gpu_runs.md."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ pytest.importorskip("verl")
 
 from builders import gpu_config, run_overrides
 from omegaconf import DictConfig, OmegaConf
+from scripts import load_script
 from transformers import AutoConfig
 
 from recipe.launch import __main__ as launch
@@ -214,14 +214,7 @@ def test_verl_still_keeps_a_reference_on_the_cpu(gpu):
 # ---- the run scripts -----------------------------------------------------------------------------
 
 
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GPU_RUNS = load(ROOT / "perf/gpu_runs.py")
+GPU_RUNS = load_script("perf/gpu_runs.py")
 
 
 @pytest.fixture(scope="module")

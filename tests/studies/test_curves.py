@@ -1,6 +1,5 @@
 """Held-out curves of a comparison, on made-up metrics files with known answers."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 ACCURACY = "val-core/t/acc/mean@1"
@@ -15,10 +15,7 @@ ACCURACY = "val-core/t/acc/mean@1"
 
 @pytest.fixture(scope="module")
 def curves():
-    spec = importlib.util.spec_from_file_location("curves", ROOT / "studies/curves.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("studies/curves.py")
 
 
 @pytest.fixture
