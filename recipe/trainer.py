@@ -34,6 +34,8 @@ from recipe.core.trainer_settings import TrainerSettings
 
 T = TypeVar("T")
 
+PLACES = 100_000  # prompts whose place is kept: those that are dropped are never asked for
+
 
 def make_parts(config: DictConfig, settings: TrainerSettings) -> list[Part]:
     """Returns the parts that a run's config uses, in the order in which they run."""
@@ -89,7 +91,9 @@ class RecipeTrainerSync(PPOTrainerSync):
         # verl polls every 2 s, which rounds a small run's generation time up to the next 2 s
         self.replay_buffer.poll_interval = self.settings.poll_interval
         self.parts = make_parts(config, self.settings)
-        self._drawn: dict[str, int] = {}  # {uid: place} of the prompts of a step
+        self._drawn = 0  # prompts
+        self._place: dict[str, int] = {}  # {uid: prompts drawn before it}, of the last PLACES
+        self._order: dict[str, int] = {}  # {key: place} of the rollouts of an update
         self.correctness = the_one(
             [part.correctness for part in self.parts if part.correctness is not None],
             "say which rollouts are correct",
@@ -100,20 +104,23 @@ class RecipeTrainerSync(PPOTrainerSync):
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         for uid in batch["uid"]:
-            self._drawn[uid] = len(self._drawn)
+            self._place[uid] = self._drawn
+            self._drawn += 1
+        while len(self._place) > PLACES:
+            del self._place[next(iter(self._place))]
         return super()._submit_batch_to_rollout(batch)
 
     def _balance_batch(self, batch: KVBatchMeta, *args: Any, **options: Any) -> KVBatchMeta:
         """Rollouts in the order of their prompts in the dataloader, so that a seed fixes the
         mini-batches: verl takes them in the order of a set of random names."""
 
-        def place(row: int) -> tuple[int, int, int]:
-            uid, session, output = batch.keys[row].split("_")
-            # one that is left from an earlier step comes last
-            return self._drawn.get(uid, len(self._drawn)), int(session), int(output)
+        def place(key: str) -> tuple[int, int, int]:
+            uid, session, output = key.split("_")
+            return self._place.get(uid, -1), int(session), int(output)
 
-        batch.reorder(sorted(range(len(batch)), key=place))
-        self._drawn.clear()
+        keys = sorted(batch.keys, key=place)
+        self._order = {key: number for number, key in enumerate(keys)}
+        batch.reorder(sorted(range(len(batch)), key=lambda row: self._order[batch.keys[row]]))
         return super()._balance_batch(batch, *args, **options)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -153,6 +160,7 @@ class RecipeTrainerSync(PPOTrainerSync):
             metrics=metrics,
             config=self.config,
             correctness=self.correctness,
+            place_B=[self._order.get(key, len(self._order)) for key in batch.keys],
             forward=self.actor_rollout_wg.compute_log_prob,
             ranks=self._ranks(),
         )

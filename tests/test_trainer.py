@@ -68,20 +68,55 @@ def test_a_wrong_preset_is_refused_by_the_trainer_too():
         recipe.trainer.RecipeTrainerSync(config)
 
 
-def test_rollouts_keep_the_order_of_their_prompts_whatever_verl_s_names(monkeypatch):
-    """verl's buffer gives them in the order of a set of random names."""
+@pytest.fixture
+def ordering(monkeypatch):
+    """A trainer without rollouts, whose verl turns a batch's rows around and pads it by one row."""
     ours = trainer()
+    ours.actor_rollout_wg = SimpleNamespace(compute_log_prob=None, _dispatch_info={"actor": [0]})
+    ours.global_steps = 1
+
+    def balanced(self, batch, **options):
+        rows = [*reversed(batch.keys), "padding"]
+        return KVBatchMeta(partition_id="train", keys=rows, tags=[{"key": key} for key in rows])
+
     monkeypatch.setattr(PPOTrainerSync, "_submit_batch_to_rollout", lambda self, batch: len(batch))
-    monkeypatch.setattr(PPOTrainerSync, "_balance_batch", lambda self, batch, **options: batch)
-    for first, second in (("z", "a"), ("a", "z")):
-        assert ours._submit_batch_to_rollout({"uid": [first, "m"]}) == 1
-        ours._submit_batch_to_rollout({"uid": [second]})  # in place of dropped ones
-        expected = [f"{uid}_{k}_0" for uid in (first, second) for k in (0, 1, 10)]
-        expected.append("left_0_0")  # of an earlier step
-        keys = [expected[i] for i in (4, 6, 2, 0, 3, 5, 1)]
-        batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"key": key} for key in keys])
-        batch = ours._balance_batch(batch, metrics={})
-        assert batch.keys == [tag["key"] for tag in batch.tags] == expected
+    monkeypatch.setattr(PPOTrainerSync, "_balance_batch", balanced)
+    return ours
+
+
+def batch_of(uids: str) -> KVBatchMeta:
+    """Three rollouts of each prompt, in no order."""
+    keys = [f"{uid}_{k}_0" for k in (10, 0, 2) for uid in uids]
+    return KVBatchMeta(partition_id="train", keys=keys, tags=[{"key": key} for key in keys])
+
+
+def rollouts(uids: str) -> list[str]:
+    return [f"{uid}_{k}_0" for uid in uids for k in (0, 2, 10)]
+
+
+def test_rollouts_keep_the_order_of_their_prompts_whatever_verl_s_names(ordering):
+    """verl's buffer gives them in the order of a set of random names."""
+    for first, second, later in ("zac", "xyb"):
+        ordering._submit_batch_to_rollout({"uid": [first, "m"]})
+        ordering._submit_batch_to_rollout({"uid": [second, later]})  # in place of dropped ones
+        # two updates of one step; the second has what the first has left
+        for taken, expected in ((f"{second}m{first}", f"{first}m{second}"), (later, later)):
+            batch = ordering._balance_batch(batch_of(taken), metrics={})
+            assert batch.keys == [*reversed(rollouts(expected)), "padding"]
+            assert batch.keys == [tag["key"] for tag in batch.tags]
+            order_B = ordering._make_step(batch, {}).order_B
+            assert [batch.keys[row] for row in order_B] == [*rollouts(expected), "padding"]
+
+
+def test_the_places_of_dropped_prompts_do_not_pile_up(ordering, monkeypatch):
+    monkeypatch.setattr(recipe.trainer, "PLACES", 3)
+    ordering._submit_batch_to_rollout({"uid": list("zyxwv")})
+    assert list(ordering._place) == list("xwv")
+    # what a checkpoint brings back, say, is older
+    assert ordering._balance_batch(batch_of("wzx"), metrics={}).keys == [
+        *reversed(rollouts("zxw")),
+        "padding",
+    ]
 
 
 def nested(*rows: list[float]) -> torch.Tensor:

@@ -232,14 +232,14 @@ class Progress:
         return sum(min(run.steps, run.folder.steps_done()) for run in self.runs)
 
     def _watch(self) -> None:
-        while not self.over.wait(2):
+        while not self.over.wait(2 if sys.stderr.isatty() else 60):  # seconds
             self.show()
 
     def show(self) -> None:
-        self.bar.update(self.done() - self.bar.n)
+        self.bar.n = self.done()
         running = list(self.running.values())
         texts = [f"{run.name} ({run.folder.steps_done()}/{run.steps})" for run in running]
-        self.bar.set_postfix_str("; ".join(texts))
+        self.bar.set_postfix_str("; ".join(texts))  # draws the bar
 
     def close(self) -> None:
         self.over.set()

@@ -8,7 +8,7 @@ Axes: B rows (rollouts), N response tokens of all rows, one row after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -53,17 +53,21 @@ class Step:
         metrics: dict[str, Any],
         config: DictConfig,
         correctness: CorrectnessRule,
+        place_B: Sequence[int] = (),
         forward: Callable[[KVBatchMeta], Any] | None = None,
         ranks: int = 1,
     ):
         """
         Args:
             correctness: Which rollouts are correct.
+            place_B: The place of each row in the order of the prompts in the dataloader; the order
+                of the rows, if empty.
             forward: Runs a forward pass of the actor over a batch, as verl does for log-probs.
             ranks: Data-parallel ranks of the actor.
         """
         self.number, self.metrics, self.config, self.ranks = number, metrics, config, ranks
         self._correctness, self._forward = correctness, forward
+        self._place_B = place_B or range(len(batch))
         self._fields: dict[str, Any] = {}  # None: verl has not written it
         self._mask_N: Tensor | None = None
         self.batch = batch
@@ -90,6 +94,12 @@ class Step:
     def real_B(self) -> Tensor:
         """(B,) bool: rows that are rollouts, not verl's padding of a short batch."""
         return torch.tensor([not tag.get("is_padding", False) for tag in self.batch.tags])
+
+    @cached_property
+    def order_B(self) -> Tensor:
+        """(B,) long: the rows in the order of their prompts in the dataloader, padding last. A seed
+        fixes it, and no split of the batch over ranks changes it; verl's names are random."""
+        return torch.tensor(self._place_B).argsort(stable=True)
 
     @cached_property
     def uid_B(self) -> list[str]:

@@ -99,7 +99,7 @@ class TokenRulePart(Part):
             mask_N=step.mask_N,
             length_B=step.length_B,
             mini_batch_B=mini_batch_B,
-            order_B=torch.from_numpy(np.argsort(np.array(step.batch.keys), kind="stable")),
+            order_B=step.order_B,
         )
         step.write(**{CLASS_FIELD: class_N})
         values = {"entropy": step.values("entropy"), "covariance": cov_N}

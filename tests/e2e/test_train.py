@@ -191,12 +191,13 @@ def test_each_start_records_what_it_was_and_a_resume_is_the_same_run(resumed):
     assert records[0]["config"]["trainer"]["total_training_steps"] == 6
 
 
-def test_the_rollouts_of_a_step_that_is_made_again_after_the_kill_are_the_same(resumed):
-    """From the checkpoint, on two ranks, each rollout has its seed again."""
+def test_a_step_that_is_made_again_after_the_kill_is_the_same(resumed):
+    """From the checkpoint, on two ranks: rollouts, selection of tokens, bounds and update. Only the
+    rollout's own log-probs depend on what vLLM happens to decode together."""
     before, again = resumed.steps_of(0)[3], resumed.steps_of(1)[3]
-    of_rollouts = ("critic/", "response_length/", "prompt_length/", "curriculum/", "diagnostics/")
-    names = [name for name in before if name.startswith(of_rollouts)] + ["actor/entropy"]
-    assert len(names) > 30
+    of_the_machine = ("timing", "perf/", "actor/perf/", "training/rollout_", "rollout_corr/")
+    names = [name for name in before if not name.startswith(of_the_machine)]
+    assert len(names) > 80
     assert {name: again[name] for name in names} == {name: before[name] for name in names}
 
 
@@ -320,9 +321,6 @@ def test_the_curriculum_goes_from_stage_to_stage(resumed):
     assert [rows[step]["curriculum/stage"] for step in range(1, 7)] == [1, 1, 1, 2, 2, 2]
     entropy = [rows[step]["curriculum/semantic_entropy"] for step in range(1, 7)]
     assert max(entropy[:3]) <= min(entropy[3:])
-    # the same prompts in the same step; their rollouts come in any order, which a mean feels
-    again = [steps[3]["curriculum/semantic_entropy"] for steps in map(resumed.steps_of, (0, 1))]
-    assert again[0] == pytest.approx(again[1], rel=1e-12)
 
 
 def test_the_low_entropy_tokens_are_chosen_in_each_mini_batch_over_both_ranks(resumed):

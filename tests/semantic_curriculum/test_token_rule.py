@@ -8,9 +8,10 @@ import torch
 
 pytest.importorskip("verl")
 
-from builders import actor_config, nested, random_tokens
+from builders import actor_config, nested, queue_of, random_tokens, step_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
@@ -20,6 +21,7 @@ from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.semantic_curriculum import _driver, register, token_rule
 from recipe.semantic_curriculum.config import PRESETS, TokenRule
+from recipe.semantic_curriculum.part import TokenRulePart
 from recipe.semantic_curriculum.selection import class_means, classify_batch, mini_batch_of_rows
 from recipe.semantic_curriculum.token_rule import HIGH_COV, LOW_COV, REST, UNSELECTED, classify
 
@@ -360,6 +362,32 @@ def test_selection_does_not_depend_on_the_ranks(scope, seed):
         parts = found.split(moved["length_B"].tolist())
         for part, source in zip(parts, moved_from.tolist(), strict=True):
             assert torch.equal(part, of_row[source])
+
+
+@pytest.mark.parametrize("scope", ["mini_batch", "response", "batch"])
+def test_equal_values_are_chosen_among_by_the_order_of_the_prompts(scope):
+    """Without a correct rollout every covariance is 0: verl's random names must not decide, or two
+    runs with one seed are two updates."""
+    rule = TokenRule(preset="as_described", scope=scope, high_cov_fraction=0.1)
+    rows, width = 8, 10
+    lengths = torch.full((rows,), width)
+    zeros = torch.zeros(rows, width)
+    actor = {"ppo_mini_batch_size": 1, "shuffle": False, "data_loader_seed": 0}
+    config = {"actor": actor, "rollout": {"n": 4}}
+    chosen = []
+    for names in ("abcdefgh", "hgfedcba"):
+        fields = {name: nested(zeros, lengths) for name in ("old_log_probs", "entropy")}
+        fields["advantages"] = nested(zeros, lengths)
+        fields["response_mask"] = nested(torch.ones(rows, width, dtype=torch.long), lengths)
+        step = step_of(list(names), config=OmegaConf.create({"actor_rollout_ref": config}))
+        with queue_of(fields):
+            TokenRulePart(rule).before_update(step)
+        chosen.append(fields[register.CLASS_FIELD].values().reshape(rows, width))
+    assert torch.equal(*chosen)
+    first = chosen[0][0]  # 40 tokens of a mini-batch: 32 of them in L, 3 of these of covariance 0
+    if scope == "mini_batch":
+        assert (first[:3] == token_rule.HIGH_COV).all() and (first[3:] == token_rule.REST).all()
+        assert (chosen[0][3, 2:] == token_rule.UNSELECTED).all()
 
 
 @pytest.mark.parametrize("scope", ["mini_batch", "response"])
