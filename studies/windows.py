@@ -8,19 +8,20 @@ A hypothesis is about a logged metric in a window of steps (the format is in the
 studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
 with Student's 95 % interval, the p value of the t test against 0, the same corrected by Holm's
 method over the hypotheses of its family, and a verdict; and of each arm's own values the standard
-deviation between seeds and the number of seeds that shows a paired difference of 0.03. Unfinished
-runs are left out. Each run's values go to OUT/windows.csv, which --values reads in their place.
+deviation between seeds and the number of seeds that shows a paired difference of 0.03; and what
+else a hypothesis wants to know of its window (`beside`). Unfinished runs are left out. Each run's
+values go to OUT/windows.csv, which --values reads in their place.
 
-`--into PAGE` writes them into a Markdown page, in place of what is between its lines `<!-- results:
-FAMILY … -->`, or `<!-- results: spread -->` for the standard deviations, and `<!-- end of results
--->`.
+`--into PAGE` writes them into a Markdown page, in place of what is between its lines
+`<!-- hypotheses: FAMILY … -->`, or `spread` for the standard deviations, or `mechanism` for the
+metrics beside, and `<!-- end of hypotheses -->`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,7 +41,7 @@ from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed,
 from recipe.report.tables import fill
 
 SEEN = 0.03  # the difference that must be seen
-SPREAD = "spread"  # the table of standard deviations, beside the families' in a page
+SPREAD, MECHANISM = "spread", "mechanism"  # tables of a page, beside those of the families
 Window = Annotated[tuple[int, int], Field(description="a first and a last step")]
 
 
@@ -59,6 +60,15 @@ class Hypothesis:
     claim: Literal["", "above", "below", "at_most", "at_least"] = ""
     than: float = 0.0
     half_width: Annotated[float, Field(gt=0)] | None = None  # the interval's largest
+    beside: tuple[str, ...] = ()  # metrics that say why: each arm's means over `steps`
+
+    def values(self, steps: Metrics) -> dict[str, float | None]:
+        """Returns the statistic of one run and its means of the metrics beside, by the metric."""
+        beside = {
+            metric: window_mean(steps, metric, *self.steps) if self.steps else None
+            for metric in self.beside
+        }
+        return {self.metric: self.value(steps)} | beside
 
     def value(self, steps: Metrics) -> float | None:
         """Returns the statistic of one run, None where it has not logged the metric."""
@@ -87,10 +97,12 @@ def read_hypotheses(file: Path) -> list[Hypothesis]:
             raise ValueError(f"{file}: {where} is not allowed: {first['msg']}.") from None
         if (hypotheses[-1].steps is None) == (hypotheses[-1].changes is None):
             raise ValueError(f"{file}: {name} needs either steps or changes, and not both.")
+        if hypotheses[-1].beside and hypotheses[-1].steps is None:
+            raise ValueError(f"{file}: {name}.beside is about steps, and it has changes.")
     return hypotheses
 
 
-Values = dict[tuple[str, str], dict[int, float]]  # {(hypothesis, arm): {seed: value}}
+Values = dict[tuple[str, str, str], dict[int, float]]  # {(hypothesis, arm, metric): {seed: value}}
 
 
 def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
@@ -103,9 +115,10 @@ def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
             continue
         for hypothesis in hypotheses:
             if run.arm in (hypothesis.arm, hypothesis.minus):
-                value = hypothesis.value(run.steps)
-                if value is not None:
-                    values.setdefault((hypothesis.name, run.arm), {})[run.seed] = value
+                for metric, value in hypothesis.values(run.steps).items():
+                    if value is not None:
+                        key = (hypothesis.name, run.arm, metric)
+                        values.setdefault(key, {})[run.seed] = value
     return values
 
 
@@ -113,19 +126,18 @@ def read_values(file: Path) -> Values:
     """Reads OUT/windows.csv."""
     values: Values = {}
     rows = pd.read_csv(file, dtype={"hypothesis": str, "arm": str})
-    for name, arm, seed, value in rows[["hypothesis", "arm", "seed", "value"]].itertuples(
-        index=False
-    ):
-        values.setdefault((name, arm), {})[int(seed)] = value
+    columns = ["hypothesis", "arm", "metric", "seed", "value"]
+    for *key, seed, value in rows[columns].itertuples(index=False):
+        values.setdefault(tuple(key), {})[int(seed)] = value
     return values
 
 
 def statistic(hypothesis: Hypothesis, values: Values) -> np.ndarray:
     """Returns (S,): the statistic, or its paired difference, at each seed that has it."""
-    by_seed = values.get((hypothesis.name, hypothesis.arm), {})
+    by_seed = values.get((hypothesis.name, hypothesis.arm, hypothesis.metric), {})
     if hypothesis.minus is None:
         return np.array([by_seed[seed] for seed in sorted(by_seed)])
-    other = values.get((hypothesis.name, hypothesis.minus), {})
+    other = values.get((hypothesis.name, hypothesis.minus, hypothesis.metric), {})
     return np.array([by_seed[seed] - other[seed] for seed in sorted(by_seed.keys() & other.keys())])
 
 
@@ -180,13 +192,34 @@ def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for h in hypotheses:
         for arm in dict.fromkeys(filter(None, (h.arm, h.minus))):
-            x = [value for _, value in sorted(values.get((h.name, arm), {}).items())]
+            x = [value for _, value in sorted(values.get((h.name, arm, h.metric), {}).items())]
             if h.family == "accuracy" and len(x) > 1:
                 sd = float(np.std(x, ddof=1))
                 needed = seeds_needed(sd, SEEN, least=4)
                 lines.append(
                     f"| {h.name} | {arm} | {len(x)} | {np.mean(x):.4f} | {sd:.4f} | {needed} |"
                 )
+    return "\n".join(lines)
+
+
+def mechanism(hypotheses: Sequence[Hypothesis], values: Values) -> str:
+    """Returns the metrics beside the hypotheses, of each arm the mean over the window and over the
+    seeds."""
+    metrics = list(dict.fromkeys(metric for h in hypotheses for metric in h.beside))
+    if not metrics:
+        return ""
+    names = [name.removeprefix("clip_entropy/").replace("_", " ") for name in metrics]
+    lines = [f"| {' | '.join(['hypothesis', 'steps', 'arm', 'seeds', *names])} |"]
+    lines.append("| --- " * (len(names) + 4) + "|")
+    for h in hypotheses:
+        for arm in dict.fromkeys(filter(None, (h.minus, h.arm))):
+            found = [values.get((h.name, arm, metric), {}) for metric in metrics]
+            if h.beside and h.steps and any(found):
+                first, last = h.steps
+                seeds = max(map(len, found))
+                means = [f"{np.mean(list(x.values())):.3g}" if x else "" for x in found]
+                cells = [h.name, f"{first} to {last}", arm, str(seeds), *means]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -198,23 +231,19 @@ def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:
         tables = [table(chosen, values)] if chosen else []
         if SPREAD in names:
             tables.append(spreads(hypotheses, values))
+        if MECHANISM in names:
+            tables.append(mechanism(hypotheses, values))
         return "\n\n".join(tables) + "\n"
 
-    families = [h.family for h in hypotheses]
-    return fill(file.read_text(), str(file), [*dict.fromkeys(families), SPREAD], results)
+    names = [*dict.fromkeys(h.family for h in hypotheses), SPREAD, MECHANISM]
+    return fill(file.read_text(), str(file), names, results, "hypotheses")
 
 
-def write_values(file: Path, hypotheses: Mapping[str, Hypothesis], values: Values) -> None:
-    """Writes each run's statistic."""
+def write_values(file: Path, values: Values) -> None:
+    """Writes each run's statistics."""
     rows: list[dict[str, Any]] = [
-        {
-            "hypothesis": name,
-            "metric": hypotheses[name].metric,
-            "arm": arm,
-            "seed": seed,
-            "value": x,
-        }
-        for (name, arm), by_seed in values.items()
+        {"hypothesis": name, "metric": metric, "arm": arm, "seed": seed, "value": x}
+        for (name, arm, metric), by_seed in values.items()
         for seed, x in sorted(by_seed.items())
     ]
     with atomic_write(file) as temporary:
@@ -238,16 +267,15 @@ def command(arguments: list[str] | None) -> None:
         values = read_values(args.values)
     else:
         values = run_values(matrix, hypotheses)
-        write_values(matrix.out / "windows.csv", {h.name: h for h in hypotheses}, values)
+        write_values(matrix.out / "windows.csv", values)
     if args.into:
         text = page(args.into, hypotheses, values)
         with atomic_write(args.into) as temporary:
             temporary.write_text(text)
         print(args.into)
         return
-    print(table(hypotheses, values))
-    print()
-    print(spreads(hypotheses, values))
+    tables = [make(hypotheses, values) for make in (table, spreads, mechanism)]
+    print("\n\n".join(filter(None, tables)))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,6 @@ from recipe.report.results import TRAINING, Metric, Result, band, curve
 if TYPE_CHECKING:
     from recipe.report.page import Page
 
-BEGIN, END = "<!-- results", "<!-- end of results -->"
-PLACE = re.compile(rf"({BEGIN}(?:: ([^>]*))? -->\n).*?({END})", re.DOTALL)
-
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with file.open("w", newline="") as stream:
@@ -150,7 +147,13 @@ def _cell(text: str) -> str:
     return text.replace("\\", r"\\").replace("|", r"\|")
 
 
-def fill(text: str, name: str, arms: Iterable[str], table: Callable[[Sequence[str]], str]) -> str:
+def fill(
+    text: str,
+    name: str,
+    arms: Iterable[str],
+    table: Callable[[Sequence[str]], str],
+    of: str = "results",
+) -> str:
     """Returns a Markdown text with its tables of results made anew.
 
     Args:
@@ -159,24 +162,27 @@ def fill(text: str, name: str, arms: Iterable[str], table: Callable[[Sequence[st
         name: of its file, for the errors.
         arms: the names that may stand there.
         table: makes the table of some arms; of all for [].
+        of: the word in the lines, so that a page can have tables of several commands.
 
     Raises:
         ValueError: it has no such pair, a line without its partner, or names an unknown arm.
     """
     choices = list(arms)
+    begin, end = f"<!-- {of}", f"<!-- end of {of} -->"
+    place = re.compile(rf"({begin}(?:: ([^>]*))? -->\n).*?({end})", re.DOTALL)
 
-    def filled(place: re.Match[str]) -> str:
-        before, words, after = place.groups()
+    def filled(found: re.Match[str]) -> str:
+        before, words, after = found.groups()
         names = (words or "").split()
         for arm in names:
             check_choice(f"{name}: arm {arm!r}", arm, choices)
         return before + table(names) + after
 
-    result, places = PLACE.subn(filled, text)
-    begins, ends = text.count(BEGIN), text.count(END)
+    result, places = place.subn(filled, text)
+    begins, ends = text.count(begin), text.count(end)
     if not 0 < places == begins == ends:
         raise ValueError(
-            f"--into {name} has {begins} lines {BEGIN} … --> and {ends} lines {END}: give it both "
+            f"--into {name} has {begins} lines {begin} … --> and {ends} lines {end}: give it both "
             "around each place for results."
         )
     return result

@@ -40,7 +40,7 @@ def write_runs(out: Path, steps: int = 4) -> Path:
             folder = out / arm / f"seed{seed}/metrics"
             folder.mkdir(parents=True)
             rows = [
-                {"step": k, "data": {"E": 10 * k + offset, "raising": k // 2 % 2}}
+                {"step": k, "data": {"E": 10 * k + offset, "raising": k // 2 % 2, "c/k": k + seed}}
                 for k in range(1, steps + 1)
             ]
             (folder / "000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -94,24 +94,49 @@ def test_a_page_gets_the_tables_that_it_asks_for(windows, tmp_path, capsys):
     spread = printed.split("\n\n")[1]
     page = tmp_path / "page.md"
     page.write_text(
-        "a\n<!-- results: g -->\nold\n<!-- end of results -->\nb\n"
-        "<!-- results: spread -->\n<!-- end of results -->\n"
+        "<!-- results -->\nof another command\n<!-- end of results -->\n"
+        "a\n<!-- hypotheses: g -->\nold\n<!-- end of hypotheses -->\nb\n"
+        "<!-- hypotheses: spread -->\n<!-- end of hypotheses -->\n"
     )
     windows.command([str(out), str(file), "--into", str(page)])
     assert page.read_text() == (
-        f"a\n<!-- results: g -->\n{head}\n{rows[0]}\n{rows[3]}\n<!-- end of results -->\nb\n"
-        f"<!-- results: spread -->\n{spread}<!-- end of results -->\n"
+        "<!-- results -->\nof another command\n<!-- end of results -->\n"
+        f"a\n<!-- hypotheses: g -->\n{head}\n{rows[0]}\n{rows[3]}\n<!-- end of hypotheses -->\nb\n"
+        f"<!-- hypotheses: spread -->\n{spread}<!-- end of hypotheses -->\n"
     )
-    page.write_text("<!-- results: h -->\n<!-- end of results -->\n")
+    page.write_text("<!-- hypotheses: h -->\n<!-- end of hypotheses -->\n")
     with pytest.raises(ValueError, match="'h' does not exist"):
         windows.command([str(out), str(file), "--into", str(page)])
 
 
+def test_metrics_beside_a_hypothesis_are_shown_of_both_arms(windows, tmp_path, capsys):
+    """Over its window; they are no hypotheses, so that they have no part in the correction."""
+    plain = run(windows, tmp_path, capsys)[2]
+    beside = {name: dict(spec) for name, spec in HYPOTHESES.items()}
+    beside["1"]["beside"] = ["c/k", "clip_entropy/E1/share"]
+    (tmp_path / "b").mkdir()
+    out, file, printed = run(windows, tmp_path / "b", capsys, beside)
+    # steps 2 and 3: 2.5, and 0, 1, 2 more at the seeds: 3.5; no run has logged the share
+    assert printed == plain + (
+        "\n| hypothesis | steps | arm | seeds | c/k | E1/share |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| 1 | 2 to 3 | grpo | 3 | 3.5 |  |\n"
+        "| 1 | 2 to 3 | id | 3 | 3.5 |  |\n"
+    )
+    windows.command([str(out), str(file), "--values", str(out / "windows.csv")])
+    assert capsys.readouterr().out == printed
+    page = tmp_path / "page.md"
+    page.write_text("<!-- hypotheses: mechanism -->\n<!-- end of hypotheses -->")
+    windows.command([str(out), str(file), "--into", str(page)])
+    assert page.read_text().split("-->\n")[1].startswith(printed.split("\n\n")[2])
+
+
 def family_of_three(offsets: list[float], claim: str) -> tuple[list[dict], dict]:
     """Two hypotheses whose interval holds 0, and one of these paired differences."""
-    values = {("x", "id"): dict(enumerate(offsets)), ("x", "grpo"): dict.fromkeys(range(3), 0.0)}
+    zero = dict.fromkeys(range(3), 0.0)
+    values = {("x", "id", "E"): dict(enumerate(offsets)), ("x", "grpo", "E"): zero}
     for name in ("y", "z"):
-        values |= {(name, "id"): {0: 0.1, 1: -0.1, 2: 0.0}, (name, "grpo"): values["x", "grpo"]}
+        values |= {(name, "id", "E"): {0: 0.1, 1: -0.1, 2: 0.0}, (name, "grpo", "E"): zero}
     spec = {"family": "f", "arm": "id", "minus": "grpo", "metric": "E", "steps": (1, 1)}
     return [{"name": name, "claim": claim, **spec} for name in "xyz"], values
 
@@ -160,6 +185,7 @@ def test_a_run_that_is_not_finished_is_left_out(windows, tmp_path, capsys):
         ({"changes": [1, 2]}, "1 needs either steps or changes"),
         ({"claim": "higher"}, "1.claim is not allowed"),
         ({"half_width": 0}, "1.half_width is not allowed"),
+        ({"steps": None, "changes": [1, 2], "beside": ["E"]}, "1.beside is about steps"),
         ({"arm": "idd"}, "1: idd does not exist: did you mean id"),
     ],
 )
