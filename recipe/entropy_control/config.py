@@ -42,7 +42,7 @@ PRESETS: dict[str, Preset] = {
     "target": Preset("target", calculate_entropy=True),  # arXiv 2505.22312, its 7B script
     "entrocraft": Preset("range"),  # arXiv 2604.26326, its Qwen3-4B script
     "entrocraft_cosine": Preset("range", "cosine", lower_end=0.1, upper_end=0.2),  # the same, cos
-    "entropic": Preset("pi", target=0.5),  # arXiv 2511.15248, as Entrocraft's script compares it
+    "entropic": Preset("pi", target=0.1),  # arXiv 2511.15248, its Qwen3-8B script
 }
 # the controllers, each with its settings
 CONTROLLERS: dict[str, tuple[str, ...]] = {
@@ -50,7 +50,7 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
     "schedule": ("shape", "total_steps", "coef_start", "coef_end"),
     "target": ("target", "coef_init", "coef_delta", "coef_min", "coef_max"),
     "range": ("shape", "total_steps", "lower_start", "lower_end", "upper_start", "upper_end"),
-    "pi": ("target", "proportional", "integral", "alpha_max"),
+    "pi": ("target", "proportional", "integral", "alpha_max", "probable_above"),
 }
 
 
@@ -70,7 +70,7 @@ class EntropyControlSettings:
     )
     coef_start: float = setting(0.001, "ours: coefficient at the first step", at_least=0)
     coef_end: float = setting(0.0, "ours: coefficient at T", at_least=0)
-    target: float = setting(0.2, "arXiv 2505.22312, 7B; entropic: 0.5", above=0)
+    target: float = setting(0.2, "arXiv 2505.22312, 7B; entropic: 0.1", above=0)
     coef_init: float = setting(0.0, "arXiv 2505.22312: before the first step", at_least=0)
     coef_delta: float = setting(1e-4, "arXiv 2505.22312: change per step", above=0)
     coef_min: float = setting(0.0, "arXiv 2505.22312", at_least=0)
@@ -79,9 +79,12 @@ class EntropyControlSettings:
     lower_end: float = setting(0.4, "arXiv 2604.26326, Qwen3-4B: at T", at_least=0)
     upper_start: float = setting(0.7, "arXiv 2604.26326, Qwen3-4B: the upper line", at_least=0)
     upper_end: float = setting(0.5, "arXiv 2604.26326, Qwen3-4B: at T", at_least=0)
-    proportional: float = setting(1.0, "arXiv 2511.15248, as in Entrocraft's code", at_least=0)
-    integral: float = setting(0.01, "arXiv 2511.15248, as in Entrocraft's code", at_least=0)
-    alpha_max: float = setting(1.0, "ours: no weight is negative", above=0, at_most=1)
+    proportional: float = setting(1.0, "arXiv 2511.15248, script", at_least=0)
+    integral: float = setting(0.01, "arXiv 2511.15248, script: per update", at_least=0)
+    alpha_max: float = setting(1.0, "arXiv 2511.15248, code", above=0)
+    probable_above: float = setting(
+        0.95, "arXiv 2511.15248, code: whose tokens are weighed; 0: all", at_least=0, below=1
+    )
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EntropyControlSettings:

@@ -81,12 +81,18 @@ def drop_by_range(advantages_N: Tensor, entropy: float, lower: float, upper: flo
 class PIState(NamedTuple):
     """EntroPIC's state, and the weight of this step."""
 
-    total: float  # sum of H - target over the steps up to this one
+    total: float  # sum of H - target over the updates up to this step's
     alpha: float
 
 
 def pi_weight(
-    total: float, entropy: float, target: float, proportional: float, integral: float, limit: float
+    total: float,
+    entropy: float,
+    target: float,
+    proportional: float,
+    integral: float,
+    limit: float,
+    updates: int = 1,
 ) -> PIState:
     """Moves EntroPIC's weight by one step.
 
@@ -95,19 +101,43 @@ def pi_weight(
     At H = H* throughout, alpha is 0 and no advantage changes.
 
     Args:
-        total: the sum of e_j over the steps before.
+        total: the sum of e_j over the updates before.
+        updates: of the actor in this step: the authors' code measures e in each of them, here it is
+            the step's (*ours*).
 
-    Source: EntroPIC, arXiv 2511.15248, as github lblaoke/entrocraft compares it (read; paper and
-        authors' code were not). The limit is *ours*: beyond 1 a weight would change its sign.
+    Source: EntroPIC, arXiv 2511.15248, github yk7333/EntroPIC (read; the paper was not).
     """
     error = entropy - target
     alpha = proportional * error + integral * total
-    return PIState(total + error, min(max(alpha, -limit), limit))
+    return PIState(total + updates * error, min(max(alpha, -limit), limit))
 
 
-def weigh_signs(advantages_N: Tensor, alpha: float) -> Tensor:
-    """Returns the advantages with positive ones times 1 + alpha, negative ones times 1 - alpha.
+def weigh_probable(
+    advantages_N: Tensor, log_prob_N: Tensor, mask_N: Tensor, alpha: float, above: float
+) -> Tensor:
+    """Weighs the advantages of probable tokens: correct rollouts' up and incorrect ones' down
+    lowers the entropy, the other way round raises it.
 
-    Source: as `pi_weight`.
+        L = L_PPO - alpha mean of r |A| over the tokens with p > above
+        A <- A + alpha |A| N / N_probable    for these of the N response tokens; other A stay
+
+    With `above` 0, A > 0 is multiplied by 1 + alpha and A < 0 by 1 - alpha.
+
+    Args:
+        advantages_N: (N,), of any estimator.
+        log_prob_N: (N,), nats, of the policy that sampled.
+        mask_N: (N,) bool, response tokens.
+        alpha: of `pi_weight`.
+        above: a probability; 0: all tokens, as github lblaoke/entrocraft compares the method.
+
+    Returns:
+        (N,); as it was where no token is that probable.
+
+    Source: as `pi_weight`. There the term takes p, and its mean, from each micro-batch's present
+        policy, and has no clip. *Ours:* p is the old policy's and the mean the step's, so that
+        neither depends on the split; and PPO's clip holds for the term too, which such a token
+        (r < 1.06) meets only where r is below the lower bound and its new advantage negative.
     """
-    return advantages_N * torch.where(advantages_N > 0, 1 + alpha, 1 - alpha)
+    probable_N = mask_N & (log_prob_N > torch.tensor(above).log())
+    weight = alpha * mask_N.sum() / probable_N.sum().clamp(min=1)
+    return advantages_N + torch.where(probable_N, weight * advantages_N.abs(), 0.0)

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from recipe.core import config as run_config
 from recipe.core.actor_loss import ENTROPY_COEFF
 from recipe.core.part import Part
 from recipe.core.settings import settings_of
@@ -31,8 +32,13 @@ class EntropyControlPart(Part):
     name = NAME
     needs_entropy = True
 
-    def __init__(self, settings: EntropyControlSettings, total_steps: int | None):
-        self.settings, self.total_steps = settings, total_steps
+    def __init__(self, settings: EntropyControlSettings, total_steps: int | None, updates: int = 1):
+        """
+        Args:
+            total_steps: T, which a schedule or range needs.
+            updates: Of the actor in a step.
+        """
+        self.settings, self.total_steps, self.updates = settings, total_steps, updates
         self.reads_step_in_loss = settings.controller in COEFFICIENT
         self.needs_entropy = settings.controller != "schedule"
         self.coefficient = settings.coef_init  # of target
@@ -43,12 +49,13 @@ class EntropyControlPart(Part):
         settings = EntropyControlSettings.from_config(config)
         if settings.controller == "none":
             return None
-        return cls(settings, settings.total_steps or config.trainer.total_training_steps)
+        total_steps = settings.total_steps or config.trainer.total_training_steps
+        return cls(settings, total_steps, run_config.updates_per_rollout(config))
 
     def after_advantage(self, step: Step) -> None:
         if self.settings.controller in COEFFICIENT:
             return
-        step.fetch("advantages", "entropy", "response_mask")
+        step.fetch("advantages", "entropy", "response_mask", "old_log_probs")
         entropy = self._entropy(step)
         before_N = step.values("advantages")
         if self.settings.controller == "range":
@@ -58,9 +65,17 @@ class EntropyControlPart(Part):
         else:
             s = self.settings
             self.total, alpha = C.pi_weight(
-                self.total, entropy, s.target, s.proportional, s.integral, s.alpha_max
+                self.total,
+                entropy,
+                s.target,
+                s.proportional,
+                s.integral,
+                s.alpha_max,
+                self.updates,
             )
-            after_N = C.weigh_signs(before_N, alpha)
+            after_N = C.weigh_probable(
+                before_N, step.values("old_log_probs"), step.mask_N, alpha, s.probable_above
+            )
             measured = {"alpha": alpha}
         if after_N is not before_N:
             step.write(advantages=after_N)

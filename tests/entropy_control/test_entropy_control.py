@@ -10,6 +10,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from recipe.core import actor_loss
 from recipe.core.actor_loss import ENTROPY_COEFF, EXTRA_INFO
+from recipe.core.clip import Bounds, Line, clipped_objective
 from recipe.core.step import policy_entropy
 from recipe.entropy_control import controllers as C
 from recipe.entropy_control.checks import check
@@ -68,14 +69,53 @@ def test_pi_control_by_hand():
         alphas.append(alpha)
     # -0.1; 0 + 0.1 (-0.1); 0.2 + 0.1 (-0.1); 2.5 + ... is cut off at 1
     assert alphas == pytest.approx([-0.1, -0.01, 0.19, 1.0])
-    weighed = C.weigh_signs(torch.tensor([2.0, -2.0, 0.0]), -0.1)
-    assert weighed.tolist() == pytest.approx([1.8, -2.2, 0.0])
+    # each of a step's four updates counts
+    assert C.pi_weight(0.5, 0.7, 0.5, 1.0, 0.1, 1.0, 4) == pytest.approx((1.3, 0.25))
+
+
+def test_probable_tokens_are_weighed_by_their_share():
+    A, ones = torch.tensor([2.0, -2.0, 2.0, -2.0, 5.0]), torch.tensor([True] * 4 + [False])
+    log_prob = torch.tensor([0.96, 0.99, 0.95, 0.2, 0.99]).log()  # 0.95 itself is not above it
+    weighed = C.weigh_probable(A, log_prob, ones, -0.1, 0.95)
+    # two of four: twice the weight, -0.2 |A|; what is no response token stays
+    assert weighed.tolist() == pytest.approx([1.6, -2.4, 2.0, -2.0, 5.0])
+    everywhere = C.weigh_probable(A, log_prob, ones, -0.1, 0.0)  # 1 + alpha, 1 - alpha
+    assert everywhere.tolist() == pytest.approx([1.8, -2.2, 1.8, -2.2, 5.0])
+    assert torch.equal(C.weigh_probable(A, log_prob - 1, ones, -0.1, 0.95), A)  # no such token
+    assert not C.weigh_probable(A, log_prob, torch.zeros(5).bool(), -0.1, 0.95).isnan().any()
+
+
+@pytest.mark.parametrize("alpha", [-0.6, 0.3, 1.0])
+def test_the_weighed_advantages_have_the_gradient_of_the_authors_loss(alpha):
+    """PPO's clipped term, and beside it alpha times the mean of -r |A| over the probable tokens."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(400, generator=generator) ** 0.05  # half of them above 0.95
+    old = p.log()
+    new = (old + 0.1 * torch.randn(400, generator=generator)).clamp(max=0)
+    new = torch.where(p > 0.95, new.clamp(min=old - 0.2), old + 3 * (new - old))  # r >= 0.82
+    A = torch.randn(400, generator=generator)
+    everywhere = torch.ones(400, dtype=torch.bool)
+    bounds = Bounds(Line(0.0, 0.2), Line(0.0, 0.2))
+
+    def gradient(advantages, more):
+        leaf = new.clone().requires_grad_()
+        loss = clipped_objective(leaf, old, advantages, bounds, 3.0).loss.mean()
+        (loss + more((leaf - old).exp())).backward()
+        return leaf.grad
+
+    theirs = gradient(A, lambda r: alpha * (-r * A.abs())[p > 0.95].mean())
+    weighed = C.weigh_probable(A, old, everywhere, alpha, 0.95)
+    ours = gradient(weighed, lambda r: 0.0)
+    torch.testing.assert_close(ours, theirs)
+    assert (gradient(A, lambda r: 0.0) != theirs).sum() == (p > 0.95).sum() > 100
+    assert (theirs == 0).sum() > 20  # clipped ones
 
 
 def test_pi_control_at_the_target_changes_nothing():
     total, alpha = C.pi_weight(0.0, 0.5, 0.5, 1.0, 0.01, 1.0)
     A = torch.randn(50)
-    assert (total, alpha) == (0.0, 0.0) and torch.equal(C.weigh_signs(A, alpha), A)
+    assert (total, alpha) == (0.0, 0.0)
+    assert torch.equal(C.weigh_probable(A, -A.abs() / 9, A < 9, alpha, 0.95), A)
 
 
 # ---- the coefficient in the loss -----------------------------------------------------------------
@@ -140,6 +180,7 @@ def test_a_coefficient_of_0_is_no_bonus():
 CONFIG = OmegaConf.create({"actor_rollout_ref": {"actor": {"loss_agg_mode": "token-mean"}}})
 LENGTHS = torch.tensor([3, 1])
 ADVANTAGES = torch.tensor([[1.0, -1.0, 2.0], [-3.0, 0.0, 0.0]])
+PROBABILITIES = torch.tensor([[0.99, 0.5, 0.2], [0.96, 1.0, 1.0]])
 
 
 def stepped(part, number, entropy):
@@ -147,6 +188,7 @@ def stepped(part, number, entropy):
     fields = {
         "advantages": nested(ADVANTAGES, LENGTHS),
         "entropy": nested(torch.full((2, 3), entropy), LENGTHS),
+        "old_log_probs": nested(PROBABILITIES.log(), LENGTHS),
         "response_mask": nested(torch.tensor([[1, 1, 1], [1, 0, 0]]), LENGTHS),
     }
     step = step_of(["a", "b"], number=number, metrics={"actor/entropy": entropy}, config=CONFIG)
@@ -157,8 +199,8 @@ def stepped(part, number, entropy):
     return fields["advantages"].values().tolist(), told, step.metrics
 
 
-def part(steps=10, **settings):
-    return EntropyControlPart(EntropyControlSettings(**settings), steps)
+def part(steps=10, updates=1, **settings):
+    return EntropyControlPart(EntropyControlSettings(**settings), steps, updates)
 
 
 def test_a_schedule_tells_the_loss_the_coefficient_of_its_step_and_leaves_the_advantages():
@@ -194,11 +236,25 @@ def test_the_range_part_follows_its_lines():
 
 
 def test_the_pi_part_sums_the_errors():
-    weights = part(controller="pi", target=0.5, integral=0.1)
+    weights = part(updates=4, controller="pi", target=0.5, integral=0.1)
     stepped(weights, 0, 0.4)
     advantages, _, metrics = stepped(weights, 1, 0.5)
-    assert metrics["entropy_control/alpha"] == pytest.approx(-0.01)
-    assert advantages == pytest.approx([0.99, -1.01, 1.98, -3.03])
+    assert metrics["entropy_control/alpha"] == pytest.approx(-0.04)
+    # half of the tokens are probable: -0.08 |A|
+    assert advantages == pytest.approx([0.92, -1.0, 2.0, -3.24])
+    assert metrics["entropy_control/changed_share"] == 0.5
+
+
+def test_the_part_counts_the_updates_of_a_step():
+    settings = OmegaConf.create(
+        {
+            "algorithm": {"entropy_control": {"controller": "pi"}},
+            "actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 8, "ppo_epochs": 2}},
+            "data": {"train_batch_size": 32},
+            "trainer": {"total_training_steps": 3},
+        }
+    )
+    assert EntropyControlPart.from_config(settings).updates == 8
 
 
 def test_without_an_entropy_it_says_why():
@@ -233,7 +289,7 @@ def test_the_presets_values_are_allowed_and_stated():
             k: v for k, v in vars(preset).items() if k in EntropyControlSettings.__annotations__
         }
         assert EntropyControlSettings(preset=name, **given).controller == preset.controller
-    assert PRESETS["target"].target == 0.2 and PRESETS["entropic"].target == 0.5
+    assert PRESETS["target"].target == 0.2 and PRESETS["entropic"].target == 0.1
 
 
 @pytest.mark.parametrize(
