@@ -24,9 +24,10 @@ from verl.utils.config import omega_conf_to_dataclass
 from recipe.core import actor_loss, transfer_queue
 from recipe.core import config as run_config
 from recipe.core.diagnostics_part import DiagnosticsPart
-from recipe.core.held_out_entropy import HeldOutEntropy, observed
+from recipe.core.held_out_entropy import HeldOutEntropy
 from recipe.core.part import DATASET_ROW, Part, PromptOrder
 from recipe.core.recipe import recipes
+from recipe.core.replay_buffer import keep_order, observed
 from recipe.core.rollouts import CorrectnessRule
 from recipe.core.states import STATE_FILE, load_states, save_states
 from recipe.core.step import Step
@@ -94,6 +95,7 @@ class RecipeTrainerSync(PPOTrainerSync):
         self._drawn = 0  # prompts
         self._place: dict[str, int] = {}  # {uid: prompts drawn before it}, of the last PLACES
         self._order: dict[str, int] = {}  # {key: place} of the rollouts of an update
+        keep_order(self.replay_buffer, lambda uid: self._place.get(uid, -1))
         self.correctness = the_one(
             [part.correctness for part in self.parts if part.correctness is not None],
             "say which rollouts are correct",

@@ -108,6 +108,14 @@ def test_rollouts_keep_the_order_of_their_prompts_whatever_verl_s_names(ordering
             assert [batch.keys[row] for row in order_B] == [*rollouts(expected), "padding"]
 
 
+def test_the_first_drawn_of_the_prompts_that_are_ready_are_trained(ordering):
+    """Where dynamic sampling has drawn more than a batch needs."""
+    buffer = ordering.replay_buffer
+    ordering._submit_batch_to_rollout({"uid": list("zaqmc")})
+    buffer.prompt_global_steps["train"] = dict.fromkeys("zaqmc", 1)
+    assert buffer._select_prompt_uids("train", {*"camq"}, 3)[0] == ["a", "q", "m"]
+
+
 def test_the_places_of_dropped_prompts_do_not_pile_up(ordering, monkeypatch):
     monkeypatch.setattr(recipe.trainer, "PLACES", 3)
     ordering._submit_batch_to_rollout({"uid": list("zyxwv")})

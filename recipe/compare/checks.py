@@ -187,7 +187,8 @@ def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:
         lengths = {
             step: tuple(row.get(name) for name in PROMPT_LENGTHS)
             for step, row in run.folder.metrics().items()
-            if step > 0
+            # of a step whose start was killed before its row there is a validation at most
+            if step > 0 and not row.keys().isdisjoint(PROMPT_LENGTHS)
         }
         other, expected = first.setdefault(key, (run, lengths))
         common = sorted(set(lengths) & set(expected))

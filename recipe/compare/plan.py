@@ -103,7 +103,12 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
     for arm in matrix.arms:
         check_script(arm)
     for seed in seeds:
-        check_number("--seeds", seed, "whole numbers from 0 up", lambda x: x >= 0, int)
+        if seed not in matrix.seeds:
+            raise ValueError(
+                f"--seeds {seed} is not of the matrix, whose seeds are "
+                f"{', '.join(map(str, matrix.seeds))}, so that no report would show it: add it to "
+                "`seeds` there."
+            )
     chosen = [arm for arm in matrix.arms if not arms or arm.name in arms]
     seeds = list(dict.fromkeys(seeds or matrix.seeds))
     # the baseline first, chosen or not: its script may prepare data that the others need

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +30,7 @@ from recipe.compare.slots import Slot, wait_for_devices
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import has_all_columns
 from recipe.experiment.matrix import Matrix
+from recipe.experiment.run import LOCK, lock
 
 CRASHES, REFUSALS = 2, 5  # starts of a run, after which it has failed
 REFUSAL = b"is less than total desired GPUs"  # of verl's ResourcePoolManager
@@ -99,17 +101,25 @@ def check_locking(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def run_lock(run: PlannedRun) -> Iterator[IO]:
+def run_lock(run: PlannedRun, ended: Callable[[], bool] = lambda: False) -> Iterator[IO | None]:
     """Holds the run's lock with a file that the run's process inherits on purpose: the lock
     outlives a comparison that is killed, so that the next one does not start the run again beside
-    the process that was left behind, but waits for it."""
+    the process that was left behind, but waits for it.
+
+    Args:
+        ended: says that there is nothing to wait for any more; then None is yielded.
+    """
     run.folder.path.mkdir(parents=True, exist_ok=True)
     with run.folder.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"{run.name}: still running from an earlier start, waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        said = False
+        while not lock(file):
+            if ended():
+                yield None
+                return
+            if not said:
+                tqdm.write(f"{run.name}: still running from an earlier start, waiting for it")
+                said = True
+            time.sleep(1)
         yield file
 
 
@@ -147,26 +157,35 @@ def run_once(
     Returns:
         "skipped" (it was finished before), "finished" or "failed".
     """
-    with run_lock(run) as lock:
+    with run_lock(run, lambda: processes.ended) as held:
+        if held is None:
+            return "failed"
         if run.finished:
             return "skipped"
-        crashes, refusals = 0, 0
+        environment = {**environment, LOCK: str(held.fileno())}
+        crashes, refusals, how = 0, 0, "failed"
         while crashes < CRASHES and refusals < REFUSALS:
             wait(run)
             begin = run.folder.log.stat().st_size if run.folder.log.is_file() else 0
-            code = processes.call(run.command, run.folder.log, environment, (lock.fileno(),))
+            before = run.folder.end_written()
+            code = processes.call(run.command, run.folder.log, environment, (held.fileno(),))
             if run.finished:
                 return "finished"
             # after a signal it is not resumed; Ray turns SIGTERM into another exit code
-            if processes.ended or -code in (signal.SIGINT, signal.SIGTERM):
-                break
-            if code < 0:
+            stopped = processes.ended or -code in (signal.SIGINT, signal.SIGTERM)
+            if code < 0 and not stopped:
                 with contextlib.suppress(OSError, ValueError):  # a full disk; a signal without name
                     run.folder.note_killed(f"by {signal.Signals(-code).name}")
+            # a start that the launcher's checks refuse leaves no end: the last one is a former's
+            how = run.folder.last_end() if run.folder.end_written() != before else "failed"
+            if stopped:
+                break
             if was_refused(run.folder.log, begin):
                 refusals += 1
             else:
                 crashes += 1
+        if not processes.ended:
+            tqdm.write(f"{run.name} {how}, see {run.folder.log}")
         return "failed"
 
 
@@ -302,10 +321,6 @@ def run_all(
             for done in as_completed(pending):
                 run = pending[done]
                 results[done.result()].append(run)
-                if run in results["failed"]:
-                    end = run.folder.last_end()  # the cause, where the training has failed
-                    how = end if end.startswith(("failed", "killed")) else "failed"
-                    tqdm.write(f"{run.name} {how}, see {run.folder.log}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             processes.end()

@@ -168,7 +168,10 @@ def say_end(follower: Follower) -> None:
     error.print(f"[recipe] the whole log: {folder.log}")
     step = folder.checkpoint_step()
     again = f"resumes after step {step}" if step else "begins again: there is no checkpoint yet"
-    error.print(f"[recipe] the same command {again}")
+    record = folder.last_record() or {}
+    mode = record.get("config", {}).get("trainer", {}).get("resume_mode", "auto")
+    if mode == "auto":  # else the same command begins where it did
+        error.print(f"[recipe] the same command {again}")
     error.print(f"error: {state} after {at}: {detail}")
 
 

@@ -3,16 +3,12 @@
 Training batches differ between two runs: a curriculum's last ones are its hard prompts. The
 validation prompts are the same, and verl has just sampled responses to them.
 
-verl 0.9.1 has no hook between sampling a validation batch and clearing its rows, so `observed`
-wraps `sample` of its replay buffer while `_validate` runs. `tests/core/test_held_out_entropy.py`
-fails when verl no longer samples so.
+`recipe.core.replay_buffer.observed` gives it the batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from transfer_queue import KVBatchMeta
@@ -54,21 +50,3 @@ class HeldOutEntropy:
     def metrics(self) -> dict[str, float]:
         """Returns METRIC; nothing where no batch had a response."""
         return {METRIC: self._nats / self._tokens} if self._tokens else {}
-
-
-@contextmanager
-def observed(replay_buffer: Any, observe: Callable[[KVBatchMeta], None]) -> Iterator[None]:
-    """Calls `observe` with each batch that is sampled of a replay buffer, before its rows are used
-    and cleared."""
-    sample = replay_buffer.sample
-
-    def sample_and_observe(*args: Any, **kwargs: Any) -> tuple[KVBatchMeta, dict]:
-        batch, metrics = sample(*args, **kwargs)
-        observe(batch)
-        return batch, metrics
-
-    replay_buffer.sample = sample_and_observe
-    try:
-        yield
-    finally:
-        del replay_buffer.sample

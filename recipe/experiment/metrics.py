@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.experiment.statistics import finite
 
+TRAINED = "training/global_step"  # in verl's row of a step that it has trained
 Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
@@ -32,9 +33,10 @@ def add_lines(steps: Metrics, text: str) -> None:
 def merged(starts: Iterable[Metrics]) -> Metrics:
     """Returns what a run has logged at each step.
 
-    Of a step that two starts have logged, the later start's values win, and what an earlier one
-    logged beyond the first step of a later one is no step of this run: the later one resumed, or
-    began anew, before it.
+    What an earlier start logged beyond the first step of a later one is no step of this run: the
+    later one resumed, or began anew, before it. Where a resumed start validates first, its first
+    row is of the step before, and is joined to that step's; a step that was trained again has the
+    later start's values alone.
 
     Args:
         starts: The steps of each start, in their order.
@@ -44,7 +46,8 @@ def merged(starts: Iterable[Metrics]) -> Metrics:
         if logged:
             steps = {step: row for step, row in steps.items() if step <= min(logged)}
         for step, values in logged.items():
-            steps[step] = {**steps[step], **values} if step in steps else values
+            trained_again = TRAINED in values or step not in steps
+            steps[step] = values if trained_again else {**steps[step], **values}
     return dict(sorted(steps.items()))
 
 

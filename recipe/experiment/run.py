@@ -20,12 +20,13 @@ Any of them may be missing or, where a process was killed, cut off.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import is_zipfile
 
 import yaml
@@ -40,6 +41,17 @@ STEP = re.compile(
 )  # a complete line of verl's file logger
 TAIL = 1 << 16  # bytes; a line has about 8,000
 LOG_END = 300  # characters
+LOCK = "RECIPE_RUN_LOCK"  # in a run's environment, where recipe.compare holds its lock
+
+
+def lock(file: IO) -> bool:
+    """Locks a file for this process and those that inherit it; returns whether it could be, which
+    it cannot where another one holds the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,33 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.path / ".lock"
+
+    def hold(self) -> IO | None:
+        """Locks the folder for this process, so that no other start trains in it meanwhile.
+
+        Returns:
+            What holds the lock as long as it is open; None where recipe.compare, which has started
+            this process, does.
+
+        Raises:
+            ValueError: If another start holds it.
+        """
+        if LOCK in os.environ:
+            return None
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.lock.open("w")
+        try:
+            free = lock(file)
+        except OSError:  # a file system without locks
+            return file
+        if not free:
+            file.close()
+            raise ValueError(
+                f"{self.path} holds a run that is running now: wait for its end (python -m "
+                "recipe.watch shows it), or give another folder (trainer.default_local_dir, "
+                "CKPTS_DIR of a run script)."
+            )
+        return file
 
     @property
     def evaluation(self) -> Path:
@@ -125,17 +164,29 @@ class RunFolder:
         """Returns the file of the last start's record; None where no start has left one."""
         return next(reversed(self._starts(".yaml")), None)
 
+    def last_end_file(self) -> Path | None:
+        """Returns where the last start writes how it ended; None where no start has left a record
+        or an end. One that fails early leaves an end alone."""
+        starts = [*self._starts(".yaml"), *self._starts(".end")]
+        last = max(starts, key=lambda file: int(file.stem), default=None)
+        return last.with_suffix(".end") if last else None
+
     def last_end(self) -> str:
         """Returns how the last start ended, "" where it runs or nobody was left to write it."""
-        record = self.last_record_file()
-        file = record.with_suffix(".end") if record else None
+        file = self.last_end_file()
         return file.read_text(errors="replace").strip() if file and file.is_file() else ""
+
+    def end_written(self) -> tuple[Path, int] | None:
+        """Returns the file of `last_end` and when it was written, None where there is none: whether
+        a start has left an end of its own."""
+        file = self.last_end_file()
+        return (file, file.stat().st_mtime_ns) if file and file.is_file() else None
 
     def note_killed(self, how: str) -> None:
         """Writes of the last start that it was killed, unless it has written how it ended."""
-        record = self.last_record_file()
-        if record and not self.last_end():
-            with atomic_write(record.with_suffix(".end")) as temporary:
+        file = self.last_end_file()
+        if file and not file.is_file():
+            with atomic_write(file) as temporary:
                 temporary.write_text(f"killed: {how}\n")
 
     def last_written(self) -> float:
@@ -227,8 +278,9 @@ class RunFolder:
 
     def is_complete(self, steps: int) -> bool:
         """Says whether the run needs no further start: the checkpoint of its last step is complete
-        and its metrics are there."""
-        return self.checkpoint_step() >= steps and self.steps_done() >= steps
+        and its metrics are there, or a start that found nothing left to do has finished."""
+        logged = self.steps_done() >= steps or self.last_end() == "finished"
+        return self.checkpoint_step() >= steps and logged
 
     def log_end(self) -> str:
         """Returns the end of the last line that the run printed, "" without a log."""

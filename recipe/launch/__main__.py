@@ -195,6 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = f", but it cannot run here: {missing.rstrip('.')}" if missing else ""
         print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
         return 0
+    try:
+        lock = run_folder(config).hold()
+    except ValueError as error:
+        return cli.fail(error)
     print(header(args.recipe, config), flush=True)
     verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen
     with screen.followed(
@@ -202,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         print(summary(config))
         train(config)
+    if lock:
+        lock.close()
     return 0
 
 

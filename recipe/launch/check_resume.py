@@ -6,6 +6,7 @@ method continues from the old weights, in the old run's metrics. A resumed run m
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ COPIES = {
     "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
     "actor_rollout_ref.rollout.response_length": "data.max_response_length",
 }
+CHECKPOINT = "global_step_"  # and its step: the folder of a checkpoint
+SHARD = re.compile(r"model_world_size_(\d+)_rank_")  # of FSDP
+RANKS = {"trainer.nnodes", "trainer.n_gpus_per_node"}
 LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
 
 
@@ -108,36 +112,62 @@ def resume(config: DictConfig) -> None:
     """
     mode = config.trainer.resume_mode
     check_choice(f"trainer.resume_mode={mode}", mode, MODES)
+    folder = RunFolder(Path(config.trainer.default_local_dir).expanduser().absolute())
     if mode == "disable":
+        check_folder_is_free(folder, f"trainer.resume_mode={mode} would begin anew")
         return
     if mode == "resume_path":
         checkpoint = resume_path(config)
+        if checkpoint.absolute().parent == folder.path:  # back to an earlier step of this run
+            same_run(config, folder, int(checkpoint.name.removeprefix(CHECKPOINT)))
+        else:
+            check_folder_is_free(folder, f"trainer.resume_from_path={checkpoint} is of another run")
     else:
-        folder = RunFolder(Path(config.trainer.default_local_dir).expanduser().absolute())
         step = resume_step(folder)
         if not step:
             return  # it begins at step 1
         same_run(config, folder, step)
-        checkpoint = folder.path / f"global_step_{step}"
+        checkpoint = folder.path / f"{CHECKPOINT}{step}"
     from recipe.trainer import make_parts
 
     parts = make_parts(config, run_config.trainer_settings(config))
     check_settings(parts, checkpoint / STATE_FILE)
 
 
+def check_folder_is_free(folder: RunFolder, why: str) -> None:
+    """Raises ValueError if a run's folder holds a checkpoint: a start that is not from it, and ends
+    before its own first one, would leave it for the next start to resume under other settings."""
+    if steps := folder.complete_steps():
+        raise ValueError(
+            f"{why}, but {folder.path} holds the checkpoint of step {steps[-1]}: give another "
+            "folder (trainer.default_local_dir, CKPTS_DIR of a run script), or resume that run "
+            "with trainer.resume_mode=auto."
+        )
+
+
 def resume_path(config: DictConfig) -> Path:
     """Returns the checkpoint of trainer.resume_from_path."""
     path = config.trainer.resume_from_path
-    name = Path(str(path)).name
-    if not isinstance(path, str) or not name.removeprefix("global_step_").isdecimal():
+    # verl reads the step as what follows the name, so that nothing may
+    if not isinstance(path, str) or not path.rpartition(f"/{CHECKPOINT}")[2].isdecimal():
         raise ValueError(
             f"trainer.resume_from_path={path} is not allowed: trainer.resume_mode=resume_path "
-            "needs the folder of a checkpoint, .../global_step_<N>."
+            "needs the folder of a checkpoint, .../global_step_<N>, without a / at its end."
         )
-    if not any((Path(path) / "actor").glob("*")):
+    actor = Path(path) / "actor"
+    if not any(actor.glob("*")):
         raise FileNotFoundError(
             f"trainer.resume_from_path={path} is no checkpoint (it has no actor/): give the folder "
             "of one, .../global_step_<N>."
+        )
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    shards = filter(None, (SHARD.match(file.name) for file in actor.iterdir()))
+    sharded = sorted({int(shard[1]) for shard in shards})
+    if sharded and ranks not in sharded:
+        raise ValueError(
+            f"trainer.nnodes={config.trainer.nnodes} and trainer.n_gpus_per_node="
+            f"{config.trainer.n_gpus_per_node} make {ranks} ranks, but the checkpoint "
+            f"trainer.resume_from_path={path} is in shards of {sharded[0]}: use as many."
         )
     return Path(path)
 
@@ -178,12 +208,18 @@ def same_run(config: DictConfig, folder: RunFolder, step: int) -> None:
     if keys:
         others = len({*keys}) - 1
         more = f" (and {others} more settings differ)" if others else ""
+        cures = [
+            "set it back",
+            "start anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)",
+        ]
+        if RANKS.isdisjoint(keys):  # other ranks cannot load the shards
+            cures.append(
+                "let a new run there continue from this one's weights (trainer.resume_mode="
+                f"resume_path trainer.resume_from_path={folder.path}/{CHECKPOINT}{step})"
+            )
         raise ValueError(
             f"{keys[0]} is {new.get(keys[0])}, but {folder.path} holds step {step} of a run with "
-            f"{old.get(keys[0])}{more}: set it back, start anew in another folder "
-            "(trainer.default_local_dir, CKPTS_DIR of a run script), or let a new run there "
-            "continue from this one's weights (trainer.resume_mode=resume_path "
-            f"trainer.resume_from_path={folder.path}/global_step_{step})."
+            f"{old.get(keys[0])}{more}: {', '.join(cures[:-1])}, or {cures[-1]}."
         )
 
 

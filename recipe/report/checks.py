@@ -58,7 +58,7 @@ def warnings(runs: Sequence[Run], status: Mapping[str, str], metrics: Sequence[s
         if names:
             listed = f": {', '.join(names)}" if len(names) < len(runs) else ""
             sentences.append(f"{len(names)} of {len(runs)} runs are {what}{listed}.")
-    commits = {run.record["commit"] for run in runs if run.record.get("commit")}
+    commits = {record["commit"] for run in runs for record in run.records if record.get("commit")}
     if len(commits) > 1:
         sentences.append(f"The runs are of {len(commits)} commits: {', '.join(sorted(commits))}.")
     if any(commit.endswith("-dirty") or commit == "unknown" for commit in commits):

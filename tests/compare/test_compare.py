@@ -234,9 +234,10 @@ def test_arms_of_one_config_are_named(tmp_path):
     assert checks.equal_arms(runs) == [["a", "b"]]
 
 
-def test_a_negative_seed_is_refused(small_matrix, capsys):
+def test_a_seed_that_the_matrix_has_not_is_refused(small_matrix, capsys):
+    """The report and the watch read the matrix: they would not show its run."""
     assert compare.main([*small_matrix(), "--seeds", "-1"]) == 2
-    assert "--seeds=-1 is not allowed: use whole numbers from 0 up" in capsys.readouterr().err
+    assert "--seeds -1 is not of the matrix, whose seeds are " in capsys.readouterr().err
 
 
 def test_the_environment_of_a_run_is_the_matrix_s_then_the_user_s_then_the_default(
@@ -344,6 +345,39 @@ def test_a_run_that_is_killed_is_noted_as_killed_in_its_folder(tmp_path):
     killed = replace(run, command=[sys.executable, "-c", die, str(record_file)])
     assert supervise.run_once(killed, {}, Processes()) == "failed"
     assert run.folder.last_end() == "killed: by SIGKILL"
+
+
+def refused(run, message):
+    """A start that the launcher's checks refuse: nothing of it in the run's folder but the log."""
+    return replace(run, command=[sys.executable, "-c", f"import sys; sys.exit({message!r})"])
+
+
+def test_a_start_that_was_refused_does_not_name_a_former_one_s_end(tmp_path, capsys):
+    run = run_of(tmp_path)
+    (run.folder.path / "metrics").mkdir(parents=True)
+    (run.folder.path / "metrics/000.yaml").write_text("{}")
+    (run.folder.path / "metrics/000.end").write_text("failed: OutOfMemoryError: CUDA out of memory")
+    assert supervise.run_once(refused(run, "error: another model"), {}, Processes()) == "failed"
+    said = capsys.readouterr().out
+    assert f"{run.name} failed, see {run.folder.log}" in said and "OutOfMemory" not in said
+    file = run.folder.path / "metrics/001.end"
+    write = f"open({str(file)!r}, 'w').write('failed: x')"
+    failing = replace(run, command=[sys.executable, "-c", f"{write}; raise SystemExit(1)"])
+    assert supervise.run_once(failing, {}, Processes()) == "failed"
+    assert f"{run.name} failed: x, see" in capsys.readouterr().out
+
+
+def test_a_comparison_that_waits_for_a_run_left_behind_can_be_stopped(tmp_path):
+    run = run_of(tmp_path)
+    run.folder.path.mkdir(parents=True)
+    matrix = Matrix((ARM,), (0,), "grpo", "t", tmp_path / "out")
+    with run.folder.lock.open("w") as lock:  # as that run holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        begin = time.monotonic()
+        with supervise.interrupted_by_signals(), pytest.raises(KeyboardInterrupt):
+            supervise.run_all(matrix, [run], [{}])
+    assert time.monotonic() - begin < 10 and not (run.folder.path / "starts").exists()
 
 
 def test_a_folder_that_cannot_take_the_note_ends_no_comparison(tmp_path, monkeypatch):
@@ -869,10 +903,10 @@ def test_a_script_may_lie_anywhere(small_matrix, tmp_path, capsys):
     arm = {"recipe": "asymgrpo", "preset": "grpo", "script": str(script)}
     command = small_matrix(arms={"a": arm, "b": arm}, overrides=["trainer.nnodes=3"])
     matrix = read_matrix(Path(command[0]), tmp_path / "out")
-    (run,) = plan.make_plan(matrix, ["b"], [5]).runs
+    (run,) = plan.make_plan(matrix, ["b"], [1]).runs
     trainer = run.record["config"]["trainer"]
     assert (trainer["test_freq"], trainer["nnodes"], run.devices) == (7, 3, 3)
-    assert (run.name, run.steps) == ("b, seed 5", 3)
+    assert (run.name, run.steps) == ("b, seed 1", 3)
 
 
 def test_a_script_that_ignores_its_seed_is_refused(small_matrix, tmp_path, capsys):

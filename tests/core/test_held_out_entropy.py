@@ -1,14 +1,10 @@
 """The entropy on validation prompts: what is summed, and that verl samples as the patch has it."""
 
-import inspect
-
 import pytest
 import torch
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from recipe.core.held_out_entropy import METRIC, HeldOutEntropy, observed
+from recipe.core.held_out_entropy import METRIC, HeldOutEntropy
 
 
 class TwoTokensARow:
@@ -65,34 +61,3 @@ def test_every_rank_gets_as_many_responses():
     assert not steps[0].asked and entropy.metrics() == {}
     entropy.add(batch_of(5))
     assert len(steps[1].asked[0][0]) == 4
-
-
-def test_each_sampled_batch_is_observed_once_and_the_buffer_is_as_it_was():
-    class Buffer(ReplayBuffer):
-        def __init__(self):
-            pass
-
-        def sample(self, *, batch_size):
-            return batch_of(batch_size), {"evicted": 0}
-
-    buffer, seen = Buffer(), []
-    with observed(buffer, seen.append):
-        batch, metrics = buffer.sample(batch_size=3)
-        assert seen == [batch] and metrics == {"evicted": 0}
-    buffer.sample(batch_size=3)
-    assert len(seen) == 1
-    with pytest.raises(RuntimeError, match="stop"), observed(buffer, seen.append):
-        raise RuntimeError("stop")
-    assert "sample" not in vars(buffer)
-
-
-def test_verl_samples_a_validation_batch_from_the_replay_buffer_before_it_clears_it():
-    source = inspect.getsource(PPOTrainer._validate)
-    assert source.count("self.replay_buffer.sample(") == 1
-    assert source.index("self.replay_buffer.sample(") < source.index("tq.kv_clear(")
-    assert list(inspect.signature(ReplayBuffer.sample).parameters) == [
-        "self",
-        "global_steps",
-        "partition_id",
-        "batch_size",
-    ]

@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 from recipe.experiment.matrix import Arm, Matrix
-from recipe.experiment.run import Run, RunFolder, drop_unstarted, read_run, read_runs, statuses
+from recipe.experiment.run import (
+    LOCK,
+    Run,
+    RunFolder,
+    drop_unstarted,
+    read_run,
+    read_runs,
+    statuses,
+)
 
 
 def log(folder, start, steps, tail="", record=None):
@@ -166,8 +174,58 @@ def test_steps_beyond_where_a_later_start_went_on_are_not_of_the_run(folder):
     assert folder.metrics()[5] == {"a": 0.0, "val": 1.0}
     log(folder, 2, {})  # had nothing to do
     assert folder.steps_done() == 6 and len(folder.metrics()) == 6
-    log(folder, 3, {1: {"a": 3.0}, 2: {"a": 3.0}})  # trainer.resume_mode=disable
+    log(folder, 3, {1: {"a": 3.0}, 2: {"a": 3.0}})  # began anew, of an older version
     assert folder.metrics() == {1: {"a": 3.0}, 2: {"a": 3.0}} and folder.steps_done() == 2
+
+
+def test_a_step_that_was_trained_again_has_the_later_start_s_values_alone(folder):
+    """verl logs some metrics only where they are not 0."""
+    trained = {"training/global_step": 3}
+    log(folder, 0, {2: {"a": 0.0}, 3: {"a": 0.0, "evicted": 5.0, **trained}, 4: {"a": 0.0}})
+    log(folder, 1, {3: {"a": 1.0, **trained}})
+    assert folder.metrics() == {2: {"a": 0.0}, 3: {"a": 1.0, **trained}}
+
+
+def end(folder, number, text):
+    (folder.path / f"metrics/{number:03d}.end").write_text(f"{text}\n")
+
+
+def test_the_end_is_of_the_last_start_and_not_of_a_former_one(folder):
+    assert folder.last_end() == "" and folder.end_written() is None
+    log(folder, 0, {1: {}})
+    (folder.path / "metrics/000.yaml").write_text("{}")
+    end(folder, 0, "finished")
+    assert folder.last_end() == "finished"
+    before = folder.end_written()
+    end(folder, 1, "failed: OSError: No space left on device")  # before it could write its record
+    assert folder.last_end() == "failed: OSError: No space left on device"
+    assert folder.end_written() != before
+    (folder.path / "metrics/002.yaml").write_text("{}")  # runs
+    assert folder.last_end() == "" and folder.end_written() is None
+    folder.note_killed("by SIGKILL")
+    assert folder.last_end() == "killed: by SIGKILL"
+    assert (folder.path / "metrics/002.end").is_file()
+
+
+def test_a_run_that_found_nothing_left_to_do_is_complete(folder):
+    """Killed between its last checkpoint and its last line: verl then has no step to log."""
+    log(folder, 0, {1: {}, 2: {}})
+    (folder.path / "metrics/000.yaml").write_text("{}")
+    folder.marker.write_text("3")
+    assert not folder.is_complete(3)
+    end(folder, 1, "finished")
+    assert folder.is_complete(3) and not folder.is_complete(4)
+
+
+def test_a_folder_is_held_by_one_start(folder, monkeypatch):
+    held = folder.hold()
+    with pytest.raises(ValueError, match="holds a run that is running now: wait for its end"):
+        folder.hold()
+    monkeypatch.setenv(LOCK, "7")  # recipe.compare holds it for the start
+    assert folder.hold() is None
+    monkeypatch.delenv(LOCK)
+    held.close()
+    folder.hold().close()
 
 
 def test_a_run_is_complete_with_both_its_last_checkpoint_and_its_metrics(folder):

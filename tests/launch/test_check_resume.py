@@ -106,6 +106,12 @@ def test_another_setting_is_refused_with_both_values_and_the_cure(trained, confi
     new, old = CHANGED[key]
     with pytest.raises(ValueError) as raised:
         check_resume.resume(config_of(f"{key}={new}"))
+    if key == "trainer.n_gpus_per_node":  # other ranks cannot load these shards
+        assert str(raised.value) == (
+            f"{key} is 2, but {trained.path} holds step 2 of a run with 1: set it back, or start "
+            "anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)."
+        )
+        return
     assert str(raised.value) == (
         f"{key} is {new}, but {trained.path} holds step 2 of a run with {old}: set it back, start "
         "anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script), or let a "
@@ -179,7 +185,6 @@ def test_the_length_of_a_run_may_change_where_no_learning_rate_follows_it(
 def test_the_way_on_under_other_settings_is_a_folder_of_its_own(trained, config_of, tmp_path):
     lr, new = "actor_rollout_ref.actor.optim.lr=0.125", f"trainer.default_local_dir={tmp_path}/new"
     check_resume.resume(config_of(lr, new))
-    check_resume.resume(config_of(lr, "trainer.resume_mode=disable"))
     path = f"trainer.resume_from_path={trained.path}/global_step_2"
     check_resume.resume(config_of(lr, new, "trainer.resume_mode=resume_path", path))
     with pytest.raises(ValueError, match=r"phase_split is 0.3, but .*resume_mode=disable"):
@@ -188,9 +193,49 @@ def test_the_way_on_under_other_settings_is_a_folder_of_its_own(trained, config_
         )
 
 
+@pytest.mark.parametrize("mode", ["disable", "resume_path"])
+def test_a_start_that_is_not_from_the_folder_s_checkpoint_is_refused(
+    trained, run, config_of, tmp_path, mode
+):
+    """One that died before its first checkpoint would leave the other run's to be resumed under
+    its settings."""
+    other = save(RunFolder(tmp_path / "other"), config_of())
+    path = f"trainer.resume_from_path={other}"
+    with pytest.raises(ValueError, match="holds the checkpoint of step 2: give another folder"):
+        check_resume.resume(config_of(f"trainer.resume_mode={mode}", path))
+    check_resume.resume(
+        config_of(f"trainer.resume_mode={mode}", path, f"trainer.default_local_dir={tmp_path}/new")
+    )
+
+
+def test_a_run_that_goes_back_to_its_own_earlier_step_is_the_same_run(trained, config_of):
+    path = f"trainer.resume_from_path={trained.path}/global_step_2"
+    back = ("trainer.resume_mode=resume_path", path)
+    check_resume.resume(config_of(*back))
+    with pytest.raises(ValueError, match=r"optim.lr is 0.125, but .* holds step 2 of a run with"):
+        check_resume.resume(config_of("actor_rollout_ref.actor.optim.lr=0.125", *back))
+
+
+def test_shards_of_another_number_of_ranks_are_refused(trained, config_of, tmp_path):
+    with pytest.raises(ValueError, match=r"nnodes=1 .* make 2 ranks, .* is in shards of 1: use as"):
+        check_resume.resume(
+            config_of(
+                "trainer.n_gpus_per_node=2",
+                f"trainer.default_local_dir={tmp_path}/new",
+                "trainer.resume_mode=resume_path",
+                f"trainer.resume_from_path={trained.path}/global_step_2",
+            )
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        (
+            # verl reads int("3/")
+            ["trainer.resume_mode=resume_path", "trainer.resume_from_path=/nowhere/global_step_3/"],
+            "resume_from_path=/nowhere/global_step_3/ is not allowed",
+        ),
         (
             ["trainer.resume_mode=atuo"],
             "trainer.resume_mode=atuo does not exist: did you mean auto",
