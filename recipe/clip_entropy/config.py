@@ -35,6 +35,7 @@ class Preset:
     calculate_entropy: bool = False  # whether the update computes the current policy's entropies
     use_kl_loss: bool = False  # paper App. C: KL coefficient 0
     kl_loss_coef: float = 0.001  # verl's, without effect where use_kl_loss is false
+    norm_adv_by_std_in_grpo: bool = True  # paper sec. 5.1
 
 
 PRESETS: dict[str, Preset] = {
@@ -47,7 +48,8 @@ PRESETS: dict[str, Preset] = {
     "clip_lower": Preset(clip_ratio_low=0.28),  # value is ours
     "no_upper_bound": Preset(variant="no_upper_bound"),  # ours: a control of comparisons
     "entropy_bonus": Preset(entropy_coeff=0.001),  # value is ours
-    "clip_cov": Preset("clip_cov"),  # verl's settings
+    # arXiv 2505.22617, its scripts: in the place of PPO's clip
+    "clip_cov": Preset("clip_cov", clip_ratio_low=1.0, clip_ratio_high=1.0),
     # verl's sapo averages by sequence whatever loss_agg_mode says
     "sapo": Preset("sapo", loss_agg_mode="seq-mean-token-mean"),
     # its own paper's bounds and aggregation (arXiv 2507.18071)
@@ -56,13 +58,14 @@ PRESETS: dict[str, Preset] = {
     ),
     # arXiv 2506.13585: no lower bound, and no value of the upper one; these are verl's example's
     "cispo": Preset("cispo", clip_ratio_low=10.0, clip_ratio_high=0.2),
-    # arXiv 2602.04879, as verl's example: bounds of the divergence, ratio hardly truncated
+    # arXiv 2602.04879, as verl's example: bounds of the divergence, ratio hardly truncated, no std
     "dppo_tv": Preset(
         "dppo_tv",
         clip_ratio_low=0.15,
         clip_ratio_high=0.15,
         clip_ratio_c=10000.0,
         loss_agg_mode="seq-mean-token-sum-norm",
+        norm_adv_by_std_in_grpo=False,
     ),
     "dppo_kl": Preset(
         "dppo_kl",
@@ -70,12 +73,17 @@ PRESETS: dict[str, Preset] = {
         clip_ratio_high=0.05,
         clip_ratio_c=10000.0,
         loss_agg_mode="seq-mean-token-sum-norm",
+        norm_adv_by_std_in_grpo=False,
     ),
     # variants of PPO's clipped term, with the bounds of their authors' scripts
     "up": Preset(variant="up"),  # arXiv 2607.06987; bounds: verl's
     "ce_gppo": Preset(variant="ce_gppo", clip_ratio_c=10.0),  # arXiv 2509.20712
-    "dcpo": Preset(  # arXiv 2509.02333
-        variant="dcpo", clip_ratio_low=0.16, clip_ratio_high=0.2, clip_ratio_c=10.0
+    "dcpo": Preset(  # arXiv 2509.02333, bounds of its README (its script: 0.2 and 0.28)
+        variant="dcpo",
+        clip_ratio_low=0.16,
+        clip_ratio_high=0.2,
+        clip_ratio_c=10.0,
+        loss_agg_mode="seq-mean-token-mean",
     ),
     "erc": Preset(  # arXiv 2512.05591, on DAPO's bounds
         variant="erc", clip_ratio_high=0.28, clip_ratio_c=10.0, calculate_entropy=True

@@ -113,7 +113,9 @@ def _archer_term(
     loss_BT, metrics = clipped_term(*tokens, config, batch, bounds)
     if settings.archer_kl > 0:
         kl_BT = _reference_kl(batch, tokens[1], config)
-        loss_BT = loss_BT + torch.where(high_BT, 0.0, settings.archer_kl * kl_BT)
+        # a mean over these tokens alone, which are this share of all
+        coefficient = settings.archer_kl / settings.archer_quantile
+        loss_BT = loss_BT + torch.where(high_BT, 0.0, coefficient * kl_BT)
     return loss_BT, metrics
 
 

@@ -52,6 +52,8 @@ class Preset:
     clip: bool = True
     policy_tokens: str = "all"
     # outside it
+    clip_ratio_low: float = 0.2  # released code
+    clip_ratio_high: float = 0.2  # released code
     calculate_entropy: bool = False  # the current policy's, in the training pass
     use_kl_loss: bool = False
     kl_loss_coef: float = 0.0
@@ -111,7 +113,8 @@ PRESETS: dict[str, Preset] = {
         loss_mode="dynamic_clip", adv_estimator="asymgrpo", asymgrpo_preset="grpo_entropy_adv"
     ),
     "high_entropy_mask": Preset(side="high", policy_tokens="selected"),  # arXiv 2506.01939
-    "clip_cov": Preset(loss_mode="clip_cov"),  # verl's, with its settings
+    # arXiv 2505.22617, its scripts: in the place of PPO's clip
+    "clip_cov": Preset(loss_mode="clip_cov", clip_ratio_low=1.0, clip_ratio_high=1.0),
     "kl_cov": Preset(  # arXiv 2505.22617, k and beta of its 7B run; equals verl's kl_cov
         low_fraction=1.0,
         scope="micro_batch",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import actor_config, nested
 from omegaconf import OmegaConf
+from verl.trainer.ppo.core_algos import kl_penalty
 
 from recipe.clip_entropy import variants as V
 from recipe.clip_entropy.checks import check_updates, check_variant
@@ -245,6 +246,9 @@ def test_archer_holds_the_tokens_of_low_entropy_to_the_reference():
     loss, _ = run(x, old, A, micro_batch(5), variant="archer", archer_kl=0.5)
     gradient_BT = torch.autograd.grad(loss.sum(), x)[0][0]
     assert gradient_BT[:4].ne(0).all() and gradient_BT[4] == 0
+    # the KL's mean is over these four
+    kl_BT = kl_penalty(x, micro_batch(5).padded("ref_log_prob"), "low_var_kl")
+    torch.testing.assert_close(loss.mean(), 0.5 * kl_BT[0, :4].mean())
     loss, _ = run(x, old, A, micro_batch(5), variant="archer", archer_kl=0.0)
     assert not torch.autograd.grad(loss.sum(), x)[0].any()
 

@@ -22,7 +22,7 @@ PAPERS = {
     "dppo_kl": ("dppo_kl", 0.05, 0.05, "seq-mean-token-sum-norm", 1e4),
     "gspo": ("gspo", 3e-4, 4e-4, "seq-mean-token-mean", 3.0),
     "sapo": ("sapo", 0.2, 0.2, "seq-mean-token-mean", 3.0),
-    "clip_cov": ("clip_cov", 0.2, 0.2, "token-mean", 3.0),
+    "clip_cov": ("clip_cov", 1.0, 1.0, "token-mean", 3.0),
 }
 
 
