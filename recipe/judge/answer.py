@@ -10,10 +10,12 @@ from recipe.judge.expression import Number
 from recipe.judge.tokens import Token, has_letters, text_of
 from recipe.judge.value import digits_of, formula_key, key_of, value_of
 
-CURRENCY = re.compile(r"\\?[$€£¥]")
+CURRENCY = re.compile(r"^([+-]?\s*)\\?[$€£¥]|\s*\\?[$€£¥]$")
 NAMED_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
 SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
-PLAIN = re.compile(rf"([+-]?)\s*([0-9]{{1,3}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?")
+PLAIN = re.compile(
+    rf"([+-]?)\s*([1-9][0-9]{{0,2}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?"
+)
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 MOST_DIGITS = 39  # of a whole number that is its own key
@@ -56,7 +58,7 @@ def normalise(answer: str) -> str:
     text = answer.strip().strip("*").strip().replace("−", "-")
     text = re.sub(r"^(\$+)([^$]*)\1$", r"\2", text).strip()
     text = re.sub(r"(?<![.\\])\.$", "", text)
-    number = PLAIN.fullmatch(CURRENCY.sub("", text).strip())
+    number = PLAIN.fullmatch(CURRENCY.sub(r"\1", text).strip())
     if not number or not (number[2] or number[3]):
         return text
     sign, integer, decimals = number.groups()
@@ -91,9 +93,21 @@ def number_answer(number: str) -> Answer:
 
 
 def text_answer(tokens: Sequence[Token]) -> Answer:
-    """Returns what no reader knows: its text."""
-    text = text_of([token for token in tokens if token.text not in "{}"])
+    """Returns what no reader knows: its text, without braces around one token."""
+    text = text_of(without_needless_braces(tokens))
     return Answer("text", text.casefold() if all(t.kind == "word" for t in tokens) else text)
+
+
+def without_needless_braces(tokens: Sequence[Token]) -> list[Token]:
+    """Returns the tokens without the braces that hold one of them: 2^{n} is 2^n, 2^{n+1} is not
+    2^n+1."""
+    kept: list[Token] = []
+    for token in tokens:
+        if token.text == "}" and len(kept) > 1 and kept[-2].text == "{":
+            kept[-2:] = [kept[-1]]
+        else:
+            kept.append(token)
+    return kept
 
 
 def ordered(answers: Iterable[Answer]) -> tuple[Answer, ...]:

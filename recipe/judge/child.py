@@ -1,7 +1,8 @@
 """The process in which math-verify runs for `recipe.judge`: one JSON line in, one JSON line out.
 
-Request {"gold": str, "answer": str}; reply {"equal": bool, "parsed": bool} (`parsed`: math-verify
-made an expression of the answer). The first line out is {"ready": true} or {"error": str}.
+Request {"gold": str, "answer": str}; reply {"equal": bool, "parsed": bool, "seconds": float}
+(`parsed`: math-verify made an expression of the answer; seconds of CPU time). The first line out is
+{"ready": true} or {"error": str}.
 
 A judge that cannot hang: before each request the kernel is told to end this process after
 `time_limit` seconds of CPU, and after `wall_limit` seconds in any case. No Python code has to run
@@ -18,6 +19,7 @@ import re
 import resource
 import signal
 import sys
+import time
 
 PERCENT = re.compile(r"([^%]*?)\s*\\?%", re.DOTALL)
 
@@ -37,20 +39,28 @@ def same_size(gold, answer):
     ]
     if None in numbers:
         return True
-    a, b = (abs(number.evalf(30)) for number in numbers)
-    return a == b or bool(abs(numbers[0].evalf(30) - numbers[1].evalf(30)) <= 2e-6 * max(a, b))
+    # doit: \gcd(12, 18) is left as it is
+    first, second = (number.doit().evalf(30) for number in numbers)
+    size = max(abs(first), abs(second))
+    return first == second or bool(abs(first - second) <= 2e-6 * size)
 
 
 def replies(parse, verify, lines):
     """Yields the reply to each request line. math-verify's own time limits are off: they are
     signals that Python code must handle."""
     for line in lines:
-        request = json.loads(line)
-        gold, answer = (
-            parse(math_text(request[key]), parsing_timeout=None) for key in ("gold", "answer")
-        )
-        equal = verify(gold, answer, timeout_seconds=None) and same_size(gold, answer)
-        yield {"equal": bool(equal), "parsed": any(not isinstance(a, str) for a in answer)}
+        begin, request, answer, equal = time.process_time(), json.loads(line), [], False
+        try:
+            gold, answer = (
+                parse(math_text(request[key]), parsing_timeout=None) for key in ("gold", "answer")
+            )
+            equal = verify(gold, answer, timeout_seconds=None) and same_size(gold, answer)
+        except MemoryError:
+            raise  # the limit
+        except Exception:  # of a library, which has no verdict on this pair
+            equal = False
+        parsed = any(not isinstance(a, str) for a in answer)
+        yield {"equal": bool(equal), "parsed": parsed, "seconds": time.process_time() - begin}
 
 
 def main(time_limit: float, wall_limit: float, memory_mb: int) -> None:

@@ -9,6 +9,7 @@ calls different is never one cluster.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +31,19 @@ def compatible(a: str, b: str) -> bool:
     return a == b or not a or not b
 
 
+def same_time(a: Answer, b: Answer) -> bool:
+    """Says whether two times of the day are one. Without a half (8:30) a time is its digits, or,
+    beside one that says its half, also the time of the whole day: 20:30 is 8:30 p.m., and 1:16,
+    which may be a ratio, is not 13:16."""
+    if a.key == b.key:
+        return compatible(a.unit, b.unit)
+    if a.unit and b.unit:
+        return False
+    said, other = (a, b) if a.unit else (b, a)
+    hour, minute = map(int, said.key.split(":"))
+    return bool(said.unit) and other.key == f"{hour % 12 + 12 * (said.unit == 'p')}:{minute:02d}"
+
+
 def same_product(a: Answer, b: Answer) -> bool:
     """Says whether `5 m`, read as five metres, and a formula are the same product."""
     for measure, formula in (a, b), (b, a):
@@ -49,6 +63,8 @@ class Equivalence:
         units: "ignore" (5 cm is 5, and not 5 m) or "compare" (5 cm is neither 5 m nor 5).
         thousands: 1,234 is a number; else the list of 1 and 234.
         time_limit, memory_mb, children: as in `recipe.judge.pool.Pool`.
+        budget: seconds of CPU time for all comparisons together; the rest have no verdict. For a
+            judge of one answer: a list has as many comparisons as pairs of parts.
         timed_out_answers: `Answer.text` of those that have run into a limit by themselves.
     """
 
@@ -57,6 +73,8 @@ class Equivalence:
     time_limit: float = 5.0
     memory_mb: int = 1024
     children: int = 2
+    budget: float = math.inf
+    spent: list[float] = field(default_factory=list, compare=False)
     timed_out_answers: set[str] = field(default_factory=set, compare=False)
 
     def read(self, answer: str) -> Answer:
@@ -78,6 +96,8 @@ class Equivalence:
             return False
         if a.base != b.base or not compatible(a.name, b.name):
             return False
+        if a.kind == b.kind == "time":
+            return same_time(a, b)
         if not compatible(a.unit, b.unit):
             return False
         if {a.kind, b.kind} <= UNORDERED:  # 1, 2 and {1, 2}
@@ -88,7 +108,7 @@ class Equivalence:
             return in_order(a, b, lambda x, y: self.equivalent(x, y, strict))
         if a.key == b.key:
             return True
-        if a.kind in ("expression", "equation"):
+        if a.kind == "expression":  # math-verify takes any two equations it cannot solve for one
             return self._by_math_verify(a, b)
         return a.kind == "value" and same_product(a, b)
 
@@ -111,7 +131,10 @@ class Equivalence:
             return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)
         for gold, answer in (text_a, text_b), (text_b, text_a):
+            if sum(self.spent) >= self.budget:
+                return None
             reply = reply_of(pool, gold, answer)
+            self.spent.append(self.time_limit if reply is None else reply["seconds"])
             if reply is None:
                 suspects = [x.text for x in (a, b) if x.kind != "value"]
                 if len(suspects) > 1:
@@ -127,8 +150,8 @@ class Equivalence:
         verdict.
 
         Beside what is equivalent it accepts, also as a part of a list, a set or a tuple: numbers
-        equal to six places; 50 and 0.5 alike for 50 %; the digits of a number to another base
-        without the base; degrees as radians.
+        equal to six places; 50 and 0.5 alike for 50 %, and 50 % for either; the digits of a number
+        to another base without the base; degrees as radians.
         """
         verdict = self.equivalent(truth, answer)
         if verdict is not False or not compatible(truth.name, answer.name):
@@ -142,9 +165,9 @@ class Equivalence:
         return False
 
     def _close(self, truth: Answer, answer: Answer) -> bool:
-        if answer.base not in ("", truth.base):
+        if answer.base not in ("", truth.base) and (truth.base or answer.base != "10"):
             return False
-        if truth.base:
+        if truth.base or answer.base:
             return truth.key == answer.key
         if not (truth.digits and answer.digits):
             return False
@@ -153,8 +176,9 @@ class Equivalence:
         if "percent" in units and len(units) == 2:
             if "" not in units:
                 return False
-            times = (1, 100) if truth.unit else (100, 1)
-            return same_value(a, b) or same_value(a * times[1], b * times[0])
+            if truth.unit:
+                return same_value(a, b) or same_value(a * 100, b)
+            return same_value(a, b) or (abs(a) >= 1 and same_value(a, b * 100))
         if not compatible(truth.unit, answer.unit):
             return False
         if "degree" in units and "" in units:

@@ -21,9 +21,11 @@ from recipe.judge.vocabulary import GREEK
 
 DEEPEST = 20  # brackets inside one another
 LARGEST_EXPONENT, LARGEST_ARGUMENT = 1000, 10_000
+LARGEST_MAGNITUDE = 10_000  # bits of a function's argument before the point
 DIGITS = 50
 MOST_EXACT = mpmath.mpf("1e45")
 EXACT = mpmath.mpf("1e-40")  # relative
+LARGE = 7  # a point at which letters are large
 CONSTANTS: dict[str, Callable] = {"pi": lambda c: c.pi, "infty": lambda c: c.inf}
 FUNCTIONS = {  # mpmath's names
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
@@ -56,10 +58,14 @@ def context() -> mpmath.MPContext:
 
 @lru_cache(maxsize=4096)
 def letter(name: str, point: int) -> tuple[int, int]:
-    """Returns the number that stands for a letter, between 1 and 2 at an even point and between 0
-    and 1 at an odd one, as a numerator and a power of ten; the same in every process."""
+    """Returns the number that stands for a letter, between 1 and 2 at an even point, between 0 and
+    1 at an odd one, and between 20 and 30 at LARGE, as a numerator and a power of ten; the same in
+    every process."""
     digest = hashlib.sha256(f"{point}{name}".encode()).digest()
-    return int.from_bytes(digest[:17], "big") % 10**40 + 10**40 * (point % 2 == 0), 40
+    number = int.from_bytes(digest[:17], "big") % 10**40
+    if point == LARGE:
+        return 20 * 10**40 + 10 * number, 40
+    return number + 10**40 * (point % 2 == 0), 40
 
 
 class Expression:
@@ -159,7 +165,12 @@ class Expression:
         """Of a power: a group, or one atom, -1 too. {\\circ} is no exponent."""
         if self.peek().text == "{":
             return self.group()
-        return -self.atom() if self.take("-") else self.atom()
+        sign = -1 if self.take("-") else 1
+        token = self.peek()
+        if token.kind == "number" and token.text.isdigit() and len(token.text) <= DIGITS - 10:
+            self.at += 1  # not a mixed number: 2^3\frac14 is a quarter of 8
+            return sign * self.c.mpf(token.text)
+        return sign * self.atom()
 
     def raised(self, base: Number, exponent: Number) -> Number:
         if self.peek().text == "^" or abs(exponent) > LARGEST_EXPONENT:
@@ -173,6 +184,8 @@ class Expression:
             if not self.is_count(value):
                 raise NoValue
             value = self.c.factorial(value)
+            if self.peek().text == "!":
+                raise NoValue  # 5!! is the double factorial
         if self.peek().text == "^" and [self.peek(i).text for i in (1, 2, 3)] == ["{", "circ", "}"]:
             self.at += 4
             return self.degrees(value)
@@ -226,8 +239,20 @@ class Expression:
         self.in_function += 1
         value = self.function_argument()
         self.in_function -= 1
+        self.check_argument(name, value)
         value = getattr(self.c, FUNCTIONS[name])(value)
         return value if exponent is None else self.raised(value, exponent)
+
+    def check_argument(self, name: str, value: Number) -> None:
+        """Refuses an argument so large that the function takes long: a sine needs pi to as many
+        digits, and the exponential of a large number is larger than any answer."""
+        for part in (self.c.re(value), self.c.im(value)):
+            if self.c.isfinite(part) and part != 0 and self.c.mag(part) > LARGEST_MAGNITUDE:
+                raise NoValue
+        if name in ("exp", "sinh", "cosh") and self.c.re(value) != self.c.re(value) * 0:
+            real = abs(self.c.re(value))
+            if self.c.isfinite(real) and real > LARGEST_ARGUMENT:
+                raise NoValue
 
     def function_argument(self) -> Number:
         if self.peek().text in ("(", "{", "["):
@@ -347,7 +372,7 @@ class Expression:
             radicand = self.argument("sqrt")
             if isinstance(radicand, self.c.mpc) or radicand < 0 or root == 0:
                 raise NoValue  # the real root and the principal one differ
-            return radicand ** (1 / root)
+            return self.raised(radicand, 1 / root)
         raise NoValue
 
     def is_count(self, value: Number) -> bool:

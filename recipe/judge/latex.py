@@ -41,7 +41,7 @@ SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?(?=[^A-Za-
 DELIMITERS = re.compile(r"(?<!\\)(?:\\\\)*\\[()\[\]]|(?<!\\)\$|`")
 COLOURS = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|mathop|ensuremath)(?=\s*\{)")
 CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
-THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3}(?!\d))")
+THOUSANDS = re.compile(r"(?<![\d.])([1-9]\d{0,2})((?:(?:\{,\}|,\\!|\\,)\d{3})+)(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
@@ -74,7 +74,7 @@ def plain(text: str) -> str:
         text = "".join(
             rf"\{SYMBOLS[c]} " if c in SYMBOLS else _vulgar(c) if c > "\x7f" else c for c in text
         )
-    text = THOUSANDS.sub("", text)
+    text = THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
     text = APOSTROPHES.sub(lambda m: m[1].replace("'", ""), text)
     text = re.sub(r"\\rm(?![A-Za-z])\s*", "", text) if r"\rm" in text else text
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text) if r"\choose" in text else text

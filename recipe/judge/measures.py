@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from recipe.judge.answer import Answer, normalise, value_answer
 from recipe.judge.expression import Number
-from recipe.judge.latex import Unreadable
 from recipe.judge.tokens import Token, has_letters, text_of
 from recipe.judge.value import value_of
 from recipe.judge.vocabulary import (
@@ -29,9 +28,10 @@ TIME = re.compile(
     re.IGNORECASE,
 )
 REPEATING = re.compile(
-    r"(\d*)\.(\d*?)(?:\\overline\{(\d+)\}|\\dot\{(\d)\}|(\d+?)\5{2,}(?:\.\.\.|\\l?dots))"
+    r"(?<!\d)(\d{0,40})\.(\d{0,40}?)"
+    r"(?:\\overline\{(\d{1,20})\}|\\dot\{(\d)\}|(\d{1,20}?)\5{2,}(?:\.\.\.|\\l?dots))(?!\d)"
 )
-THOUSANDS = re.compile(r"(?<![\d,.])([0-9]{1,3}(?:,[0-9]{3})+)(?![\d,])")
+THOUSANDS = re.compile(r"(?<![\d,.])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![\d,])")
 DEGREES = {(): "degree", ("C",): "celsius", ("F",): "fahrenheit"}
 MOST_WORDS = 3  # of a thing that is counted: 3 small red balls
 
@@ -75,8 +75,7 @@ def _measured(value: Number, head: Sequence[Token], tail: Sequence[Token]) -> An
     if in_brackets:
         texts = texts[1:-1]
         if len(texts) == 2 and texts[0] == "base" and len(head) == 1:
-            base = "" if texts[1] == "10" else texts[1]
-            return Answer("value", normalise(head[0].text), base=base)
+            return Answer("value", normalise(head[0].text), base=texts[1])
     elif texts and texts[0].lower() in MULTIPLES:
         if has_letters(head):
             return None
@@ -137,24 +136,22 @@ def _things(words: Sequence[str]) -> str | None:
 
 
 def time_of_day(text: str) -> Answer | None:
-    """Reads 20:34, 8:34 p.m., 9 a.m. as the time of a half day, and which half, if that is said;
-    None for anything else."""
+    """Reads 20:34, 8:34 p.m., 9 a.m. as it is said, and which half of the day, if that is said;
+    None for anything else, 16:81."""
     match = TIME.fullmatch(text)
     if match is None:
         return None
     hour, minute = int(match[1] or match[4]), int(match[2] or match[5] or 0)
-    if hour > 24 or minute > 59:
-        raise Unreadable(text)
     half = (match[3] or "").lower()
-    if not half and (hour > 12 or hour == 0):
-        half = "p" if hour > 12 else "a"
-    return Answer("time", f"{hour % 12}:{minute:02d}", unit=half)
+    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
+        return None
+    return Answer("time", f"{hour}:{minute:02d}", unit=half)
 
 
 def without_thousands(text: str) -> str:
     """Returns the text without the commas of one long number, if it has no others."""
     match = THOUSANDS.search(text)
-    if match is None or text.count(",") != match[0].count(",") or re.search(r"[(\[]", text):
+    if match is None or text.count(",") != match[0].count(",") or re.search(r"[(\[]|\\\{", text):
         return text
     return THOUSANDS.sub(match[0].replace(",", ""), text)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -49,7 +49,9 @@ from recipe.judge.value import digits_of, value_of
 from recipe.judge.vocabulary import FOR_ALL, QUANTIFIED, READ_BY_MATH_VERIFY, SYNONYMS
 
 LONGEST = 2_000  # characters
+CACHED = 100  # characters of an answer that is kept
 MOST_SIGNS = 4  # ± in an answer
+SIGNS = {"pm": "+-", "mp": "-+"}
 MOST_POINTS = 4  # letters of a name of points: ABCD
 
 MATRIX = re.compile(
@@ -123,26 +125,33 @@ class Reader:
 
     def phrase(self, tokens: Sequence[Token]) -> Answer:
         """Reads a whole answer: one statement, or several side by side."""
-        pieces = split(without_filler(tokens), is_separator)
+        tokens = without_filler(tokens)
+        pieces = split(tokens, is_separator)
         answers = [answer for piece in pieces if piece for answer in self.with_signs(piece)]
         if not answers:
             raise Unreadable("nothing")
+        top = {token.text for _, token in at_top(tokens)}
+        if "and" in top and not top.isdisjoint(ORDER):
+            return text_answer(tokens)  # x < 1 and x > 3 is no list of the two
         return answers[0] if len(answers) == 1 else Answer("list", parts=ordered(answers))
 
     def with_signs(self, tokens: Sequence[Token]) -> list[Answer]:
-        """Reads a statement; one with ± with the upper signs and with the lower ones."""
-        count = sum(t.text in ("pm", "mp") for t in tokens)
-        if not count:
+        """Reads a statement; one with ± with each choice of signs, and one with ∓ too with all the
+        upper signs and all the lower ones. Within a set they are its members'."""
+        places = [i for i, t in outside_sets(tokens) if t.text in SIGNS]
+        if not places:
             return [self.statement(tokens)]
-        if count > MOST_SIGNS:
+        if len(places) > MOST_SIGNS:
             return [text_answer(tokens)]
-        signs = {"pm": "+-", "mp": "-+"}
-        return [
-            self.statement(
-                [Token("sign", signs[t.text][i]) if t.text in signs else t for t in tokens]
-            )
-            for i in (0, 1)
-        ]
+        tied = any(tokens[i].text == "mp" for i in places)
+        choices = [(i,) * len(places) for i in (0, 1)]
+        answers = []
+        for choice in choices if tied else itertools.product((0, 1), repeat=len(places)):
+            chosen = list(tokens)
+            for place, i in zip(places, choice, strict=True):
+                chosen[place] = Token("sign", SIGNS[tokens[place].text][i])
+            answers.append(self.statement(chosen))
+        return answers
 
     # ---- statements
 
@@ -219,7 +228,9 @@ class Reader:
         middle = next((i for i, side in enumerate(sides) if is_variable(side)), None)
         if middle is None and not sides[0] and len(sides) == 2:
             middle = 0
-        if middle is not None and (len(sides) == 2 or (len(sides) == 3 and middle == 1)):
+        one_way = len({relation[0] for relation in relations}) == 1
+        between = len(sides) == 3 and middle == 1 and one_way
+        if middle is not None and (len(sides) == 2 or between):
             intervals = bounded(sides, relations, middle)
             if intervals is not None:
                 return replace(region_answer(intervals), name=text_of(sides[middle]))
@@ -266,8 +277,7 @@ class Reader:
         if brackets == "{}":
             return self.phrase(inner)
         if brackets == r"\{\}" and (bars := [i for i, t in at_top(inner) if t.text in "|:"]):
-            condition = self.phrase(inner[bars[0] + 1 :])  # a set builder
-            return condition if condition.kind in ("region", "tuple") else None
+            return self.set_builder(tokens, inner[: bars[0]], inner[bars[0] + 1 :])
         pieces = split(inner, lambda t: t.kind == "sign" and t.text in (",", ";"))
         if not all(pieces):
             return None
@@ -283,6 +293,26 @@ class Reader:
         if brackets not in PAIRS:
             return None
         return Answer("tuple", parts=tuple(self.statement(piece) for piece in pieces))
+
+    def set_builder(
+        self, tokens: Sequence[Token], elements: Sequence[Token], condition: Sequence[Token]
+    ) -> Answer:
+        """Reads { x | 1 < x < 3 } and { x in R : ... } as the real numbers that it says."""
+        texts = [t.text for t in elements if t.text not in "{}"]
+        of_reals = texts[-3:] == ["in", "mathbb", "R"]
+        variable = elements[: [t.text for t in elements].index("in")] if of_reals else elements
+        answer = self.phrase(condition)
+        same = is_variable(variable) and answer.name == text_of(variable)
+        return answer if same and answer.kind in ("region", "tuple") else text_answer(tokens)
+
+
+def outside_sets(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
+    """Yields the tokens outside all \\{ \\} with their places."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token.text == r"\{") - (token.text == r"\}")
+        if depth == 0:
+            yield i, token
 
 
 def ratio(tokens: Sequence[Token]) -> Answer:
@@ -312,8 +342,7 @@ def expression(tokens: Sequence[Token]) -> Answer:
     knows all of it."""
     texts = [t.text for t in tokens if t.text not in "{}"]
     if tokens[0].kind == "number" and len(texts) == 3 and texts[1] == "_" and texts[2].isalnum():
-        base = "" if texts[2] == "10" else texts[2]
-        return replace(number_answer(normalise(texts[0])), base=base)
+        return replace(number_answer(normalise(texts[0])), base=texts[2])
     if texts == ["emptyset"]:
         return Answer("words", "emptyset")
     if readable(tokens):
@@ -323,16 +352,23 @@ def expression(tokens: Sequence[Token]) -> Answer:
 
 def readable(tokens: Sequence[Token]) -> bool:
     """Says whether math-verify reads all of an expression as a person would: it drops what it does
-    not know and a base, and takes f(2) for a product."""
+    not know, a prime and a base, and takes f(2) for a product, I for the imaginary unit and 5!! for
+    a factorial of one."""
+    if sum(token.text == "|" for token in tokens) % 2:
+        return False
     for i, token in enumerate(tokens):
         is_command = token.kind == "command"
         if is_command and token.text not in READ_BY_MATH_VERIFY:
             return False
-        operand = token.kind in ("number", "letter") or token.text in "+-*/^_(){}[]|!=',"
+        operand = token.kind in ("number", "letter") or token.text in "+-*/^_(){}[]|!=,"
         if not is_command and not operand:
             return False
         after = tokens[i + 1].text if i + 1 < len(tokens) else ""
         if token.kind == "number" and after == "_":
+            return False
+        if token.text in ("sum", "prod", "lim") and after != "_":
+            return False
+        if (token.kind == "letter" and token.text == "I") or token.text == after == "!":
             return False
         if token.kind == "letter" and is_call(tokens, i + 1):
             return False
@@ -355,7 +391,6 @@ def without_filler(tokens: Sequence[Token]) -> Sequence[Token]:
     return tokens
 
 
-@lru_cache(maxsize=65536)  # few answers of a data set are new
 def read(answer: str, thousands: bool = True) -> Answer:
     """Returns what an answer says.
 
@@ -363,4 +398,9 @@ def read(answer: str, thousands: bool = True) -> Answer:
         answer: as `reward.extract_answer` returns it, not blank.
         thousands: 1,234 is a number; else the list of 1 and 234.
     """
+    return (_read if len(answer) <= CACHED else _read.__wrapped__)(answer, thousands)
+
+
+@lru_cache(maxsize=16384)  # few answers of a data set are new; a long one may take 200 KB
+def _read(answer: str, thousands: bool) -> Answer:
     return Reader(thousands).read(answer)

@@ -4,10 +4,13 @@ For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file'
 `name=compute_score`; settings as `+reward.custom_reward_function.reward_kwargs.time_limit=10`.
 
 **The answer of a response**, looked for in the whole response, is the first of these that exists:
-1. the content of the last `\\boxed{...}` (or `\\fbox`) that is complete and not blank;
+1. the content of the last `\\boxed{...}` (or `\\fbox`) that is complete and not blank, and in no
+   other one;
 2. what follows the last `####` on its line, if not blank;
-3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`).
-With `boxed_only` only 1 counts. Of several answers the last one alone is judged.
+3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`), unless the number is a
+   part of what is not read: the 10 of 2^10, the 5 of x - 5.
+A response that ends within its only box has none. With `boxed_only` only 1 counts. Of several
+answers the last one alone is judged.
 
 **Correct** means that the answer says what the truth says: `reader.py` reads both, and
 `equivalence.Equivalence.accepts` compares. So 1,234 is 1234, never a pair; $5.00 is 5; 0.5 is 1/2;
@@ -37,32 +40,42 @@ from typing import NamedTuple
 from recipe.judge.answer import NAMED_CURRENCY, is_plain, normalise
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.pool import pool_of
+from recipe.judge.vocabulary import UNITS
 
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
 MAX_ANSWER = 2_000  # characters
 
 NOT_BLANK = re.compile(r"\S")
+BOX = re.compile(r"\s*\\(?:boxed|fbox)\s*\{")
 BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 NUMBER = (
-    r"(?:(?<![\w)}])[-+])?(?:\\?\$)?"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?:/[0-9]+)?(?:\s?\\?%)?"
+    r"(?:(?<![\w)}])[-+])?(?:\\?\$)?(?:[0-9]+ (?=[0-9]+/[0-9]))?"  # 3 1/2
+    r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?: ?/ ?[0-9]+)?(?:\s?\\?%| (?:hundred|thousand|million|billion|trillion)\b)?"
 )
+# what a number is a part of, before it and behind it on its line
+PART_BEFORE = re.compile(
+    r"(?:[\w)\]}!][ \t]*[-+*/^×·÷√]|[\^_√/{\\]|[0-9][ \t\u00a0\u2009\u202f,:–—])[ \t]*$", re.ASCII
+)
+PART_BEHIND = re.compile(r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*[\w(\\])|[(\\{}_\[]|[A-Za-z]+", re.ASCII)
 LAST = re.compile(
     r"(?<!\\)\$(?=[^\s$])([^$\n]{1,300})(?<=\S)\$(?!\d)|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]"
-    r"|(-?\\[dt]?frac\{[^{}]{1,100}\}\{[^{}]{1,100}\})"
+    r"|(-?[0-9]{0,40}\\[dt]?frac\{[^{}]{1,100}\}\{[^{}]{1,100}\})"
     rf"|({NUMBER})",
     re.DOTALL | re.ASCII,
 )
+BUDGET = 2  # time limits for all comparisons of an answer
+NUMBER_GROUP = 5  # of LAST
+CONTEXT = 40  # characters beside a number that are looked at
 logger = logging.getLogger(__name__)
 if importlib.util.find_spec("math_verify") is None:
     raise ImportError("recipe.judge needs math-verify: run `pip install math-verify`.")
 
 
-def _box_spans(text: str) -> Iterator[tuple[int, int]]:
+def _box_spans(text: str, opened: list[tuple[int, bool]]) -> Iterator[tuple[int, int]]:
     """Yields where the content of each complete, non-blank box starts and ends; in one linear
-    pass."""
-    opened: list[tuple[int, bool]] = []
+    pass, which leaves in `opened` the braces that do not close: where they start, and whether they
+    are a box's."""
     for token in BRACES.finditer(text):
         if token[0] == "}" and opened:
             start, boxed = opened.pop()
@@ -74,21 +87,43 @@ def _box_spans(text: str) -> Iterator[tuple[int, int]]:
 
 def boxes(text: str) -> list[str]:
     """Returns the contents of the complete, non-blank boxes in the order in which they open."""
-    return [text[start:end].strip() for start, end in sorted(_box_spans(text))]
+    return [text[start:end].strip() for start, end in sorted(_box_spans(text, []))]
 
 
 def extract_answer(response: str, boxed_only: bool = False) -> str:
     """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
-    last_box = max(_box_spans(text), default=None)
+    open_braces: list[tuple[int, bool]] = []
+    last_box = None
+    for start, end in sorted(_box_spans(text, open_braces)):
+        if last_box is None or start > last_box[1] or _fills(text, start, end, last_box):
+            last_box = start, end
     if last_box is not None or boxed_only:
         return text[slice(*last_box)].strip() if last_box else ""
+    if any(is_box for _, is_box in open_braces):
+        return ""
     _, mark, rest = text.rpartition("####")
     answer = rest.partition("\n")[0].strip() if mark else ""
     if answer:
         return answer
-    last = deque(LAST.finditer(text), maxlen=1)
-    return next(group for group in last[0].groups() if group).strip() if last else ""
+    last = next(iter(deque(LAST.finditer(text), maxlen=1)), None)
+    if last is None or (last[NUMBER_GROUP] and _is_part(text, *last.span())):
+        return ""
+    return next(group for group in last.groups() if group).strip()
+
+
+def _fills(text: str, start: int, end: int, outer: tuple[int, int]) -> bool:
+    """Says whether a box is all that another one holds."""
+    return BOX.fullmatch(text, outer[0], start) is not None and text[end : outer[1]].strip() == "}"
+
+
+def _is_part(text: str, start: int, end: int) -> bool:
+    """Says whether a number stands in a formula that is not read as a whole, or with letters behind
+    it that are no unit."""
+    behind = PART_BEHIND.match(text, end, end + CONTEXT)
+    if behind and not (behind[0].isalpha() and len(behind[0]) > 1 and behind[0] in UNITS):
+        return True
+    return PART_BEFORE.search(text, max(start - CONTEXT, 0), start) is not None
 
 
 def accepted_answers(ground_truth: str) -> list[str]:
@@ -165,7 +200,8 @@ def compute_score(
         ground_truth: the final answer, or a JSON list of accepted ones.
         extra_info: ignored.
         boxed_only: only an answer in a box counts.
-        time_limit: seconds of CPU time for a comparison, see `pool.Pool`.
+        time_limit: seconds of CPU time for a comparison, see `pool.Pool`; all comparisons of an
+            answer together have BUDGET times that.
         memory_mb: address space of a child process, see `pool.Pool`.
         children: child processes, see `pool.Pool`.
         reward_router_address, reward_model_tokenizer: what verl adds beside a reward model;
@@ -194,7 +230,7 @@ def compute_score(
     answer = extract_answer(solution_str, boxed_only)
     answer = answer.encode("utf-8", "replace").decode()  # verl writes pred to a file
     limits = {"time_limit": time_limit, "memory_mb": memory_mb, "children": children}
-    result = verdict(answer, golds, Equivalence(**limits))
+    result = verdict(answer, golds, Equivalence(**limits, budget=BUDGET * time_limit))
     if result.timed_out:
         logger.warning("no verdict within the limits on the answer %.80r", answer)
     return {

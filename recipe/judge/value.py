@@ -11,7 +11,15 @@ from collections.abc import Sequence
 
 import mpmath
 
-from recipe.judge.expression import EXACT, MOST_EXACT, Expression, NoValue, Number, context
+from recipe.judge.expression import (
+    EXACT,
+    LARGE,
+    MOST_EXACT,
+    Expression,
+    NoValue,
+    Number,
+    context,
+)
 from recipe.judge.tokens import Token
 
 LONGEST = 200  # tokens
@@ -20,10 +28,10 @@ PLACES = mpmath.mpf("1e-6") * (1 + mpmath.mpf("1e-9"))  # a difference of 1e-6 i
 
 
 def formula_key(tokens: Sequence[Token]) -> str:
-    """Returns a text that two expressions with letters share only if they agree at two points to 30
-    digits; "" for one without a value."""
+    """Returns a text that two expressions with letters share only if they agree at three points to
+    30 digits; "" for one without a value."""
     c, texts = context(), []
-    for point in (0, 1):
+    for point in (0, 1, LARGE):
         value = value_of(tokens, point)
         if value is None:
             return ""
@@ -78,6 +86,8 @@ def same_value(a: Number, b: Number) -> bool:
     if infinite in (abs(a), abs(b)):
         return False
     difference, scale = abs(a - b), max(abs(a), abs(b))
+    if is_whole(a) and is_whole(b) and scale < MOST_EXACT:
+        return difference < 0.5  # also beyond 40 digits
     if difference <= EXACT * scale:
         return True
     if is_whole(a) or is_whole(b):
@@ -94,7 +104,7 @@ def key_of(value: Number) -> str:
     if abs(value) == c.inf:
         return "infinity" if value > 0 else "-infinity"
     if is_whole(value):
-        return str(int(c.nint(value))) if abs(value) < 10**39 else c.nstr(value, 40)
+        return str(int(c.nint(value))) if abs(value) < MOST_EXACT else c.nstr(value, 40)
     if abs(value) >= 1:
         return f"{int(c.nint(value * 10**6))}e-6" if abs(value) < 10**32 else c.nstr(value, 40)
     return c.nstr(value, 7)

@@ -113,6 +113,7 @@ NO_THINGS = words("""
     millions billions trillions dozens halves quarters thirds fourths fifths sixths sevenths
     eighths ninths tenths hundredths thousandths modulus mods choices unless negatives positives
     inverse inverses reciprocals opposites solutions primes digits bits bases cents minutes
+    lakhs crores quadrillions quintillions fails contradicts violates
 """)
 # words that change what a number before them says
 CHANGES = words("""

@@ -88,9 +88,9 @@ def nothing_left_behind():
         ("it is 17, no, 18.", "18"),
         ("12+34=46", "46"),
         ("= -3", "-3"),
-        ("x = 5-3", "3"),
+        ("x = 5-3", ""),  # the end of a formula that is not read
         ("costs $5.00.", "$5.00"),
-        ("1,234,567 of 1,2345", "2345"),
+        ("1,234,567 of 1,2345", ""),
         ("half, so 1/2 of it", "1/2"),
         ("a share of 50%", "50%"),
         (r"a share of 50\%", r"50\%"),
@@ -423,7 +423,8 @@ def test_an_idle_child_has_no_limit_running(monkeypatch):
     child = judge_pool.Child(1.0, 1024)
     try:
         for _ in range(2):
-            assert child.ask({"gold": "x+1", "answer": "1+x"}) == {"equal": True, "parsed": True}
+            reply = child.ask({"gold": "x+1", "answer": "1+x"})
+            assert (reply["equal"], reply["parsed"]) == (True, True) and reply["seconds"] < 1
             time.sleep(2.5)
     finally:
         child.close()
@@ -438,7 +439,8 @@ def test_the_parent_itself_ends_a_child_that_does_not_end(monkeypatch):
     pool.idle.put(child)
     assert pool.ask("x", "y") == (None, False)
     assert not psutil.pid_exists(child.process.pid)
-    assert pool.ask("x+1", "1+x") == ({"equal": True, "parsed": True}, True)
+    reply, decided = pool.ask("x+1", "1+x")
+    assert reply["equal"] and reply["parsed"] and decided
     pool.close()
 
 
@@ -449,7 +451,8 @@ def test_memory_is_bounded():
 
     small, large = judge_pool.Child(8, 200), judge_pool.Child(8, 1024)
     try:
-        assert small.ask({"gold": "5", "answer": GROWS}) == {"equal": False, "parsed": True}
+        reply = small.ask({"gold": "5", "answer": GROWS})
+        assert (reply["equal"], reply["parsed"]) == (False, True)
         assert peak(small) <= 200  # sooner than the time limit, and the child lives on
         threading.Thread(target=large.ask, args=[{"gold": "5", "answer": GROWS}]).start()
         assert wait_until(lambda: peak(large) > 400, 20)  # it is a bomb

@@ -1,0 +1,198 @@
+"""Wrong answers that the judge has rewarded once, each beside a right one of its form: found by an
+attack on it. A pair is (ground truth, response or content of its box)."""
+
+import time
+
+import pytest
+
+pytest.importorskip("math_verify")
+
+from recipe.judge import compute_score, extract_answer
+from recipe.judge import equivalence as judge_equivalence
+from recipe.judge.equivalence import Equivalence
+from recipe.judge.reward import verdict
+
+
+def score(truth: str, answer: str) -> float:
+    response = answer if "box" in answer or answer.endswith(".") else rf"\boxed{{{answer}}}"
+    return compute_score("test", response, truth)["score"]
+
+
+WRONG = [
+    # equations that math-verify cannot solve are not all one
+    ("|x|+|y|=1", "|x|+|y|=2"),
+    ("|x-3|+|y+2|=4", "|x+7|-|y-1|=9"),
+    (r"\sum_{k=1}^n a_k=2", r"\sum_{k=1}^n a_k=3"),
+    # thousands that are none
+    (r"\{0,100\}", "100"),
+    ("0,100", "100"),
+    ("100", "0,100"),
+    ("125", "0,125"),
+    ("125", "0{,}125"),
+    (r"\{100,200\}", "100200"),
+    (r"\{5,120\}", "5120"),
+    ("123", "1$2$3"),
+    # a response that ends within its box, or within a formula
+    ("4", r"so the answer is \boxed{\frac{3}{4"),
+    ("5", r"The answer is \boxed{\sqrt{5"),
+    ("12", r"So the total is \boxed{12"),
+    ("10", "the answer is 2^10."),
+    ("3", "the answer is 2√3."),
+    ("1/2", "the answer is 3 1/2."),
+    ("1/2", r"the answer is 3\frac{1}{2}."),
+    ("4", "the answer is 3 / 4."),
+    ("5", "the answer is 5 million."),
+    ("5", "the answer is x - 5."),
+    ("30", "it is at 5:30."),
+    ("234", "the answer is 1 234."),
+    ("5", "the answer is 5x."),
+    ("3", r"\boxed{x = \boxed{3} + 1}"),
+    ("3", r"\boxed{2\boxed{3}}"),
+    # what stands before the bar of a set
+    (r"(-\infty,3)", r"\{x\in\mathbb{Z} : x<3\}"),
+    (r"(-\infty,3)", r"\{x^2 : x<3\}"),
+    ("[1,3]", r"\{n\in\mathbb{Z} : 1\le n\le 3\}"),
+    ("[1,3]", r"\{(x,y) : 1\le x\le 3\}"),
+    ("[1,3]", r"\{y : 1\le x\le 3\}"),
+    ("(1,3)", r"\{2x : 1<x<3\}"),
+    # each sign by itself
+    (r"\pm 1 \pm \sqrt{2}", r"1+\sqrt{2}, -1-\sqrt{2}"),
+    (r"(\pm 1,\pm 2)", "(1,2),(-1,-2)"),
+    # ratios are no times
+    ("1:16", "13:16"),
+    ("2:15", "14:15"),
+    ("8:30", "20:30"),
+    ("8:30 a.m.", "20:30"),
+    # braces count
+    (r"\sqrt{f(x)+1}", r"\sqrt{f(x)}+1"),
+    ("e^{f(x)+1}", "e^{f(x)}+1"),
+    (r"x \neq 2^{n+1}", r"x\neq 2^n+1"),
+    # a base that is said
+    ("25_8", "25_{10}"),
+    ("1011_2", "1011_{10}"),
+    ("31_8", r"31 \text{ (base 10)}"),
+    # percent
+    (r"\frac{1}{4}", r"0.25\%"),
+    ("0.5", r"0.5\%"),
+    # single faults
+    ("720", "3!!"),
+    ("10^{40}", "10^{40}+1"),
+    ("5", r"5 \text{ crores}"),
+    ("5", r"5 \text{ fails}"),
+    ("|y'|", "|y|"),
+    ("5", r"\sum 5"),
+    ("5", r"\lim 5"),
+    ("5", "5'"),
+    ("5", "|5"),
+    ("1", "|I|"),
+    ("x>3", "5<x>3"),
+    (r"x<-1 \text{ or } x>3", r"x<-1 \text{ and } x>3"),
+    ("2-x", r"\sqrt{(x-2)^2}"),
+    ("2^{3.25}", r"2^3\frac{1}{4}"),
+    ("1", "0.333...3"),
+    ("3", "the answers are (2,3)."),
+]
+RIGHT = [
+    ("|x|+|y|=1", "|x| + |y| = 1"),
+    (r"\{0,100\}", r"\{100, 0\}"),
+    (r"\{100,200\}", r"\{100, 200\}"),
+    ("0,100", "0, 100"),
+    ("1234", "1,234"),
+    ("1234567", r"1{,}234{,}567"),
+    ("10", r"The answer is \boxed{10}, of \boxed{"),
+    ("7/2", "the answer is 3 1/2."),
+    ("3/4", "the answer is 3 / 4."),
+    ("5000000", "the answer is 5 million."),
+    ("18", "Total: 10 + 8 = 18."),
+    ("18", "He pays $18."),
+    ("18", "**Answer** - 18."),
+    ("-5", "the answer is x = -5."),
+    ("5", "the answer is 5 apples."),
+    ("5", "the answer is 5cm."),
+    ("3", r"\boxed{\boxed{3}}"),
+    (r"(-\infty,3)", r"\{x : x<3\}"),
+    ("[1,3]", r"\{x \in \mathbb{R} \mid 1\le x\le 3\}"),
+    (r"\pm 1 \pm \sqrt{2}", r"1+\sqrt{2}, -1-\sqrt{2}, 1-\sqrt2, \sqrt2-1"),
+    (r"\{1\pm\sqrt{5},-2\}", r"\{1+\sqrt{5},1-\sqrt{5},-2\}"),
+    (r"\{1\pm\sqrt{5},-2\}", r"1\pm\sqrt5, -2"),
+    (r"\pm 1 \mp \sqrt{2}", r"1-\sqrt{2}, -1+\sqrt{2}"),
+    ("8:30 p.m.", "20:30"),
+    ("8:30 p.m.", "8:30"),
+    ("16:81", "16 : 81"),
+    ("16:81", r"\frac{16}{81}"),
+    (r"e^{f(x)+1}", "e^{f(x)+1}"),
+    ("x^{n}", "x^n"),
+    ("25", "25_{10}"),
+    ("25_8", "25"),
+    ("0.5", r"50\%"),
+    ("50", r"50\%"),
+    (r"50\%", "0.5"),
+    ("120", "5!"),
+    ("10^{40}+1", "10^{40}+1"),
+    (r"2", r"2^3\frac{1}{4}"),
+    ("1/3", r"\boxed{0.333...}"),
+    (r"\sqrt{(x-2)^2}", r"\sqrt{x^2-4x+4}"),
+    ("6", r"\gcd(12,18)"),
+    ("36", r"\lcm(12,18)"),
+]
+
+
+@pytest.mark.parametrize(("truth", "answer"), WRONG)
+def test_a_wrong_answer_is_not_rewarded(truth, answer):
+    assert score(truth, answer) == 0
+
+
+@pytest.mark.parametrize(("truth", "answer"), RIGHT)
+def test_a_right_answer_of_such_a_form_is(truth, answer):
+    assert score(truth, answer) == 1
+
+
+BOMBS = [
+    r"\sin((10^{1000})^{1000})",
+    r"\sin(\exp(\exp(20)))",
+    r"\exp(i(10^{1000})^{1000})",
+    r"\sin\sqrt[10^{-7}]{10}",
+    r"\cos(\exp(10^{6}))",
+    "1" * 200 + "." + "3" * 1000 + " cm",
+    "0." + "3" * 1900 + " cm",
+]
+
+
+@pytest.mark.parametrize("answer", BOMBS, ids=lambda text: text[:24])
+def test_reading_is_bounded_in_this_process(answer):
+    """These took from 10 seconds to for ever, with the interpreter's lock held."""
+    begin = time.process_time()
+    Equivalence().read(answer)
+    assert time.process_time() - begin < 2
+
+
+def test_ordinary_arguments_still_have_a_value():
+    for truth, answer in ((r"\sin(10^6)", r"\sin(1000000)"), ("e^{9}", r"\exp(9)")):
+        assert score(truth, answer) == 1
+
+
+def test_the_comparisons_of_an_answer_have_one_budget(monkeypatch):
+    """A list has as many as pairs of parts, of which each would take its own limit."""
+    asked = []
+
+    def slow(pool, gold, answer):
+        asked.append(answer)
+        return {"equal": False, "parsed": True, "seconds": 3.0}
+
+    monkeypatch.setattr(judge_equivalence, "reply_of", slow)
+    parts = [rf"\int_0^1 x^{{{k}x}} dx" for k in range(2, 8)]
+    result = verdict(", ".join(parts), [", ".join(f"{p}+1" for p in parts)], Equivalence(budget=10))
+    assert not result.correct and len(asked) == 4
+
+
+def test_a_long_answer_is_not_kept():
+    from recipe.judge.reader import _read
+
+    before = _read.cache_info().currsize
+    Equivalence().read(", ".join(map(str, range(10**8, 10**8 + 50))))
+    assert _read.cache_info().currsize == before
+
+
+def test_the_last_outermost_complete_box_counts():
+    assert extract_answer(r"\boxed{1} \boxed{2 \boxed{3}} \boxed{\boxed{4}") == "4"
+    assert extract_answer(r"\boxed{1} \boxed{2 \boxed{3} + 1} \boxed{") == r"2 \boxed{3} + 1"
