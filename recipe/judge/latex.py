@@ -35,11 +35,14 @@ SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n"
 # what has no meaning
 SPACING = re.compile(
     r"\\(?:[,;:! ]|quad(?![a-z])|qquad(?![a-z])|displaystyle(?![a-z])|textstyle(?![a-z])"
+    r"|(?:[lL]arge|LARGE|[hH]uge|small|normalsize)(?![A-Za-z])"
     r"|limits(?![a-z])|nolimits(?![a-z])|hspace\{[^{}]*\}|phantom\{[^{}]*\})|~|\u00a0|\u2009|\u202f"
 )
 SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?(?=[^A-Za-z]|\\)")
 DELIMITERS = re.compile(r"(?<!\\)(?:\\\\)*\\[()\[\]]|(?<!\\)\$|`")
-COLOURS = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|mathop|ensuremath)(?=\s*\{)")
+COLOURS = re.compile(
+    r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|underline|mathop|ensuremath)(?=\s*\{)"
+)
 CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<![\d.])([1-9]\d{0,2})((?:(?:\{,\}|,\\!|\\,)\d{3})+)(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")

@@ -42,7 +42,10 @@ def measure(tokens: Sequence[Token]) -> Answer | None:
         rest = tokens[2:] if tokens[1:] and tokens[1].text == "." else tokens[1:]
         value = value_of(rest)
         unit = unit_of([tokens[0].text]) or ""
-        return None if value is None else value_answer(value, rest, unit=unit)
+        if value is None:  # $1.5 million, $18 dollars
+            again = measure(rest) if len(rest) > 1 else None
+            return replace(again, unit=unit) if again and again.unit in ("", unit) else None
+        return value_answer(value, rest, unit=unit)
     if (short := _short_unit(tokens)) is not None:
         return short
     for end in range(len(tokens) - 1, 0, -1):

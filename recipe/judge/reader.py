@@ -55,7 +55,9 @@ SIGNS = {"pm": "+-", "mp": "-+"}
 MOST_POINTS = 4  # letters of a name of points: ABCD
 
 MATRIX = re.compile(
-    r"\s*(?:\\(?:display|text)style)?\s*\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}\s*", re.DOTALL
+    r"\s*(?:\\(?:display|text)style)?\s*(?:\\left\s*[(\[])?\s*"
+    r"\\begin\{([pb]?matrix|array)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*(?:\\right\s*[)\]])?\s*",
+    re.DOTALL,
 )
 FILLER = re.compile(
     r"(?:\\text\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?\s*(?:[:=]\s*)?(?:\}|\s|$)"
@@ -166,7 +168,7 @@ class Reader:
         relations = [tokens[i].text for i in places]
         edges = [-1, *places, len(tokens)]
         sides = [list(tokens[a + 1 : b]) for a, b in itertools.pairwise(edges)]
-        if relations == ["approx"] and not sides[0] and sides[1]:
+        if relations in (["approx"], ["="]) and not sides[0] and sides[1]:
             return self.term(sides[1])
         if set(relations) <= {"=", "approx"} and all(sides):
             return self.equation(tokens, sides, relations)
@@ -263,7 +265,7 @@ class Reader:
         value = value_of(tokens)
         if value is not None:
             return value_answer(value, tokens)
-        if tokens[-1].text == "%" and not has_letters(tokens):
+        if tokens[-1].text.lower() in ("%", "percent") and not has_letters(tokens):
             value = value_of(tokens[:-1])
             if value is not None:
                 return value_answer(value / 100, unit="percent")

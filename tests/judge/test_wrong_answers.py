@@ -91,7 +91,10 @@ WRONG = [
     ("2^{3.25}", r"2^3\frac{1}{4}"),
     ("1", "0.333...3"),
     ("3", "the answers are (2,3)."),
+    ("5", r"\$5 \text{ per day}"),
+    ("-2", r"\left|\begin{array}{cc} 1 & 2 \\ 3 & 4 \end{array}\right|"),
 ]
+MATRIX = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
 RIGHT = [
     ("|x|+|y|=1", "|x| + |y| = 1"),
     (r"\{0,100\}", r"\{100, 0\}"),
@@ -132,6 +135,15 @@ RIGHT = [
     (r"2", r"2^3\frac{1}{4}"),
     ("1/3", r"\boxed{0.333...}"),
     (r"\sqrt{(x-2)^2}", r"\sqrt{x^2-4x+4}"),
+    ("50", r"50 \text{ percent}"),
+    ("1500000", r"\$1.5 \text{ million}"),
+    ("18", r"\$18 \text{ dollars}"),
+    ("5", "=5"),
+    ("5", r"\large 5"),
+    ("5", r"\underline{5}"),
+    (MATRIX, MATRIX.replace("pmatrix", "bmatrix")),
+    (MATRIX, r"\left(\begin{array}{cc} 1 & 2 \\ 3 & 4 \end{array}\right)"),
+    (MATRIX, r"\left[\begin{matrix} 1 & 2 \\ 3 & 4 \end{matrix}\right]"),
     ("6", r"\gcd(12,18)"),
     ("36", r"\lcm(12,18)"),
 ]
