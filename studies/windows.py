@@ -213,11 +213,11 @@ def mechanism(hypotheses: Sequence[Hypothesis], values: Values) -> str:
     lines.append("| --- " * (len(names) + 4) + "|")
     for h in hypotheses:
         for arm in dict.fromkeys(filter(None, (h.minus, h.arm))):
-            found = [values.get((h.name, arm, metric), {}) for metric in metrics]
-            if h.beside and h.steps and any(found):
+            by_metric = [values.get((h.name, arm, metric), {}) for metric in metrics]
+            if h.beside and h.steps and any(by_metric):
                 first, last = h.steps
-                seeds = max(map(len, found))
-                means = [f"{np.mean(list(x.values())):.3g}" if x else "" for x in found]
+                seeds = max(map(len, by_metric))
+                means = [f"{np.mean(list(x.values())):.3g}" if x else "" for x in by_metric]
                 cells = [h.name, f"{first} to {last}", arm, str(seeds), *means]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

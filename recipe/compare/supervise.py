@@ -111,14 +111,14 @@ def run_lock(run: PlannedRun, ended: Callable[[], bool] = lambda: False) -> Iter
     """
     run.folder.path.mkdir(parents=True, exist_ok=True)
     with run.folder.lock.open("w") as file:
-        said = False
+        is_told = False
         while not lock(file):
             if ended():
                 yield None
                 return
-            if not said:
+            if not is_told:
                 tqdm.write(f"{run.name}: still running from an earlier start, waiting for it")
-                said = True
+                is_told = True
             time.sleep(1)
         yield file
 

@@ -39,9 +39,9 @@ def same_time(a: Answer, b: Answer) -> bool:
         return compatible(a.unit, b.unit)
     if a.unit and b.unit:
         return False
-    said, other = (a, b) if a.unit else (b, a)
-    hour, minute = map(int, said.key.split(":"))
-    return bool(said.unit) and other.key == f"{hour % 12 + 12 * (said.unit == 'p')}:{minute:02d}"
+    with_half, other = (a, b) if a.unit else (b, a)
+    hour, minute = map(int, with_half.key.split(":"))
+    return bool(with_half.unit) and other.key == f"{hour % 12 + 12 * (with_half.unit == 'p')}:{minute:02d}"
 
 
 def same_product(a: Answer, b: Answer) -> bool:

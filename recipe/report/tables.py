@@ -152,7 +152,7 @@ def fill(
     name: str,
     arms: Iterable[str],
     table: Callable[[Sequence[str]], str],
-    of: str = "results",
+    word: str = "results",
 ) -> str:
     """Returns a Markdown text with its tables of results made anew.
 
@@ -162,17 +162,17 @@ def fill(
         name: of its file, for the errors.
         arms: the names that may stand there.
         table: makes the table of some arms; of all for [].
-        of: the word in the lines, so that a page can have tables of several commands.
+        word: in the lines, so that a page can have tables of several commands.
 
     Raises:
         ValueError: it has no such pair, a line without its partner, or names an unknown arm.
     """
     choices = list(arms)
-    begin, end = f"<!-- {of}", f"<!-- end of {of} -->"
+    begin, end = f"<!-- {word}", f"<!-- end of {word} -->"
     place = re.compile(rf"({begin}(?:: ([^>]*))? -->\n).*?({end})", re.DOTALL)
 
-    def filled(found: re.Match[str]) -> str:
-        before, words, after = found.groups()
+    def filled(match: re.Match[str]) -> str:
+        before, words, after = match.groups()
         names = (words or "").split()
         for arm in names:
             check_choice(f"{name}: arm {arm!r}", arm, choices)
