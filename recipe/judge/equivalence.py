@@ -41,7 +41,10 @@ def same_time(a: Answer, b: Answer) -> bool:
         return False
     with_half, other = (a, b) if a.unit else (b, a)
     hour, minute = map(int, with_half.key.split(":"))
-    return bool(with_half.unit) and other.key == f"{hour % 12 + 12 * (with_half.unit == 'p')}:{minute:02d}"
+    return (
+        bool(with_half.unit)
+        and other.key == f"{hour % 12 + 12 * (with_half.unit == 'p')}:{minute:02d}"
+    )
 
 
 def same_product(a: Answer, b: Answer) -> bool:

@@ -55,9 +55,13 @@ NUMBER = (
 )
 # what a number is a part of, before it and behind it on its line
 PART_BEFORE = re.compile(
-    r"(?:[\w)\]}!][ \t]*[-+*/^×·÷√]|[\^_√/{\\]|[0-9][ \t\u00a0\u2009\u202f,:–—])[ \t]*$", re.ASCII
+    r"(?:(?:[0-9)\]}!]|\b[A-Za-z])[ \t]*[-+*/^×·÷√]|[\^_√/{\\]"
+    r"|[0-9][ \t\u00a0\u2009\u202f,:–—])[ \t]*$",
+    re.ASCII,
 )
-PART_BEHIND = re.compile(r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*[\w(\\])|[(\\{}_\[]|[A-Za-z]+", re.ASCII)
+PART_BEHIND = re.compile(
+    r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*(?:[0-9(\\]|[A-Za-z]\b))|[(\\{}_\[]|[A-Za-z]+", re.ASCII
+)
 LAST = re.compile(
     r"(?<!\\)\$(?=[^\s$])([^$\n]{1,300})(?<=\S)\$(?!\d)|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]"
     r"|(-?[0-9]{0,40}\\[dt]?frac\{[^{}]{1,100}\}\{[^{}]{1,100}\})"
@@ -120,6 +124,8 @@ def _fills(text: str, start: int, end: int, outer: tuple[int, int]) -> bool:
 def _is_part(text: str, start: int, end: int) -> bool:
     """Says whether a number stands in a formula that is not read as a whole, or with letters behind
     it that are no unit."""
+    while text[max(start - 1, 0) : start] == "*" == text[end : end + 1]:  # emphasis
+        start, end = start - 1, end + 1
     behind = PART_BEHIND.match(text, end, end + CONTEXT)
     if behind and not (behind[0].isalpha() and len(behind[0]) > 1 and behind[0] in UNITS):
         return True
