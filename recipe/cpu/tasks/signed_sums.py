@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import deque
 from typing import NamedTuple
 
 from recipe.cpu.tasks.task import Task
@@ -33,6 +34,7 @@ LEVELS = {
     6: Level(5, 9),
 }
 _NUMBER = re.compile(r"[+-]?\d+")
+_UNDONE = re.compile(r"\d[ \t]*[-+ \t][ \t]*$")  # before a number
 _PROMPT = re.compile(r"\d+([+-]\d+)+")
 
 
@@ -116,9 +118,12 @@ def solution(terms: tuple[int, ...], rng: random.Random) -> str:
 
 def final_answer(response: str) -> str | None:
     """Returns the last number of a response as the judge reads it, or None: a minus sign is part of
-    the number only where no digit stands before it (`12-3` ends in 3, `=-3` in -3)."""
-    numbers = re.findall(r"(?<!\d)-?\d+", response)
-    return str(int(numbers[-1])) if numbers else None
+    the number only where no digit stands before it (`=-3` ends in -3), and the last number of a sum
+    that is not done (`12-3`) is no answer."""
+    last = next(iter(deque(re.finditer(r"(?<!\d)-?\d+", response), maxlen=1)), None)
+    if last is None or _UNDONE.search(response[: last.start()]):
+        return None
+    return str(int(last[0]))
 
 
 SIGNED_SUMS = Task(
