@@ -7,15 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from recipe.judge.expression import Number
-from recipe.judge.tokens import Token, has_letters, text_of
+from recipe.judge.tokens import Token, by_thousands, has_letters, text_of
 from recipe.judge.value import digits_of, formula_key, key_of, value_of
 
 CURRENCY = re.compile(r"^([+-]?\s*)\\?[$€£¥]|\s*\\?[$€£¥]$")
 NAMED_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
 SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
-PLAIN = re.compile(
-    rf"([+-]?)\s*([1-9][0-9]{{0,2}}(?:{SEPARATOR}[0-9]{{3}})+|[0-9]*)(?:\.([0-9]*))?"
-)
+PLAIN = re.compile(rf"([+-]?)\s*({by_thousands(SEPARATOR)}|[0-9]*)(?:\.([0-9]*))?")
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 MOST_DIGITS = 39  # of a whole number that is its own key

@@ -104,7 +104,7 @@ class Equivalence:
         if not compatible(a.unit, b.unit):
             return False
         if {a.kind, b.kind} <= UNORDERED:  # 1, 2 and {1, 2}
-            return matched(a.parts, b.parts, lambda x, y: self.equivalent(x, y, strict))
+            return in_any_order(a, b, lambda x, y: self.equivalent(x, y, strict))
         if a.kind != b.kind:
             return self._across(a, b)
         if a.kind in ORDERED:
@@ -162,7 +162,7 @@ class Equivalence:
         if answer.kind == truth.kind == "value":
             return self._close(truth, answer)
         if {truth.kind, answer.kind} <= UNORDERED:
-            return matched(truth.parts, answer.parts, self.accepts)
+            return in_any_order(truth, answer, self.accepts)
         if truth.kind == answer.kind == "tuple":
             return in_order(truth, answer, self.accepts)
         return False
@@ -198,6 +198,13 @@ def in_order(a: Answer, b: Answer, same: Callable[[Answer, Answer], bool | None]
     if a.key != b.key or len(a.parts) != len(b.parts):
         return False
     return every(same(x, y) for x, y in zip(a.parts, b.parts, strict=True))
+
+
+def in_any_order(a: Answer, b: Answer, same: Callable[[Answer, Answer], bool | None]) -> bool:
+    """Says whether two lists or sets are the same but for the order of their parts. Where the parts
+    have several names, only their names say which is which: x = 1, y = 2 is not 2, 1."""
+    several = len({part.name for part in (*a.parts, *b.parts)} - {""}) > 1
+    return matched(a.parts, b.parts, lambda x, y: (not several or x.name == y.name) and same(x, y))
 
 
 def every(verdicts: Iterable[bool | None]) -> bool | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from recipe.judge.tokens import Token
+from recipe.judge.tokens import Token, by_thousands
 from recipe.judge.vocabulary import (
     BOLD,
     COMMANDS,
@@ -44,7 +44,8 @@ COLOURS = re.compile(
     r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|underline|mathop|ensuremath)(?=\s*\{)"
 )
 CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
-THOUSANDS = re.compile(r"(?<![\d.])([1-9]\d{0,2})((?:(?:\{,\}|,\\!|\\,)\d{3})+)(?!\d)")
+GROUPING = r"(?:\{,\}|,\\!|\\,)"
+THOUSANDS = re.compile(rf"(?<![\d.]){by_thousands(GROUPING)}(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
@@ -77,7 +78,7 @@ def plain(text: str) -> str:
         text = "".join(
             rf"\{SYMBOLS[c]} " if c in SYMBOLS else _vulgar(c) if c > "\x7f" else c for c in text
         )
-    text = THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    text = THOUSANDS.sub(lambda m: re.sub(r"[^0-9]", "", m[0]), text)
     text = APOSTROPHES.sub(lambda m: m[1].replace("'", ""), text)
     text = re.sub(r"\\rm(?![A-Za-z])\s*", "", text) if r"\rm" in text else text
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text) if r"\choose" in text else text

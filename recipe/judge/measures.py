@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from recipe.judge.answer import Answer, normalise, value_answer
 from recipe.judge.expression import Number
-from recipe.judge.tokens import Token, has_letters, text_of
+from recipe.judge.tokens import Token, by_thousands, has_letters, text_of
 from recipe.judge.value import value_of
 from recipe.judge.vocabulary import (
     CHANGES,
@@ -31,7 +31,7 @@ REPEATING = re.compile(
     r"(?<!\d)(\d{0,40})\.(\d{0,40}?)"
     r"(?:\\overline\{(\d{1,20})\}|\\dot\{(\d)\}|(\d{1,20}?)\5{2,}(?:\.\.\.|\\l?dots))(?!\d)"
 )
-THOUSANDS = re.compile(r"(?<![\d,.])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![\d,])")
+THOUSANDS = re.compile(rf"(?<![\d,.]){by_thousands(',')}(?![\d,])")
 DEGREES = {(): "degree", ("C",): "celsius", ("F",): "fahrenheit"}
 MOST_WORDS = 3  # of a thing that is counted: 3 small red balls
 

@@ -146,9 +146,9 @@ class Reader:
         if len(places) > MOST_SIGNS:
             return [text_answer(tokens)]
         tied = any(tokens[i].text == "mp" for i in places)
-        choices = [(i,) * len(places) for i in (0, 1)]
+        each = itertools.product((0, 1), repeat=len(places))
         answers = []
-        for choice in choices if tied else itertools.product((0, 1), repeat=len(places)):
+        for choice in ((i,) * len(places) for i in (0, 1)) if tied else each:
             chosen = list(tokens)
             for place, i in zip(places, choice, strict=True):
                 chosen[place] = Token("sign", SIGNS[tokens[place].text][i])

@@ -40,6 +40,7 @@ from typing import NamedTuple
 from recipe.judge.answer import NAMED_CURRENCY, is_plain, normalise
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.pool import pool_of
+from recipe.judge.tokens import by_thousands
 from recipe.judge.vocabulary import UNITS
 
 MAX_RESPONSE = 1_000_000  # characters; of a longer response, its end
@@ -50,7 +51,7 @@ BOX = re.compile(r"\s*\\(?:boxed|fbox)\s*\{")
 BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 NUMBER = (
     r"(?:(?<![\w)}])[-+])?(?:\\?\$)?(?:[0-9]+ (?=[0-9]+/[0-9]))?"  # 3 1/2
-    r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    rf"(?:(?:{by_thousands(',')}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?: ?/ ?[0-9]+)?(?:\s?\\?%| (?:hundred|thousand|million|billion|trillion)\b)?"
 )
 # what a number is a part of, before it and behind it on its line

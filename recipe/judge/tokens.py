@@ -23,6 +23,16 @@ class Token(NamedTuple):
     spaced: bool = False  # a blank or a text command stands before it
 
 
+def by_thousands(separator: str) -> str:
+    """Returns the pattern of a whole number of several groups of digits with a separator between
+    them: 1,234,567. Its first group begins with no zero: 0,100 are two numbers.
+
+    Args:
+        separator: the pattern of one.
+    """
+    return rf"[1-9][0-9]{{0,2}}(?:{separator}[0-9]{{3}})+"
+
+
 def text_of(tokens: Sequence[Token]) -> str:
     """Returns tokens as LaTeX, the same for the same tokens."""
     return " ".join(f"\\{t.text}" if t.kind == "command" else t.text for t in tokens)

@@ -32,6 +32,11 @@ WRONG = [
     (r"\{100,200\}", "100200"),
     (r"\{5,120\}", "5120"),
     ("123", "1$2$3"),
+    # parts that are told apart by their names alone
+    ("x=1, y=2", "2, 1"),
+    ("2, 1", "x=1, y=2"),
+    ("x=1, y=2", "x=2, y=1"),
+    ("x=1, y=2", "x=1, 2"),
     # a response that ends within its box, or within a formula
     ("4", r"so the answer is \boxed{\frac{3}{4"),
     ("5", r"The answer is \boxed{\sqrt{5"),
@@ -99,6 +104,8 @@ WRONG = [
 ]
 MATRIX = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
 RIGHT = [
+    ("x=1, y=2", "y=2, x=1"),
+    ("x=1, x=2", "2, 1"),
     ("|x|+|y|=1", "|x| + |y| = 1"),
     (r"\{0,100\}", r"\{100, 0\}"),
     (r"\{100,200\}", r"\{100, 200\}"),
