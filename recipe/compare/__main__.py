@@ -1,5 +1,7 @@
 """Run a comparison, arms x seeds, from a small yaml: `python -m recipe.compare MATRIX.yaml`.
 
+    extends: other.yaml                        # optional: a matrix whose keys this one has too,
+                                               # but for `out` and those that it gives itself
     title: what the report is called           # optional
     seeds: [0, 1, 2]
     baseline: grpo                             # the arm that the others are compared with

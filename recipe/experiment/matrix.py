@@ -137,15 +137,11 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
             raise ValueError(f"{out} has no {FILE}: is it the folder of a comparison?")
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: give the yaml of a comparison.")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} is not a yaml file of settings: {reason}") from None
+    values = _extended(file, _load(file))
     specs = values.get("arms") if isinstance(values, dict) else None
     if not isinstance(specs, dict) or not specs:
         raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
-    _check_keys(f"{file}: ", values, Matrix, "script")
+    _check_keys(f"{file}: ", values, Matrix, "script", "extends")
     values = _without_nulls(values)
     script = values.pop("script", DEFAULT_SCRIPT)
     arms = [_arm_values(f"{file}: arms.{name}", name, spec, script) for name, spec in specs.items()]
@@ -161,6 +157,31 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
         raise ValueError(_sentence(file, values, error)) from None
     check_choice(f"{file}: baseline={matrix.baseline}", matrix.baseline, names)
     return replace(matrix, out=matrix.out.expanduser().absolute())
+
+
+def _load(file: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is not a yaml file of settings: {reason}") from None
+
+
+def _extended(file: Path, values: Any) -> Any:
+    """Returns the values with those of the matrix that the file extends, for the keys that it does
+    not give itself, without its `out`: each comparison has a folder of its own."""
+    name = values.pop("extends", None) if isinstance(values, dict) else None
+    if name is None:
+        return values
+    other = file.parent / str(name)
+    base = _load(other) if other.is_file() else None
+    if not isinstance(base, dict) or "extends" in base:
+        raise ValueError(
+            f"{file}: extends={name} is not allowed: use the path, from here, of a matrix that "
+            "extends no other."
+        )
+    base.pop("out", None)
+    return base | values
 
 
 def write_matrix(matrix: Matrix) -> Path:

@@ -47,6 +47,23 @@ def test_numbers_may_stand_for_texts_and_the_scripts_default_for_an_arm_s(tmp_pa
     assert matrix.environment == {"STEPS": "3", "SHARE": "0.5", "FLAG": "True"}
 
 
+def test_a_matrix_that_extends_another_has_its_keys_but_for_its_own(tmp_path):
+    base = GOOD | {"seeds": [4, 5], "environment": {"STEPS": 3, "TASK": "x"}, "overrides": ["a=b"]}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base | {"out": "elsewhere"}))
+    own = {"arms": {"b": ARM}, "environment": {"STEPS": 2}}
+    matrix = read_matrix(write(tmp_path, own | {"extends": "base.yaml"}))
+    assert matrix == read_matrix(write(tmp_path, base | own))
+    assert [arm.name for arm in matrix.arms] == ["b"] and matrix.environment == {"STEPS": "2"}
+    assert (matrix.seeds, matrix.overrides, matrix.title) == ((4, 5), ("a=b",), "m")
+
+
+def test_the_rivals_are_of_the_study_s_setting():
+    study, rivals = (read_matrix(ROOT / f"studies/{n}_cpu.yaml") for n in ("study_acts", "rivals"))
+    assert rivals.arms[0] == study.arms[0] and set(rivals.seeds) < set(study.seeds)
+    same = {"arms": study.arms, "seeds": study.seeds, "title": study.title, "out": study.out}
+    assert replace(rivals, **same) == study
+
+
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_the_studies_matrices_can_be_read(file):
     matrix = read_matrix(file)
@@ -105,6 +122,10 @@ def arm(**change):
         ({"arms": None}, "names no arms"),
         ({"arms": ["a"]}, "names no arms"),
         ({"sedes": [0]}, "did you mean seeds"),
+        ({"extents": "x"}, "did you mean extends"),
+        ({"extends": "no.yaml"}, r"extends=no.yaml is not allowed: use the path, from here, of"),
+        ({"extends": "m.yaml"}, "of a matrix that extends no other"),
+        ({"extends": ["m.yaml"]}, "is not allowed: use the path, from here, of a matrix"),
         ({1: 2}, "m.yaml: 1 does not exist"),
         ({"seeds": []}, "a list of different whole numbers from 0 up"),
         (
