@@ -23,7 +23,7 @@ from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix, read_matrix
 from recipe.experiment.metrics import series
-from recipe.experiment.run import read_runs, statuses
+from recipe.experiment.run import finished_runs
 from recipe.experiment.statistics import interval
 from recipe.report.charts import COLOURS
 from recipe.report.panels import HEIGHT, INK, Line, draw_panels, rows_of
@@ -41,18 +41,15 @@ BLOCKS = (  # (column, as a difference to the baseline, title)
 
 def run_curves(matrix: Matrix) -> pd.DataFrame:
     """Returns the values of all finished runs, a row per arm, seed and step of a validation."""
-    runs = read_runs(matrix)
-    status = statuses(runs)
     rows = []
-    for run in runs:
-        if status[run.name] == "finished":
-            logged = {
-                column: dict(zip(*series(run.steps, metric), strict=True))
-                for column, metric in METRICS.items()
-            }
-            for step in sorted(set().union(*logged.values())):
-                values = {column: points.get(step) for column, points in logged.items()}
-                rows.append({"arm": run.arm, "seed": run.seed, "step": step, **values})
+    for run in finished_runs(matrix):
+        logged = {
+            column: dict(zip(*series(run.steps, metric), strict=True))
+            for column, metric in METRICS.items()
+        }
+        for step in sorted(set().union(*logged.values())):
+            values = {column: points.get(step) for column, points in logged.items()}
+            rows.append({"arm": run.arm, "seed": run.seed, "step": step, **values})
     return pd.DataFrame(rows, columns=["arm", "seed", "step", *METRICS])
 
 

@@ -5,7 +5,8 @@
 A curriculum's last batches are its hard prompts, so the entropy that training logs is of other
 prompts than another method's; here all methods answer the same ones. Mean over the tokens of 8
 responses to each held-out problem, nats, temperature 1; Student's t over the seeds, differences to
-the baseline paired by seed. Each run's value goes to OUT/held_out_entropy.csv.
+the baseline paired by seed. Unfinished runs are left out. Each run's
+value goes to OUT/held_out_entropy.csv.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from recipe.core.settings import check_choice
 from recipe.cpu.solving import read_problems, solve
 from recipe.cpu.tasks import DEFAULT, TASKS
 from recipe.experiment.matrix import read_matrix
-from recipe.experiment.run import run_folder
+from recipe.experiment.run import finished_runs
 from recipe.report.results import Metric, results
 from recipe.report.tables import write_csv
 from recipe.sampling.checkpoints import model_of
@@ -53,16 +54,16 @@ def command(arguments: list[str] | None) -> None:
     if args.arms:
         arms = [arms[0], *(arm for arm in arms[1:] if arm.name in args.arms)]
     entropy: dict[str, dict[int, np.ndarray]] = {}  # one number per run
-    for arm in tqdm(arms, unit="method"):
-        for seed in matrix.seeds:
-            checkpoint = run_folder(matrix.out, arm.name, seed).checkpoint()
-            if checkpoint is None:
-                continue
-            model, _ = model_of(str(checkpoint))
-            loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-            tokenizer, limit = AutoTokenizer.from_pretrained(model), task.response_tokens()
-            _, total, tokens = solve(loaded, tokenizer, problems, SAMPLES, 0, limit)
-            entropy.setdefault(arm.name, {})[seed] = np.array([total / tokens])
+    names = [arm.name for arm in arms]
+    for run in tqdm([run for run in finished_runs(matrix) if run.arm in names], unit="run"):
+        checkpoint = run.folder.checkpoint()
+        if checkpoint is None:
+            continue
+        model, _ = model_of(str(checkpoint))
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        tokenizer, limit = AutoTokenizer.from_pretrained(model), task.response_tokens()
+        _, total, tokens = solve(loaded, tokenizer, problems, SAMPLES, 0, limit)
+        entropy.setdefault(run.arm, {})[run.seed] = np.array([total / tokens])
     with atomic_write(matrix.out / "held_out_entropy.csv") as file:
         write_csv(
             file,

@@ -36,7 +36,7 @@ from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix, read_matrix
 from recipe.experiment.metrics import Metrics, changes, window_mean
-from recipe.experiment.run import read_runs, statuses
+from recipe.experiment.run import finished_runs
 from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed, t_test
 from recipe.report.tables import fill
 
@@ -107,12 +107,8 @@ Values = dict[tuple[str, str, str], dict[int, float]]  # {(hypothesis, arm, metr
 
 def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
     """Returns the statistics of all finished runs."""
-    runs = read_runs(matrix)
-    status = statuses(runs)
     values: Values = {}
-    for run in runs:
-        if status[run.name] != "finished":
-            continue
+    for run in finished_runs(matrix):
         for hypothesis in hypotheses:
             if run.arm in (hypothesis.arm, hypothesis.minus):
                 for metric, value in hypothesis.values(run.steps).items():
@@ -247,7 +243,7 @@ def write_values(file: Path, values: Values) -> None:
         for seed, x in sorted(by_seed.items())
     ]
     with atomic_write(file) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.7g")
 
 
 def command(arguments: list[str] | None) -> None:

@@ -407,3 +407,10 @@ def statuses(runs: Iterable[Run]) -> dict[str, str]:
         return "finished" if finished else "unfinished"
 
     return {run.name: status(run) for run in runs}
+
+
+def finished_runs(matrix: Matrix) -> list[Run]:
+    """Reads the finished runs of a comparison, arm by arm."""
+    runs = read_runs(matrix)
+    status = statuses(runs)
+    return [run for run in runs if status[run.name] == "finished"]
