@@ -30,6 +30,7 @@ from typing import IO, Any
 from zipfile import is_zipfile
 
 import yaml
+from omegaconf import DictConfig
 
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
@@ -59,6 +60,11 @@ class RunFolder:
     """The folder of one run; it need not exist."""
 
     path: Path
+
+    @classmethod
+    def of(cls, config: DictConfig) -> RunFolder:
+        """Returns the folder of the run that has this config."""
+        return cls(Path(config.trainer.default_local_dir).expanduser().absolute())
 
     @property
     def log(self) -> Path:

@@ -15,7 +15,6 @@ import argparse
 import io
 import os
 import sys
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -69,7 +68,7 @@ def header(name: str, config: DictConfig) -> str:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     preset = OmegaConf.select(config, record.preset_key) if record.preset_key else None
     updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
-    steps, folder = memory.training_steps(config), run_folder(config)
+    steps, folder = memory.training_steps(config), RunFolder.of(config)
     done = folder.checkpoint_step() if trainer.resume_mode == "auto" else 0
     lines = {
         "method": f"{name}{f', preset {preset}' if preset else ''}: estimator "
@@ -87,10 +86,6 @@ def header(name: str, config: DictConfig) -> str:
     return "\n".join(f"[recipe] {key:<8} {text}" for key, text in lines.items())
 
 
-def run_folder(config: DictConfig) -> RunFolder:
-    return RunFolder(Path(config.trainer.default_local_dir).expanduser().absolute())
-
-
 def train(config: DictConfig) -> None:
     """Runs verl's trainer in this run's folder, then draws its curve."""
     from hydra.utils import get_object
@@ -102,7 +97,7 @@ def train(config: DictConfig) -> None:
     from recipe.experiment import provenance
 
     auto_set_device(config)
-    folder = run_folder(config)
+    folder = RunFolder.of(config)
     run_dir = folder.path
     if config.trainer.resume_mode == "auto" and (repaired := folder.repair_marker()):
         print(f"[recipe] {repaired}")
@@ -196,13 +191,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
         return 0
     try:
-        lock = run_folder(config).hold()
+        lock = RunFolder.of(config).hold()
     except ValueError as error:
         return cli.fail(error)
     print(header(args.recipe, config), flush=True)
     verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen
     with screen.followed(
-        run_folder(config), memory.training_steps(config), verbose, aside.getvalue()
+        RunFolder.of(config), memory.training_steps(config), verbose, aside.getvalue()
     ):
         print(summary(config))
         train(config)

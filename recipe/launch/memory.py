@@ -33,7 +33,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
@@ -41,6 +40,7 @@ from omegaconf import DictConfig
 
 from recipe import machine
 from recipe.core import config as run_config
+from recipe.experiment.run import RunFolder
 from recipe.launch.check_model import model_config
 from recipe.launch.check_sizes import needs_reference, sequence_parallel_size
 from recipe.launch.model_sizes import Model, model_sizes
@@ -306,7 +306,7 @@ def disk_line(config: DictConfig, needs: Estimate) -> str:
     line = f"{total:.1f} GB for {needs.checkpoints} x {each:.1f} GB of checkpoints"
     if needs.steps is not None:
         line += f" ({needs.steps} steps)"
-    place = Path(config.trainer.default_local_dir).expanduser().absolute()
+    place = RunFolder.of(config).path
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / GB

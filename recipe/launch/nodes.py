@@ -28,6 +28,7 @@ from recipe.core import cli
 from recipe.core import config as run_config
 from recipe.core.recipe import FOLDER
 from recipe.experiment import provenance
+from recipe.experiment.run import RunFolder
 
 ANSWER_LIMIT = 300  # seconds for a node to import verl
 FILE_LIMIT = 30  # seconds for a new file to be seen on another node: NFS looks again after some
@@ -170,7 +171,7 @@ def check(config: DictConfig) -> None:
     """
     if not os.environ.get("RAY_ADDRESS"):
         return
-    folder = Path(config.trainer.default_local_dir).expanduser().absolute()
+    folder = RunFolder.of(config).path
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / f".seen-by-all-nodes.{uuid.uuid4().hex}"
     question = {
