@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
-from recipe.experiment.metrics import Metrics, series
+from recipe.experiment.metrics import ENTROPY, Metrics, series
 from recipe.experiment.run import RunFolder, run_labels
 from recipe.report.charts import COLOURS
 from recipe.report.panels import HEIGHT, ONE_PANEL, Line, draw_panels, rows_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PANELS = (  # of every run; a recipe adds its own. (title, metric or prefix of several, y label)
     ("reward of training rollouts", "critic/rewards/mean", "mean reward"),
     ("held-out accuracy", "val-core/", "accuracy"),
-    ("policy entropy", "actor/entropy", "nats per token"),
+    ("policy entropy", ENTROPY, "nats per token"),
     ("tokens clipped", "actor/pg_clipfrac", "share"),
 )
 

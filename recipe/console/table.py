@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.console.progress import Progress, duration
-from recipe.experiment.metrics import series
+from recipe.experiment.metrics import ENTROPY, series
 
 
 class Column(NamedTuple):
@@ -24,7 +24,7 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("reward", "critic/rewards/mean", ".3f"),
     Column("held-out", "val-core/", ".3f"),
-    Column("entropy", "actor/entropy", ".3f"),
+    Column("entropy", ENTROPY, ".3f"),
     Column("clipped", "actor/pg_clipfrac", ".2%"),
     Column("length", "response_length/mean", ".1f"),
     Column("s/step", "timing_s/step", ".1f"),

@@ -293,7 +293,8 @@ def rollout_diagnostics(
         real_B: (B,) bool, rows that are rollouts and count for their group's accuracy; None: those
             with a response token.
     """
-    metrics = advantage_mass(advantages_N, mask_N)
+    metrics = _floats({"entropy/all": token_mean(entropy_N, mask_N)})
+    metrics |= advantage_mass(advantages_N, mask_N)
     if correct_B is None:
         return metrics
     if real_B is None:

@@ -17,15 +17,15 @@ def findings(run: Evidence) -> Iterator[Finding]:
         run.values(f"{NAME}/{name}") for name in ("changed_share", "coefficient")
     )
     if controller in (None, "none"):
-        source, target = "actor/entropy", EntropyControlSettings.target
-        entropies = run.values(source)
+        target = EntropyControlSettings.target
+        entropies, source = run.entropies()
         below = sum(entropy < target for entropy in entropies)
         if below:
             yield Finding(
                 "control",
-                f"Nothing controlled the entropy: a bonus that holds it at {target} nats (preset "
-                f"target of {NAME}) would have acted on {percent(below / len(entropies))} of the "
-                "steps.",
+                f"The entropy was below {target} nats on {percent(below / len(entropies))} of the "
+                f"steps: on these Skywork-OR1's bonus (preset target of {NAME}) would have acted, "
+                "up to where it had raised it.",
                 f"{source}; arXiv 2505.22312",
             )
         return

@@ -12,6 +12,9 @@ from typing import Any
 from recipe.experiment.statistics import finite
 
 TRAINED = "training/global_step"  # in verl's row of a step that it has trained
+# The policy's entropy in nats per token. verl's is that mean only with loss_agg_mode=token-mean; a
+# run of a trainer that has logged no other is shown by it.
+ENTROPY = "diagnostics/entropy/all|actor/entropy"
 Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
@@ -75,9 +78,12 @@ def metric_named(steps: Metrics, name: str) -> str:
 
     Args:
         steps: A run's metrics.
-        name: A metric; or, ending in /, the first metric below it, verl's mean over samples if
-            there is one.
+        name: A metric; or several with | between them, the first that is logged, else the last; or,
+            ending in /, the first metric below it, verl's mean over samples if there is one.
     """
+    if "|" in name:
+        names = name.split("|")
+        return next((one for one in names if any(one in row for row in steps.values())), names[-1])
     if not name.endswith("/"):
         return name
     below = sorted({key for row in steps.values() for key in row if key.startswith(name)})

@@ -11,8 +11,18 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from recipe.experiment.matrix import Arm, Matrix
+from recipe.experiment.metrics import ENTROPY
 from recipe.experiment.run import Run
-from recipe.report.results import HELD_OUT, TRAINING, Metric, Result, band, binned, curve
+from recipe.report.results import (
+    HELD_OUT,
+    TRAINING,
+    Metric,
+    Result,
+    band,
+    binned,
+    curve,
+    metric_of_all,
+)
 
 POINTS = 200  # of a line in the page, at most; the CSVs hold every step
 CHARTS = (  # (title, metric or pattern of several, unit, note)
@@ -24,7 +34,7 @@ CHARTS = (  # (title, metric or pattern of several, unit, note)
         "share",
         "as verl logs it: drawn with replacement, below the unbiased pass@k",
     ),
-    ("Policy entropy", "actor/entropy", "nats per token", ""),
+    ("Policy entropy", ENTROPY, "nats per token", ""),
     ("Entropy of correct rollouts", "diagnostics/entropy/correct", "nats per token", ""),
     ("Entropy of incorrect rollouts", "diagnostics/entropy/incorrect", "nats per token", ""),
     (
@@ -68,9 +78,11 @@ def styles_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
 
 def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str, str, str, str]]:
     """CHARTS and the metrics asked for, as far as logged: (title, metric, unit, note)."""
+    runs = list(runs)
     logged = sorted({name for run in runs for row in run.steps.values() for name in row})
     charted = []
-    for title, pattern, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
+    for title, names, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
+        pattern = metric_of_all(runs, names)
         for name in logged:
             if name == pattern:
                 charted.append((title, name, unit, note))

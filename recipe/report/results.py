@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recipe.experiment.matrix import Arm
+from recipe.experiment.metrics import ENTROPY
 from recipe.experiment.run import Run
 from recipe.experiment.statistics import Estimate, finite, interval, pass_at_k, pooled_sd
 
@@ -56,7 +57,7 @@ FINAL_METRICS = (
     FinalMetric("truncated share", "truncated", _mean_of_samples),
 )
 # (title, logged metric or pattern of several, number of last steps whose mean it is)
-TRAINING_METRICS = (("last", HELD_OUT, 1), ("final entropy", "actor/entropy", LAST))
+TRAINING_METRICS = (("last", HELD_OUT, 1), ("final entropy", ENTROPY, LAST))
 TRAINING = "training"
 
 
@@ -90,6 +91,14 @@ class Result(NamedTuple):
 
 
 # curves
+
+
+def metric_of_all(runs: Iterable[Run], names: str) -> str:
+    """Returns the first of several metrics (`a|b`) that every run with steps has logged, so that
+    all are shown by one; else the last."""
+    logged = [set().union(*run.steps.values()) for run in runs if run.steps]
+    *better, last = names.split("|")
+    return next((name for name in better if all(name in one for one in logged)), last)
 
 
 def curve(run: Run, metric: str) -> dict[int, float]:
@@ -154,7 +163,8 @@ def final_metrics(
 def _training_metrics(runs: Sequence[Run]) -> list[Metric]:
     logged = sorted({name for run in runs for row in run.steps.values() for name in row})
     metrics = []
-    for title, pattern, last in TRAINING_METRICS:
+    for title, names, last in TRAINING_METRICS:
+        pattern = metric_of_all(runs, names)
         for name in (name for name in logged if fnmatchcase(name, pattern)):
             values: dict[str, dict[int, np.ndarray]] = {}
             for run in runs:

@@ -232,7 +232,8 @@ def test_sums_are_taken_in_float64():
 
 def test_without_correctness_the_advantages_are_still_described():
     measured = d.rollout_diagnostics(**BATCH | {"correct_B": None})
-    assert measured == d.advantage_mass(ADVANTAGE, MASK)
+    mean = d.token_mean(BATCH["entropy_N"], MASK).item()
+    assert measured == {"entropy/all": mean} | d.advantage_mass(ADVANTAGE, MASK)
 
 
 def test_a_rollout_that_verl_has_rejected_counts_for_its_group_and_has_no_log_prob():

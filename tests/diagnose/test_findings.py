@@ -1,9 +1,13 @@
 """recipe.diagnose: fixed cases, each told by its sentence and figures, and what cannot be told."""
 
+import itertools
 import json
+import re
+from importlib import import_module
 
 import pytest
 
+from recipe.core.recipe import recipes
 from recipe.diagnose.__main__ import main
 from recipe.diagnose.findings import diagnose
 from recipe.experiment.evidence import Evidence, Finding
@@ -51,8 +55,8 @@ def test_a_calm_run_gets_figures_and_no_advice():
     assert told["truncation"] == ["No rollout reached the limit of 64 tokens (the longest had 60)."]
     assert told["advantages"][0].endswith("about as much.")
     assert told["off-policy"] == [
-        "A step's updates moved the policy 0.001 nats per token from the one that sampled over 4 "
-        "updates."
+        "The policy was 0.001 nats per token from the one that had sampled, on average over a "
+        "step's 4 updates (before each, so 0 at the first)."
     ]
     assert "length" not in told
 
@@ -71,44 +75,90 @@ def test_where_the_entropy_went(last, sentence):
     assert findings(actor__entropy=(0.5, last))["entropy"] == [sentence]
 
 
-def of_regions(**changes):
+def of_regions(config=CONFIG, **changes):
     each = {"E1": -3e-3, "E2": 1e-3, "E3": 5e-4, "E4": -2e-4} | changes
     metrics = {f"clip_entropy/{name}/entropy_change": (x, x) for name, x in each.items()}
     shares = {f"clip_entropy/{name}/{kind}": (0.25, 0.25)
               for name in each for kind in ("token_share", "clipped_share")}  # fmt: skip
-    return findings(**{k.replace("/", "__"): v for k, v in {**metrics, **shares}.items()})
+    changes = {k.replace("/", "__"): v for k, v in {**metrics, **shares}.items()}
+    return findings(config=config, **changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "way", "region", "bound", "result"),
     [
-        ({}, "lowered", "E1, likely tokens with positive", "upper", "more"),
-        ({"E2": 9e-3}, "raised", "E2, unlikely tokens with positive", "upper", "less"),
-        ({"E3": 9e-3}, "raised", "E3, likely tokens with negative", "lower", "less"),
-        ({"E4": -9e-3}, "lowered", "E4, unlikely tokens with negative", "lower", "more"),
+        ({}, "lowered", "E1, likely tokens with positive", "upper bound", "more"),
+        ({"E2": 9e-3}, "raised", "E2, unlikely tokens with positive", "upper bound", "less"),
+        (
+            {"E3": 9e-3},
+            "raised",
+            "E3, likely tokens with negative",
+            "lower bound or the dual clip",
+            "less",
+        ),
+        (
+            {"E4": -9e-3},
+            "lowered",
+            "E4, unlikely tokens with negative",
+            "lower bound or the dual clip",
+            "more",
+        ),
+        # the largest of all goes the other way
+        (
+            {"E2": 2e-3, "E3": 2.5e-3},
+            "raised",
+            "E3, likely tokens with negative",
+            "lower bound or the dual clip",
+            "less",
+        ),
     ],
 )
 def test_which_region_moved_it(changes, way, region, bound, result):
     moved, cut = of_regions(**changes)["regions"]
     assert f"updates {way} the entropy" in moved and f"the most came from {region}" in moved
     assert "25 % of the tokens" in moved
-    assert cut.startswith(f"The {bound} bound clipped 25 % of {region[:2]}'s tokens")
+    assert cut.startswith(f"The {bound} clipped 25 % of {region[:2]}'s tokens")
     assert f"would leave {result} entropy" in cut
 
 
-def test_few_clipped_tokens_are_said_to_be_few():
+def test_regions_that_moved_nothing_are_said_to():
+    (told,) = of_regions(E1=0.0, E2=0.0, E3=0.0, E4=0.0)["regions"]
+    assert "left the entropy where it was" in told
+
+
+def with_settings(**settings):
+    """The config with settings of the policy loss."""
+    actor = CONFIG["actor_rollout_ref"]["actor"] | {"policy_loss": settings}
+    return CONFIG | {"actor_rollout_ref": {"actor": actor}}
+
+
+def test_what_a_variant_cut_is_not_laid_to_a_bound():
+    """ERC's band is no bound, and a schedule is refused beside DCPO's and Archer's."""
+    told = of_regions(with_settings(loss_mode="dynamic_clip", variant="erc"))["regions"][1]
+    assert told == "With variant=erc 25 % of E1's tokens had no gradient."
+
+
+def test_few_clipped_tokens_are_said_to_be_few_and_many_to_have_no_gradient():
     told = findings(actor__pg_clipfrac=(0.003, 0.003))["clipping"]
     assert told == [
         "0.3 % of the tokens were clipped: so few that methods which move the bounds hardly act."
     ]
+    (told,) = findings(actor__pg_clipfrac=(0.2, 0.2))["clipping"]
+    assert "20 % of the tokens were clipped, which then have no gradient" in told
+    cispo = with_settings(loss_mode="cispo")  # whose clipped tokens have one
+    assert findings(actor__pg_clipfrac=(0.2, 0.2), config=cispo)["clipping"] == [
+        "20 % of the tokens were clipped."
+    ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "cure"), [("correct", "harder prompts"), ("incorrect", "easier prompts first")]
+    ("kind", "cure"), [("correct", "harder prompts"), ("incorrect", "presets nsr and w_reinforce")]
 )
 def test_groups_without_signal(kind, cure):
+    """What they teach is not said of the run: an estimator without a baseline learns from them."""
     (told,) = findings(**{f"diagnostics__groups__all_{kind}": (0.7, 0.7)})["signal"]
-    assert "70 %" in told and "taught nothing" in told and cure in told
+    assert "70 %" in told and cure in told and "preset dynamic_sampling" in told
+    assert "teaches nothing to an estimator that compares a group's rollouts" in told
 
 
 def test_truncation_is_told_only_at_the_limit():
@@ -122,9 +172,41 @@ def test_truncation_is_told_only_at_the_limit():
     assert "cannot be told without the run's record" in unknown
 
 
+def truncation_of(rows, config=CONFIG):
+    steps = {step: CALM | row for step, row in enumerate(rows, 1)}
+    return [text for topic, text, _ in diagnose(Evidence(steps, config)) if topic == "truncation"]
+
+
+def test_the_longest_of_a_batch_are_cut_off_only_at_the_limit():
+    """Nine batches of 10 tokens throughout, all of them their batch's longest, and one at 64."""
+    short = {"response_length/clip_ratio": 1.0, "response_length/max": 10}
+    long = {"response_length/clip_ratio": 0.05, "response_length/max": 64}
+    (told,) = truncation_of([short] * 9 + [long])
+    assert told == (
+        "0.0 % of the rollouts at the beginning and 5.0 % at the end were as long as the limit of "
+        "64 tokens."
+    )
+    (told,) = truncation_of([long] + [short] * 9)
+    assert told.startswith("5.0 % of the rollouts at the beginning and 0.0 % at the end")
+
+
+def test_the_trainer_s_own_share_of_truncated_rollouts_comes_first():
+    rows = [
+        {"diagnostics/length/truncated": share, "response_length/max": 64} for share in (0, 0.4)
+    ]
+    (told,) = truncation_of(rows, config={})
+    assert told.startswith("0.0 % of the rollouts at the beginning and 40 % at the end")
+    assert "raise data.max_response_length" in told
+
+
 def test_drift():
     (told,) = findings(actor__ppo_kl=(0.05, 0.05))["off-policy"]
     assert "0.05 nats" in told and "fewer updates" in told
+    (told,) = findings(actor__ppo_kl=(0.3, -0.3))["off-policy"]  # no cancelling
+    assert told.startswith("The policy was 0.16 nats per token")
+    once = {"data": {"train_batch_size": 32}}
+    once |= {"actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 32, "ppo_epochs": 1}}}
+    assert "off-policy" not in findings(config=once)  # it would be 0, whatever the update did
     (told,) = findings(training__rollout_probs_diff_mean=(0.1, 0.1))["engine"]
     assert "0.1 on average" in told and "rollout_correction" in told
     told = findings(diagnostics__advantage__negative_mass=(-0.1, -0.1))["advantages"][0]
@@ -136,7 +218,7 @@ def test_drift():
 @pytest.mark.parametrize(
     ("metric", "topic", "setting"),
     [
-        ("actor/entropy", "entropy", "actor_rollout_ref.actor.calculate_entropy=true"),
+        ("actor/entropy", "entropy", "bypass_mode=false"),
         ("nothing", "regions", "region_diagnostics=true"),
         ("diagnostics/groups/all_correct", "signal", "trainer.v1.recipe_sync.diagnostics=true"),
         ("training/rollout_probs_diff_mean", "engine", "rollout.calculate_log_probs=true"),
@@ -145,6 +227,41 @@ def test_drift():
 def test_what_was_not_logged_is_said_with_the_setting_that_logs_it(metric, topic, setting):
     (told,) = findings(without=(metric,))[topic]
     assert setting in told
+
+
+def test_an_entropy_that_did_not_move_or_began_at_0():
+    assert findings()["entropy"] == ["The entropy stayed at 0.5 nats per token."]
+    steps = {k: {"actor/entropy": value} for k, value in enumerate((0.0, 0.3), 1)}
+    assert diagnose(Evidence(steps, {}))[0].text == (
+        "The entropy exploded from 0 to 0.3 nats per token."
+    )
+
+
+def test_the_entropy_per_token_is_read_and_no_other_mean():
+    """verl aggregates actor/entropy as the loss: under a sum over the limit it is no token mean."""
+    sums = CONFIG | {"actor_rollout_ref": {"actor": {"loss_agg_mode": "seq-mean-token-sum-norm"}}}
+    assert "logged no entropy per token" in findings(config=sums)["entropy"][0]
+    assert not [text for text in findings(config=sums).get("control", [])]
+    told = findings(config=sums, diagnostics__entropy__all=(0.8, 0.4))["entropy"]
+    assert told == ["The entropy fell from 0.789 to 0.411 nats per token (-48 %)."]
+
+
+def test_every_preset_that_is_advised_is_one():
+    told = findings(
+        actor__pg_clipfrac=(0.2, 0.2),
+        diagnostics__groups__all_incorrect=(0.7, 0.7),
+        diagnostics__advantage__negative_mass=(-0.1, -0.1),
+        actor__entropy=(0.1, 0.1),
+    )
+    text = " ".join(itertools.chain.from_iterable(told.values()))
+    names = r"((?:[a-z_]+(?:, | and ))*[a-z_]+)"
+    advised = re.findall(rf"{names} of ({'|'.join(record.name for record in recipes())})\b", text)
+    assert len(advised) >= 5
+    for presets, recipe in advised:
+        known = import_module(f"recipe.{recipe}.config").PRESETS
+        assert set(re.split(", | and ", presets)) & set(known), (presets, recipe)
+        unknown = set(re.split(", | and ", presets)) - set(known) - {"presets", "schedules"}
+        assert not unknown, (unknown, recipe)
 
 
 def test_values_that_are_no_numbers_are_left_out():
