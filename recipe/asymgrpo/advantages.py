@@ -253,7 +253,8 @@ def max_likelihood_advantage(
     It is AsymGRPO's at (1, 0), which gives -1 to all-incorrect groups. All-correct groups get 0; so
     does a group of one.
 
-    Source: arXiv 2602.02710, as PrimeIntellect-ai/prime-rl computes it (read; the paper was not).
+    Source: arXiv 2602.02710, as its authors' code (p + 1e-6 below) and PrimeIntellect-ai/prime-rl
+        compute it (read; the paper was not).
     """
     correct_P, incorrect_P = group_counts(correct_B, group_B, valid_B)
     signal_P = correct_P > 0

@@ -21,6 +21,7 @@ def check(config: DictConfig) -> None:
         return
     settings = AsymGRPOConfig.from_mapping(plain(node))
     check_estimator(settings, config.algorithm.adv_estimator)
+    check_baseline(settings, config)
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
     if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
         raise ValueError(
@@ -53,6 +54,24 @@ def check_estimator(settings: AsymGRPOConfig, estimator: str) -> None:
             f"{NODE}.preset={settings.preset} has no effect with algorithm.adv_estimator="
             f"{estimator}, which computes other advantages: set algorithm.adv_estimator="
             f"{preset.adv_estimator}, or another preset."
+        )
+
+
+def check_baseline(settings: AsymGRPOConfig, config: DictConfig) -> None:
+    """Raises ValueError for a preset that another setting makes GRPO: what `launch.check_presets`
+    cannot see, since no value of the preset's was set back."""
+    what = f"{NODE}.preset={settings.preset}"
+    if settings.preset == "dr_grpo" and config.algorithm.norm_adv_by_std_in_grpo:
+        raise ValueError(
+            f"{what} has no effect with algorithm.norm_adv_by_std_in_grpo=true, which divides by "
+            "the std as GRPO does: set it to false, or use preset=grpo."
+        )
+    if settings.preset == "grpo_clip_higher" and run_config.updates_per_rollout(config) <= 1:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={config.actor_rollout_ref.actor.ppo_mini_batch_size} makes one "
+            f"update per rollout, where the ratio is always 1 and {what} clips nothing: use a "
+            "smaller mini-batch, or preset=grpo."
         )
 
 

@@ -17,11 +17,12 @@ def check(config: DictConfig) -> None:
     actor = config.actor_rollout_ref.actor
     check_variant(settings, config)
     if not settings.takes_clip_bounds:
-        if settings.schedule != "static":
-            raise ValueError(
-                f"{NODE}.schedule={settings.schedule} has no effect with loss_mode="
-                f"{settings.loss_mode}: set {NODE}.loss_mode={LOSS_MODE}, or schedule=static."
-            )
+        for name, none in (("schedule", "static"), ("exact_contribution_freq", 0)):
+            if (value := getattr(settings, name)) != none:
+                raise ValueError(
+                    f"{NODE}.{name}={value} has no effect with loss_mode={settings.loss_mode}: set "
+                    f"{NODE}.loss_mode={LOSS_MODE}, or {name}={none}."
+                )
         return
     for name in ("clip_ratio_low", "clip_ratio_high"):
         ratio = actor[name]
@@ -35,10 +36,11 @@ def check(config: DictConfig) -> None:
     settings.make_schedule(lines, steps)
     check_length(settings, steps)
     check_exact_contributions(settings, config)
-    if settings.variant not in ("ppo", "steer"):
+    if settings.variant not in ("ppo", *acts_at_once(settings)):
         check_updates(f"variant={settings.variant}", config)
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
-    if run_config.updates_per_rollout(config) <= 1 and moves:
+    alone = settings.variant not in acts_at_once(settings)
+    if run_config.updates_per_rollout(config) <= 1 and moves and alone:
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
             f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
@@ -57,6 +59,11 @@ def check(config: DictConfig) -> None:
                 f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
                 "algorithm.rollout_correction.bypass_mode=true: set it to false."
             )
+
+
+def acts_at_once(settings: ClipSettings) -> tuple[str, ...]:
+    """Returns the variants that act from the first update on, where every ratio is 1."""
+    return ("steer", "archer") if settings.archer_kl > 0 else ("steer",)
 
 
 def check_variant(settings: ClipSettings, config: DictConfig) -> None:
@@ -85,10 +92,21 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
             f"{what} reads the current policy's entropies: set actor_rollout_ref.actor."
             "calculate_entropy=true."
         )
+    if settings.variant == "archer" and settings.archer_kl == 0:
+        check_archer_bounds(settings, actor)
     if settings.variant == "archer" and settings.archer_kl > 0 and not actor.use_kl_loss:
         raise ValueError(
             f"{NODE}.archer_kl={settings.archer_kl} needs the reference's log-probs: set "
             "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL), or 0."
+        )
+
+
+def check_archer_bounds(settings: ClipSettings, actor: DictConfig) -> None:
+    """Without its KL, Archer is its wider bounds on tokens of high entropy."""
+    if settings.archer_clip == actor.clip_ratio_low == actor.clip_ratio_high:
+        raise ValueError(
+            f"{NODE}.archer_clip={settings.archer_clip} is the bound of all other tokens too, and "
+            "archer_kl=0, which leave variant=archer as PPO's clip: change one, or use variant=ppo."
         )
 
 

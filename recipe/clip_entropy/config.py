@@ -208,11 +208,14 @@ class ClipSettings(PolicyLossSettings):
                 f"{NODE}.ce_low=0 and ce_high=0 leave variant=ce_gppo as PPO's clip: use a number "
                 "above 0 for one of them, or variant=ppo."
             )
-        if self.variant in OWN_BOUNDS and self.schedule != "static":
-            raise ValueError(
-                f"{NODE}.schedule={self.schedule} has no effect with variant={self.variant}, which "
-                "has bounds of its own: use schedule=static, or another variant."
-            )
+        if self.variant in OWN_BOUNDS:
+            for name in ("schedule", "bound_min", "bound_max"):
+                value, usual = getattr(self, name), settings_of(ClipSettings)[name].default
+                if value != usual:
+                    raise ValueError(
+                        f"{NODE}.{name}={value} has no effect with variant={self.variant}, which "
+                        f"has bounds of its own: use {name}={usual}, or another variant."
+                    )
 
     @property
     def takes_clip_bounds(self) -> bool:

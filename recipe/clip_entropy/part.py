@@ -18,10 +18,11 @@ from recipe.clip_entropy.regions import (
     region_metrics,
 )
 from recipe.clip_entropy.schedules import Static
-from recipe.clip_entropy.variant_term import STEER_RATE
-from recipe.clip_entropy.variants import entropy_change, steer_rate
+from recipe.clip_entropy.variant_term import LOW_SHARE, STEER_RATE
+from recipe.clip_entropy.variants import entropy_change, low_entropy_share, steer_rate
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
+from recipe.core.diagnostics import row_tokens
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
 from recipe.core.settings import settings_of
@@ -67,6 +68,10 @@ class ClipSchedulePart(Part):
             rate = self._steer_rate(step)
             step.tell_loss(**{STEER_RATE: rate})
             step.metrics["clip_entropy/steer_rate"] = rate
+        elif self.settings.variant == "archer":
+            tokens_B = row_tokens(step.mask_N, step.length_B)
+            share = low_entropy_share(tokens_B, self.settings.archer_quantile)
+            step.tell_loss(**{LOW_SHARE: share})
         step.metrics.update({f"clip_entropy/{k}": v for k, v in self.schedule.metrics().items()})
         step.metrics.update({f"clip_entropy/exact/{name}": value for name, value in exact.items()})
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
 
 Tokens = tuple[Tensor, Tensor, Tensor, Tensor]  # old and current log-probs, advantages, mask
-STEER_RATE = "steer_rate"  # in MicroBatch.settings: k of this step
+# in MicroBatch.settings, of this step: k, and the share of tokens with Archer's KL
+STEER_RATE, LOW_SHARE = "steer_rate", "low_entropy_share"
 
 
 def variant_term(
@@ -114,7 +115,7 @@ def _archer_term(
     if settings.archer_kl > 0:
         kl_BT = _reference_kl(batch, tokens[1], config)
         # a mean over these tokens alone, which are this share of all
-        coefficient = settings.archer_kl / settings.archer_quantile
+        coefficient = settings.archer_kl / batch.settings[LOW_SHARE]
         loss_BT = loss_BT + torch.where(high_BT, 0.0, coefficient * kl_BT)
     return loss_BT, metrics
 

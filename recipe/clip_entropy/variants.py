@@ -208,6 +208,23 @@ def high_entropy(entropy_BT: Tensor, mask_BT: Tensor, quantile: float) -> Tensor
     return mask_BT & (entropy_BT > threshold_B1)
 
 
+def low_entropy_share(tokens_B: Tensor, quantile: float) -> float:
+    """Returns the share of all tokens that have at most the quantile of their response's entropies.
+
+        n_low = floor((n - 1) quantile) + 1 of a response of n tokens, without ties
+
+    Args:
+        tokens_B: n, the number of response tokens of each row; 0 for a row without.
+        quantile: as `high_entropy`.
+
+    Returns:
+        In (0, 1]; 1 without any token.
+    """
+    tokens_B = tokens_B.double()
+    low_B = torch.where(tokens_B > 0, ((tokens_B - 1) * quantile).floor() + 1, 0.0)
+    return (low_B.sum() / tokens_B.sum()).item() if tokens_B.any() else 1.0
+
+
 def dual_bounds(high_BT: Tensor, eps: tuple[float, float], high_eps: float) -> TokenBounds:
     """Computes Archer's bounds: wide on tokens of high entropy, (eps_high, eps_low) on the others.
 

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from recipe.core.settings import check_choice, hydra_node, nodes_of
 
@@ -45,7 +48,8 @@ class Recipe:
         settings: The config nodes that the recipe adds, each with its settings dataclass.
         policy_loss: A mixin dataclass (`core.policy_loss.PolicyLossSettings`) whose fields the
             node `actor_rollout_ref.actor.policy_loss` gets.
-        presets: A mapping from a preset's name to what it sets.
+        presets: A mapping from a preset's name to what it sets. `grpo`, if there is one, sets
+            what all others are compared with.
         preset_key: The setting that names the preset.
         parts: Trainer parts (`core.part.Part`), in the order in which they run.
         checks: A function of the resolved config that raises ValueError for what cannot work.
@@ -84,6 +88,20 @@ class Recipe:
         module, _, name = reference.partition(":")
         loaded = importlib.import_module(module, self.package)
         return getattr(loaded, name) if name else loaded
+
+    def taken_from_preset(self) -> dict[str, str]:
+        """Returns the config keys whose value the recipe's yaml takes from the preset, each with
+        its name there."""
+
+        def walk(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+            for key, value in node.items():
+                if isinstance(value, dict):
+                    yield from walk(value, f"{path}{key}.")
+                elif match := re.fullmatch(rf"\$\{{preset:{self.name},.*,(\w+)\}}", str(value)):
+                    yield f"{path}{key}", match[1]
+
+        yaml = OmegaConf.load(self.folder / f"{self.name}.yaml")
+        return dict(walk(OmegaConf.to_container(yaml, resolve=False), ""))
 
     def settings_classes(self) -> dict[str, type]:
         """Returns the config nodes that the recipe adds to, each with its settings dataclass."""

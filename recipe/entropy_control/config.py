@@ -36,6 +36,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
+    "grpo": Preset(),  # no bonus and no controller
     "constant": Preset(entropy_coeff=0.001, calculate_entropy=True),  # value is ours
     "linear": Preset("schedule", "linear", calculate_entropy=True),  # values are ours
     "cosine": Preset("schedule", "cosine", calculate_entropy=True),  # values are ours
@@ -58,7 +59,7 @@ CONTROLLERS: dict[str, tuple[str, ...]] = {
 class EntropyControlSettings:
     """The controller and its values; entropies in nats per token."""
 
-    preset: str = setting("constant", "ours; a method", choices=PRESETS)
+    preset: str = setting("grpo", "ours: no controller; the recipe's yaml: target", choices=PRESETS)
     controller: str = setting(
         "none", "the preset's; none: entropy_coeff stays", choices=CONTROLLERS
     )

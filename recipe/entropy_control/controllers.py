@@ -46,8 +46,8 @@ def follow_target(
 
     Args:
         value: c of the step before.
-        entropy: H before this update (*ours*: the authors take the mean of the update before,
-            whose policy is one mini-batch older).
+        entropy: H before this update, exact (*ours*: the authors' code takes the mean of -log p of
+            the tokens sampled in the step before).
 
     Source: Skywork-OR1, arXiv 2505.22312; github SkyworkAI/Skywork-OR1 (read; the paper was not).
     """
@@ -136,7 +136,9 @@ def weigh_probable(
     Source: as `pi_weight`. There the term takes p, and its mean, from each micro-batch's present
         policy, and has no clip. *Ours:* p is the old policy's and the mean the step's, so that
         neither depends on the split; and PPO's clip holds for the term too, which such a token
-        (r < 1.06) meets only where r is below the lower bound and its new advantage negative.
+        (r < 1.06) meets only where r is below the lower bound and its new advantage negative. The
+        weight N / N_probable makes the term a mean over its tokens in a token-mean loss; under
+        another aggregation it is weighted as that loss weighs its tokens.
     """
     probable_N = mask_N & (log_prob_N > torch.tensor(above).log())
     weight = alpha * mask_N.sum() / probable_N.sum().clamp(min=1)

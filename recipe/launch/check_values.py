@@ -74,6 +74,7 @@ NUMBERS: dict[Setting, tuple[str, ...]] = {
         f"{ACTOR}.fsdp_config.fsdp_size",
     ),
     Setting(above=0): (
+        f"{POLICY_LOSS}.clip_cov_ratio",
         f"{ROLLOUT}.temperature",
         f"{ACTOR}.optim.clip_grad",
         f"{ACTOR}.grad_clip",
@@ -95,7 +96,6 @@ NUMBERS: dict[Setting, tuple[str, ...]] = {
         f"{ACTOR}.clip_ratio_low",
         f"{ACTOR}.clip_ratio_high",
         f"{ACTOR}.kl_loss_coef",
-        f"{POLICY_LOSS}.clip_cov_ratio",
         f"{POLICY_LOSS}.kl_cov_ratio",
         f"{POLICY_LOSS}.ppo_kl_coef",
         "algorithm.kl_ctrl.kl_coef",
@@ -126,6 +126,17 @@ def numbers(config: DictConfig) -> None:
     for i, beta in enumerate(OmegaConf.select(config, f"{ACTOR}.optim.betas") or ()):
         words = "numbers from 0, below 1"
         check_number(f"{ACTOR}.optim.betas[{i}]", beta, words, lambda x: 0 <= x < 1)
+
+
+def covariance_window(config: DictConfig) -> None:
+    """Clip-Cov takes its tokens from a window of covariances, which must hold some."""
+    loss = config.actor_rollout_ref.actor.policy_loss
+    if loss.loss_mode == "clip_cov" and not loss.clip_cov_lb < loss.clip_cov_ub:
+        raise ValueError(
+            f"{POLICY_LOSS}.clip_cov_lb={loss.clip_cov_lb} is not below clip_cov_ub="
+            f"{loss.clip_cov_ub}, so that loss_mode=clip_cov clips no token: use a lower one "
+            "(verl: 1 and 5)."
+        )
 
 
 def batches(config: DictConfig) -> None:

@@ -23,11 +23,12 @@ from recipe.launch.check_data import data
 from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
 from recipe.launch.check_names import names
+from recipe.launch.check_presets import presets
 from recipe.launch.check_resume import resume
 from recipe.launch.check_reward import reward
 from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_types import nodes, values
-from recipe.launch.check_values import batches, numbers
+from recipe.launch.check_values import batches, covariance_window, numbers
 from recipe.launch.memory import memory
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
@@ -176,9 +177,11 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     nodes,
     values,
     numbers,
+    covariance_window,
     names,
     trainer,
     recipe_settings,
+    presets,
     reward,
     data,
     recipe_checks,

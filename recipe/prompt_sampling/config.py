@@ -29,7 +29,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "uniform": Preset(),  # GRPO, verl's sampler
+    "grpo": Preset(),  # verl's sampler
     "dynamic_sampling": Preset(filter_groups=True),  # arXiv 2503.14476
     # arXiv 2503.14476 without its overlong penalty; c: its script
     "dapo": Preset(filter_groups=True, clip_ratio_high=0.28, clip_ratio_c=10.0),
@@ -42,7 +42,9 @@ PRESETS: dict[str, Preset] = {
 class PromptSamplingSettings:
     """Which prompts are drawn."""
 
-    preset: str = setting("uniform", "ours; a method", choices=PRESETS)
+    preset: str = setting(
+        "grpo", "ours: verl's sampler; the recipe's yaml: variance", choices=PRESETS
+    )
     order: str = setting("none", "the preset's; none: verl's sampler", choices=ORDERS)
     floor: float = setting(
         0.1, "ours: smallest chance of a prompt when its turn comes", above=0, below=1

@@ -3,7 +3,7 @@
 # model on signed sums, by the very trainer, FSDP actor, vLLM rollout, judge and checkpoints of the
 # GPU runs.
 #   bash recipe/prompt_sampling/run_cpu.sh [--dry-run] [key=value ...]
-# PRESET=variance, failure, dynamic_sampling, dapo or uniform chooses the method, SEED the data order.
+# PRESET=variance, failure, dynamic_sampling, dapo or grpo chooses the method, SEED the data order.
 set -euo pipefail
 
 PRESET=${PRESET:-variance}

@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from builders import run_overrides
+from omegaconf import OmegaConf
 from verl.trainer.ppo import core_algos
 
 from recipe.asymgrpo import advantages as adv
-from recipe.asymgrpo.checks import check_estimator
-from recipe.asymgrpo.config import PRESETS, AsymGRPOConfig, check_group_size
+from recipe.asymgrpo.checks import check, check_estimator
+from recipe.asymgrpo.config import NODE, PRESETS, AsymGRPOConfig, check_group_size
 from recipe.asymgrpo.register import rollout_advantages
+from recipe.launch.compose import compose
+
+STD = "algorithm.norm_adv_by_std_in_grpo=true"
+ONE_UPDATE = "actor_rollout_ref.actor.ppo_mini_batch_size=4"
 
 
 def by_outcome(preset: str, correct: int, size: int, **settings):
@@ -87,6 +93,43 @@ def test_verls_rloo_is_grpo_without_its_std_times_n_over_n_minus_1():
     torch.testing.assert_close(rloo[:, 0], (reward_B1[:, 0] - 3 / 8) * 8 / 7)
 
 
+def of_verl(name, reward_B, group_B, mask_BT):
+    """The advantages of an estimator of verl's; each row's reward stands at its last token."""
+    reward_BT = torch.zeros(mask_BT.shape)
+    reward_BT[torch.arange(len(reward_B)), mask_BT.sum(1).long() - 1] = reward_B
+    estimator = core_algos.get_adv_estimator_fn(name)
+    config = OmegaConf.create({"gamma": 1.0})
+    return estimator(
+        token_level_rewards=reward_BT, response_mask=mask_BT, index=group_B, config=config
+    )[0]
+
+
+def test_verls_reinforce_plus_plus_whitens_the_rewards_over_all_tokens():
+    """Two correct responses of 3 and 1 tokens, an incorrect one of 4: p = 1/2 of the tokens."""
+    mask_BT = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    reward_B = torch.tensor([1.0, 1.0, 0.0])
+    got = of_verl("reinforce_plus_plus", reward_B, np.array(["a", "b", "c"]), mask_BT)
+    std = (8 / 7 * 1 / 4) ** 0.5
+    torch.testing.assert_close(got, (reward_B[:, None] - 1 / 2) / std * mask_BT)
+
+
+def test_verls_reinforce_plus_plus_baseline_whitens_what_is_left_of_the_group_s_mean():
+    """In groups of p = 1/4 and 1/2: r - p, divided by one std over all tokens."""
+    reward_B, mask_BT = torch.tensor([1.0, 0, 0, 0, 1, 1, 0, 0]), torch.ones(8, 3)
+    got = of_verl(
+        "reinforce_plus_plus_baseline", reward_B, np.array(["a"] * 4 + ["b"] * 4), mask_BT
+    )
+    centred_B = reward_B - torch.tensor([1 / 4] * 4 + [1 / 2] * 4)
+    std = (24 / 23 * (3 / 16 + 1 / 4) / 2) ** 0.5  # mean of p (1 - p), 24 tokens
+    torch.testing.assert_close(got, (centred_B / std)[:, None] * mask_BT)
+
+
+def test_qae_divides_by_the_std_that_is_set():
+    # hard, so the baseline is 0: p = 1/4; sample: n p (1 - p) / (n - 1)
+    got = by_outcome("qae", 2, 8, std="sample", eps=0.1)
+    assert got == pytest.approx((1 / ((8 * 3 / 16 / 7) ** 0.5 + 0.1), 0))
+
+
 def test_a_row_that_is_not_counted_changes_no_quantile():
     correct_B = torch.tensor([True, False, False, True, True])
     valid_B = torch.tensor([True, True, True, False, False])
@@ -116,6 +159,25 @@ def test_a_setting_or_group_size_that_makes_a_method_another_is_refused(settings
 def test_a_preset_whose_advantages_another_estimator_replaces_is_refused(preset, estimator):
     with pytest.raises(ValueError, match=f"preset={preset} has no effect with .*={estimator},"):
         check_estimator(AsymGRPOConfig(preset=preset), estimator)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["preset=dr_grpo"], None),
+        (["preset=dr_grpo", STD], "preset=dr_grpo has no effect with .*norm_adv_by_std_in_grpo=t"),
+        (["preset=grpo_clip_higher"], None),
+        (["preset=grpo_clip_higher", ONE_UPDATE], "preset=grpo_clip_higher clips nothing"),
+    ],
+)
+def test_a_preset_that_another_setting_makes_grpo_is_refused(overrides, sentence, tmp_path):
+    words = [f"{NODE}.{overrides[0]}", *overrides[1:]]
+    config = compose("asymgrpo", [*run_overrides(tmp_path), *words])
+    if sentence is None:
+        check(config)
+        return
+    with pytest.raises(ValueError, match=sentence):
+        check(config)
 
 
 def test_the_default_preset_and_grpos_own_allow_another_estimator():

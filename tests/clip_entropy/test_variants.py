@@ -4,19 +4,22 @@ import math
 
 import pytest
 import torch
-from builders import actor_config, nested
+from builders import actor_config, nested, queue_of, run_overrides, step_of
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import kl_penalty
 
 from recipe.clip_entropy import variants as V
-from recipe.clip_entropy.checks import check_updates, check_variant
+from recipe.clip_entropy.checks import check, check_updates, check_variant
 from recipe.clip_entropy.config import NEED_ENTROPY, VARIANTS, ClipSettings
+from recipe.clip_entropy.part import ClipSchedulePart
 from recipe.clip_entropy.regions import PREFIX, region_metrics
-from recipe.clip_entropy.variant_term import STEER_RATE, variant_term
+from recipe.clip_entropy.schedules import ClipLines, Static
+from recipe.clip_entropy.variant_term import LOW_SHARE, STEER_RATE, variant_term
 from recipe.core import actor_loss
-from recipe.core.actor_loss import MicroBatch
+from recipe.core.actor_loss import EXTRA_INFO, MicroBatch
 from recipe.core.clip import Bounds, Line, TokenBounds, clipped_objective
 from recipe.core.clipped_term import clipped_term
+from recipe.launch.compose import compose
 
 EPS = 0.2
 BOUNDS = Bounds(Line(0.0, EPS), Line(0.0, EPS))
@@ -212,7 +215,7 @@ def micro_batch(count: int) -> MicroBatch:
     lengths = torch.tensor([count])
     values = torch.linspace(0.1, 2.0, count)[None]
     fields = {name: nested(values, lengths) for name in ("entropy", "ref_log_prob")}
-    batch = MicroBatch({STEER_RATE: 0.5}, fields, {})
+    batch = MicroBatch({STEER_RATE: 0.5, LOW_SHARE: 0.8}, fields, {})
     batch.entropy = lambda: values * 1.02
     return batch
 
@@ -239,6 +242,110 @@ def test_a_variant_changes_some_gradient_and_says_how_many(variant):
         assert batch.sums[f"{PREFIX}variant_share"] == touched
         logged = region_metrics({f"{PREFIX}variant_share": touched / 6})
         assert logged == {"clip_entropy/variant_share": touched / 6}
+
+
+def with_entropies(old, ratio=None) -> MicroBatch:
+    """A micro-batch of one row with these entropies of the old policy, and the ratios to them of
+    the current one's."""
+    old_BT = torch.tensor([old])
+    batch = MicroBatch({STEER_RATE: 0.7}, {"entropy": nested(old_BT, torch.tensor([len(old)]))}, {})
+    batch.entropy = lambda: old_BT * torch.tensor([ratio])
+    return batch
+
+
+# r_high and r_low of DCPO at q = 1/2 and eps 0.3 above, 0.1 below: 1.42195 and 0.72361
+DCPO = [1.4, 1.45, 0.75, 0.7]
+STEER_1 = 1.1 * 0.45 * abs(math.log(0.55) + 0.2)  # |A| r (1 - p) |ln p + H|, at p = 0.55
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "batch", "ratios", "advantages", "expected"),
+    [
+        ("up", {}, None, [1.5, 0.85, 0.95], [2, -1, -1], [-2, 0, 0.95]),
+        ("no_upper_bound", {}, None, [1.5, 0.85, 0.95], [2, -1, -1], [-3, 0, 0.95]),
+        (
+            "ce_gppo", {"ce_low": 0.3, "ce_high": 0.6}, None,
+            [1.5, 0.5, 1.2, 0.95], [2, -2, 2, -1],
+            [-2 * 0.6 * 1.3, 2 * 0.3 * 0.9, -2.4, 0.95],
+        ),
+        ("dcpo", {"dcpo_ratio_max": 9.0}, None, DCPO, [1, 1, -1, -1], [-1.4, 0, 0.75, 0]),
+        ("dcpo", {"dcpo_ratio_max": 1.42}, None, [1.41, 1.42001], [1, 1], [-1.41, 0]),
+        (
+            "erc", {"erc_low": 0.9, "erc_high": 1.1},
+            with_entropies([1.0, 0.5, 1.0, 2.0], [0.85, 0.92, 1.08, 1.15]),
+            [1.1] * 4, [1] * 4, [0, -1.1, -1.1, 0],
+        ),
+        (
+            "steer", {"steer_weight_min": 0.5}, with_entropies([0.2, 2.5]),
+            [1.1, 1.1], [1, 3], [-1.1 * math.exp(-0.7 * STEER_1), -3.3 * 0.5],
+        ),
+        (  # above the median of 1..5: the last two, with 0.4 on both sides
+            "archer", {"archer_quantile": 0.5, "archer_clip": 0.4, "archer_kl": 0.0},
+            with_entropies([1.0, 2.0, 3.0, 4.0, 5.0]),
+            [1.35, 0.85, 1.25, 0.65, 1.35], [1, -1, 1, -1, 1], [0, 0, -1.25, 0.65, -1.35],
+        ),
+    ],
+    ids=["up", "no_upper_bound", "ce_gppo", "dcpo", "dcpo-max", "erc", "steer", "archer"],
+)  # fmt: skip
+def test_every_setting_of_a_variant_reaches_its_gradient(
+    variant, settings, batch, ratios, advantages, expected
+):
+    """By hand, each at another value than its default, with 0.3 above and 0.1 below."""
+    x, old, A = tokens(ratios, advantages)
+    loss, _ = run(x, old, A, batch, variant=variant, low=0.1, high=0.3, **settings)
+    got = torch.autograd.grad(loss.sum(), x)[0][0].tolist()
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_trainer_part_tells_steer_the_rate_of_the_whole_step():
+    """k = -ln(0.6) / the largest |A| (1 - q) |ln q + H|, which is the second token's; the last one
+    is no response token."""
+    lengths = torch.tensor([3, 1])
+    q = torch.tensor([[0.5, 0.25, 0.8], [0.1, 1.0, 1.0]])
+    fields = {
+        "old_log_probs": nested(q.log(), lengths),
+        "advantages": nested(torch.tensor([[1.0, -2.0, 0.5], [5.0, 0, 0]]), lengths),
+        "entropy": nested(torch.tensor([[1.0, 0.5, 0.3], [9.0, 0, 0]]), lengths),
+        "response_mask": nested(torch.tensor([[1, 1, 1], [0, 0, 0]]), lengths),
+    }
+    settings = ClipSettings(variant="steer", steer_weight_min=0.6)
+    settings.loss_mode = "dynamic_clip"
+    part = ClipSchedulePart(settings, Static(ClipLines()))
+    step = step_of(["a", "b"], config=OmegaConf.create({}))
+    with queue_of(fields):
+        part.before_update(step)
+    largest = 2 * 0.75 * abs(math.log(0.25) + 0.5)
+    rate = -math.log(0.6) / largest
+    assert step.batch.extra_info[EXTRA_INFO][STEER_RATE] == pytest.approx(rate, rel=1e-5)
+    assert step.metrics["clip_entropy/steer_rate"] == pytest.approx(rate, rel=1e-5)
+
+
+def test_the_share_of_tokens_up_to_the_quantile_is_that_of_high_entropy():
+    # of 5, 2, 1 and 0 tokens 4, 1, 1 and 0 are at the 0.8-quantile or below it
+    assert V.low_entropy_share(torch.tensor([5, 2, 1, 0]), 0.8) == 6 / 8
+    assert V.low_entropy_share(torch.zeros(3), 0.8) == 1
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 40, (50,), generator=generator)
+    mask = torch.arange(40)[None] < lengths[:, None]
+    for quantile in (0.3, 0.5, 0.8):
+        high = V.high_entropy(torch.rand(50, 40, generator=generator), mask, quantile)
+        share = V.low_entropy_share(lengths, quantile)
+        assert share == pytest.approx(((mask & ~high).sum() / mask.sum()).item())
+
+
+def test_the_trainer_part_tells_archer_the_share_of_the_whole_step():
+    lengths, mask = torch.tensor([3, 1]), torch.tensor([[1, 1, 1], [0, 0, 0]])
+    fields = {
+        "entropy": nested(torch.rand(2, 3), lengths),
+        "response_mask": nested(mask, lengths),
+    }
+    settings = ClipSettings(variant="archer", archer_quantile=0.4)
+    settings.loss_mode = "dynamic_clip"
+    step = step_of(["a", "b"], config=OmegaConf.create({}))
+    with queue_of(fields):
+        ClipSchedulePart(settings, Static(ClipLines())).before_update(step)
+    # of three response tokens one, floor(0.8) + 1
+    assert step.batch.extra_info[EXTRA_INFO][LOW_SHARE] == pytest.approx(1 / 3)
 
 
 def test_archer_holds_the_tokens_of_low_entropy_to_the_reference():
@@ -277,6 +384,7 @@ def test_a_variant_that_reads_entropies_says_so_where_there_are_none(variant):
         ({"variant": "up", "erc_high": 2.0}, "erc_high=2.0 has no effect with variant=up"),
         ({"variant": "ce_gppo", "ce_low": 0, "ce_high": 0}, "as PPO's clip: use a number above 0"),
         ({"variant": "dcpo", "schedule": "id"}, "schedule=id has no effect with variant=dcpo"),
+        ({"variant": "archer", "bound_max": 0.1}, "bound_max=0.1 has no effect with variant=arch"),
         ({"variant": "steer", "steer_weight_min": 1}, "steer_weight_min=1 is not allowed"),
         ({"variant": "erc", "erc_low": 1.0}, "erc_low=1.0 is not allowed"),
     ],
@@ -295,12 +403,19 @@ def run_config(actor=(), mini=4, **settings):
     return chosen, OmegaConf.create(config)
 
 
+EQUAL_BOUNDS = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.2}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"variant": "up", "loss_mode": "sent"}, "variant=up has no effect with loss_mode=sent"),
         ({"variant": "erc"}, "calculate_entropy=true"),
         ({"variant": "archer"}, "archer_kl=0.001 needs the reference's log-probs"),
+        (
+            {"variant": "archer", "archer_clip": 0.2, "archer_kl": 0.0, "actor": EQUAL_BOUNDS},
+            "archer_clip=0.2 is the bound of all other tokens too",
+        ),
         ({"preset": "up"}, "preset=up has no effect with variant=ppo"),
         ({"preset": "cispo"}, "preset=cispo has no effect with loss_mode=dynamic_clip"),
         (
@@ -312,6 +427,30 @@ def run_config(actor=(), mini=4, **settings):
 def test_a_config_in_which_a_variant_cannot_act_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         check_variant(*run_config(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "sentence"),
+    [
+        ("steer", [], None),  # its weights act at every ratio, and so does Archer's KL
+        ("archer", [], None),
+        ("archer", ["archer_kl=0"], "variant=archer has the gradient of PPO"),
+        ("up", [], "variant=up has the gradient of PPO"),
+        ("clip_higher", [], "schedule=static can clip nothing"),
+        ("cispo", ["exact_contribution_freq=2"], "exact_contribution_freq=2 has no effect with"),
+    ],
+)
+def test_what_one_update_per_rollout_leaves_of_a_preset(preset, overrides, sentence, tmp_path):
+    loss = "actor_rollout_ref.actor.policy_loss"
+    once = "actor_rollout_ref.actor.ppo_mini_batch_size=4"
+    updates = [once] if preset != "cispo" else []
+    chosen = [f"{loss}.preset={preset}", *(f"{loss}.{word}" for word in overrides)]
+    config = compose("clip_entropy", [*run_overrides(tmp_path), *updates, *chosen])
+    if sentence is None:
+        check(config)
+        return
+    with pytest.raises(ValueError, match=sentence):
+        check(config)
 
 
 def test_one_update_per_rollout_is_refused_for_what_bounds_the_ratio():

@@ -168,7 +168,7 @@ def test_a_recipe_has_a_readme_with_the_fixed_headings(record):
 def test_a_preset_composes_and_passes_every_check(method, config_of):
     config = config_of(method)
     preflight.check(config)
-    for key, name in taken_from_preset(method.recipe):
+    for key, name in method.recipe.taken_from_preset().items():
         preset = method.recipe.load(method.recipe.presets)[method.preset]
         assert OmegaConf.select(config, key) == getattr(preset, name), key
     if method.recipe.summary is not None:
@@ -176,25 +176,11 @@ def test_a_preset_composes_and_passes_every_check(method, config_of):
         assert all(isinstance(text, str) for text in lines.values())
 
 
-def taken_from_preset(record: Recipe) -> Iterator[tuple[str, str]]:
-    """Yields each key that the recipe's yaml takes from its preset, and its name there."""
-
-    def walk(node: Any, path: str) -> Iterator[tuple[str, str]]:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{path}{key}.")
-            elif match := re.fullmatch(rf"\$\{{preset:{record.name},.*,(\w+)\}}", str(value)):
-                yield f"{path}{key}", match[1]
-
-    yaml = OmegaConf.load(record.folder / f"{record.name}.yaml")
-    return walk(OmegaConf.to_container(yaml, resolve=False), "")
-
-
 def test_what_a_yaml_takes_from_its_preset_is_found():
-    taken = dict(taken_from_preset(recipe_named("asymgrpo")))
+    taken = recipe_named("asymgrpo").taken_from_preset()
     assert taken["actor_rollout_ref.actor.clip_ratio_high"] == "clip_ratio_high"
     assert len(taken) == 5
-    assert not dict(taken_from_preset(recipe_named("example")))
+    assert not recipe_named("example").taken_from_preset()
 
 
 def test_a_preset_that_cannot_work_fails(monkeypatch, tmp_path):

@@ -245,6 +245,43 @@ def test_the_pi_part_sums_the_errors():
     assert metrics["entropy_control/changed_share"] == 0.5
 
 
+# (1 - cos(pi / 4)) / 2: a quarter of the way, by the cosine
+COSINE = 0.14644661
+
+
+def test_every_setting_of_a_controller_reaches_it():
+    """Each at another value than its default, by hand."""
+    curve = dict(coef_start=0.02, coef_end=0.01, shape="cosine")
+    told = stepped(part(steps=4, controller="schedule", **curve), 1, 0.3)[1][ENTROPY_COEFF]
+    assert told == pytest.approx(0.02 - 0.01 * COSINE)
+
+    lines = dict(lower_start=0.4, lower_end=0.2, upper_start=0.6, upper_end=0.3)
+    metrics = stepped(part(steps=4, controller="range", shape="cosine", **lines), 1, 0.45)[2]
+    assert metrics["entropy_control/line_lower"] == pytest.approx(0.4 - 0.2 * COSINE)
+    assert metrics["entropy_control/line_upper"] == pytest.approx(0.6 - 0.3 * COSINE)
+
+    bounds = dict(coef_init=0.002, coef_delta=0.001, coef_min=0.0015, coef_max=0.0025)
+    target = part(controller="target", target=0.35, **bounds)
+    # 0.002 + 0.001 is above coef_max; 0.0025 - 0.001 at 0.36; then 0.0005 is below coef_min
+    kept = [
+        stepped(target, k, entropy)[2]["entropy_control/coefficient_kept"]
+        for k, entropy in enumerate((0.34, 0.36, 0.36))
+    ]
+    assert kept == pytest.approx([0.0025, 0.0015, 0.0015])
+
+    pi = dict(target=0.3, proportional=2.0, integral=0.5, alpha_max=0.15, probable_above=0.4)
+    weights = part(updates=2, controller="pi", **pi)
+    # 2 x 0.1 is cut off at 0.15; p > 0.4 in three of the four tokens: 0.15 x 4 / 3 = 0.2
+    advantages, _, metrics = stepped(weights, 0, 0.4)
+    assert metrics["entropy_control/alpha"] == pytest.approx(0.15)
+    assert advantages == pytest.approx([1.2, -0.8, 2.0, -2.4])
+    # 2 x (-0.05) + 0.5 x (2 updates x 0.1)
+    metrics = stepped(weights, 1, 0.25)[2]
+    assert metrics["entropy_control/alpha"] == pytest.approx(0.0, abs=1e-6)
+    metrics = stepped(weights, 2, 0.28)[2]  # the sum is 2 x 0.1 - 2 x 0.05
+    assert metrics["entropy_control/alpha"] == pytest.approx(2 * -0.02 + 0.5 * 0.1, abs=1e-6)
+
+
 def test_the_part_counts_the_updates_of_a_step():
     settings = OmegaConf.create(
         {

@@ -233,7 +233,7 @@ WITHOUT_EFFECT = [
     ([f"{SAMPLING}.preset=variance", f"{SAMPLING}.order=none"], "order=none: set"),
     ([f"{SAMPLING}.preset=failure", f"{SAMPLING}.order=variance"], "has no effect with order="),
     ([f"{SAMPLING}.preset=dapo", f"{FILTER}=false"], f"no effect with {FILTER}=false"),
-    ([f"{SAMPLING}.preset=uniform", f"{SAMPLING}.floor=0.3"], "floor=0.3 has no effect with"),
+    ([f"{SAMPLING}.preset=grpo", f"{SAMPLING}.floor=0.3"], "floor=0.3 has no effect with"),
     ([f"{SAMPLING}.floor=1"], "floor=1 is not allowed: use a number above 0, below 1"),
     ([f"{FILTER}=true"], "drops the groups whose pass rate is 0 or 1 before they are seen"),
     (["data.curriculum.order=pass_rate", "data.curriculum.stages=1"], "both order the prompts"),
