@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
+from recipe.clip_entropy.variant_term import TERMS
 from recipe.core import config as run_config
 from recipe.core.policy_loss import NODE
 
@@ -36,11 +37,10 @@ def check(config: DictConfig) -> None:
     settings.make_schedule(lines, steps)
     check_length(settings, steps)
     check_exact_contributions(settings, config)
-    if settings.variant not in ("ppo", *acts_at_once(settings)):
+    if settings.variant != "ppo" and not settings.acts_at_once:
         check_updates(f"variant={settings.variant}", config)
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
-    alone = settings.variant not in acts_at_once(settings)
-    if run_config.updates_per_rollout(config) <= 1 and moves and alone:
+    if run_config.updates_per_rollout(config) <= 1 and moves and not settings.acts_at_once:
         raise ValueError(
             f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
             f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
@@ -59,11 +59,6 @@ def check(config: DictConfig) -> None:
                 f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
                 "algorithm.rollout_correction.bypass_mode=true: set it to false."
             )
-
-
-def acts_at_once(settings: ClipSettings) -> tuple[str, ...]:
-    """Returns the variants that act from the first update on, where every ratio is 1."""
-    return ("steer", "archer") if settings.archer_kl > 0 else ("steer",)
 
 
 def check_variant(settings: ClipSettings, config: DictConfig) -> None:
@@ -87,27 +82,7 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
             f"{what} has no effect with loss_mode={settings.loss_mode}: set {NODE}.loss_mode="
             f"{LOSS_MODE}, or variant=ppo."
         )
-    if settings.variant == "erc" and not actor.calculate_entropy:
-        raise ValueError(
-            f"{what} reads the current policy's entropies: set actor_rollout_ref.actor."
-            "calculate_entropy=true."
-        )
-    if settings.variant == "archer" and settings.archer_kl == 0:
-        check_archer_bounds(settings, actor)
-    if settings.variant == "archer" and settings.archer_kl > 0 and not actor.use_kl_loss:
-        raise ValueError(
-            f"{NODE}.archer_kl={settings.archer_kl} needs the reference's log-probs: set "
-            "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL), or 0."
-        )
-
-
-def check_archer_bounds(settings: ClipSettings, actor: DictConfig) -> None:
-    """Without its KL, Archer is its wider bounds on tokens of high entropy."""
-    if settings.archer_clip == actor.clip_ratio_low == actor.clip_ratio_high:
-        raise ValueError(
-            f"{NODE}.archer_clip={settings.archer_clip} is the bound of all other tokens too, and "
-            "archer_kl=0, which leave variant=archer as PPO's clip: change one, or use variant=ppo."
-        )
+    TERMS[settings.variant].check(settings, actor)
 
 
 def check_updates(what: str, config: DictConfig) -> None:

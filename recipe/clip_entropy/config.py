@@ -93,19 +93,33 @@ PRESETS: dict[str, Preset] = {
         variant="archer", clip_ratio_c=10.0, use_kl_loss=True, kl_loss_coef=0.0
     ),
 }
-# the variants, each with its settings
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "ppo": (),
-    "up": (),
-    "no_upper_bound": (),
-    "ce_gppo": ("ce_low", "ce_high"),
-    "dcpo": ("dcpo_ratio_max",),
-    "erc": ("erc_low", "erc_high"),
-    "steer": ("steer_weight_min",),
-    "archer": ("archer_quantile", "archer_clip", "archer_kl"),
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """What is known of a variant before a run; its class is in `variant_term.TERMS`."""
+
+    settings: tuple[str, ...] = ()  # that it alone reads
+    needs_entropy: bool = False  # reads the old policy's entropies in the loss
+    own_bounds: bool = False  # in the place of a schedule's
+    at_once: bool = False  # acts in the first update of a rollout too, where the ratio is 1
+
+
+VARIANTS: dict[str, VariantRow] = {
+    "ppo": VariantRow(),
+    "up": VariantRow(),
+    "no_upper_bound": VariantRow(),
+    "ce_gppo": VariantRow(("ce_low", "ce_high")),
+    "dcpo": VariantRow(("dcpo_ratio_max",), own_bounds=True),
+    "erc": VariantRow(("erc_low", "erc_high"), needs_entropy=True),
+    "steer": VariantRow(("steer_weight_min",), needs_entropy=True, at_once=True),
+    "archer": VariantRow(
+        ("archer_quantile", "archer_clip", "archer_kl"),
+        needs_entropy=True,
+        own_bounds=True,
+        at_once=True,
+    ),
 }
-NEED_ENTROPY = {"erc", "steer", "archer"}  # the old policy's
-OWN_BOUNDS = {"dcpo", "archer"}  # in the place of a schedule's
 
 
 @dataclass
@@ -194,9 +208,9 @@ class ClipSettings(PolicyLossSettings):
 
     def _check_variant(self) -> None:
         """Raises ValueError for a setting of another variant, or one that makes it plain PPO."""
-        used = VARIANTS[self.variant]
-        for variant, names in VARIANTS.items():
-            for name in set(names) - set(used):
+        row = VARIANTS[self.variant]
+        for variant, other in VARIANTS.items():
+            for name in set(other.settings) - set(row.settings):
                 default = settings_of(ClipSettings)[name].default
                 if getattr(self, name) != default:
                     raise ValueError(
@@ -208,7 +222,7 @@ class ClipSettings(PolicyLossSettings):
                 f"{NODE}.ce_low=0 and ce_high=0 leave variant=ce_gppo as PPO's clip: use a number "
                 "above 0 for one of them, or variant=ppo."
             )
-        if self.variant in OWN_BOUNDS:
+        if row.own_bounds:
             for name in ("schedule", "bound_min", "bound_max"):
                 value, usual = getattr(self, name), settings_of(ClipSettings)[name].default
                 if value != usual:
@@ -220,6 +234,12 @@ class ClipSettings(PolicyLossSettings):
     @property
     def takes_clip_bounds(self) -> bool:
         return self.loss_mode == LOSS_MODE or super().takes_clip_bounds
+
+    @property
+    def acts_at_once(self) -> bool:
+        """Whether the variant acts where every ratio is 1; Archer's bounds alone do not."""
+        row = VARIANTS[self.variant]
+        return row.at_once and not (self.variant == "archer" and self.archer_kl == 0)
 
     def constant_bounds(self, clip_ratio_low: float, clip_ratio_high: float) -> Bounds:
         if self.schedule != "static":

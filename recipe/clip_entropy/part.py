@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from verl.utils.config import omega_conf_to_dataclass
 
-from recipe.clip_entropy.config import LOSS_MODE, NEED_ENTROPY, ClipSettings
+from recipe.clip_entropy.config import LOSS_MODE, VARIANTS, ClipSettings
 from recipe.clip_entropy.regions import (
     BASELINE,
     exact_baseline,
@@ -18,11 +17,9 @@ from recipe.clip_entropy.regions import (
     region_metrics,
 )
 from recipe.clip_entropy.schedules import Static
-from recipe.clip_entropy.variant_term import LOW_SHARE, STEER_RATE
-from recipe.clip_entropy.variants import entropy_change, low_entropy_share, steer_rate
+from recipe.clip_entropy.variant_term import TERMS
 from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
-from recipe.core.diagnostics import row_tokens
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
 from recipe.core.settings import settings_of
@@ -43,8 +40,8 @@ class ClipSchedulePart(Part):
     logit_hook = staticmethod(exact_baseline)
 
     def __init__(self, settings: ClipSettings, schedule: Static):
-        self.settings, self.schedule = settings, schedule
-        self.needs_entropy = settings.loss_mode == LOSS_MODE and settings.variant in NEED_ENTROPY
+        self.settings, self.schedule, row = settings, schedule, VARIANTS[settings.variant]
+        self.needs_entropy = settings.loss_mode == LOSS_MODE and row.needs_entropy
         if settings.region_diagnostics:
             self.loss_observer = observe_regions
 
@@ -64,14 +61,10 @@ class ClipSchedulePart(Part):
             exact = self._exact_contributions(step)
         bounds = self.schedule.advance(step.number, policy_entropy(step))
         step.tell_loss(**{CLIP_BOUNDS: pack_bounds(bounds)})
-        if self.settings.variant == "steer":
-            rate = self._steer_rate(step)
-            step.tell_loss(**{STEER_RATE: rate})
-            step.metrics["clip_entropy/steer_rate"] = rate
-        elif self.settings.variant == "archer":
-            tokens_B = row_tokens(step.mask_N, step.length_B)
-            share = low_entropy_share(tokens_B, self.settings.archer_quantile)
-            step.tell_loss(**{LOW_SHARE: share})
+        if self.settings.loss_mode == LOSS_MODE:
+            told = TERMS[self.settings.variant].of_step(step, self.settings)
+            step.tell_loss(**told)
+            step.metrics.update({f"clip_entropy/{name}": value for name, value in told.items()})
         step.metrics.update({f"clip_entropy/{k}": v for k, v in self.schedule.metrics().items()})
         step.metrics.update({f"clip_entropy/exact/{name}": value for name, value in exact.items()})
 
@@ -93,15 +86,6 @@ class ClipSchedulePart(Part):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.schedule.load_state_dict(dict(state))
-
-    def _steer_rate(self, step: Step) -> float:
-        """STEER's k of this step, by the policy that sampled."""
-        log_prob_N = step.values("old_log_probs")
-        change_N = entropy_change(
-            log_prob_N, log_prob_N, step.values("advantages"), step.values("entropy")
-        )
-        largest = torch.where(step.mask_N, change_N, 0.0).max().item()
-        return steer_rate(largest, self.settings.steer_weight_min)
 
     def _exact_contributions(self, step: Step) -> dict[str, float]:
         """Eq 5 with its baseline, by a forward pass that verl runs over the batch."""

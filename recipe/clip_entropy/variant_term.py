@@ -1,32 +1,211 @@
-"""The clipped term with the variant that the settings name: what reads the settings and the batch
-for the formulas of `recipe.clip_entropy.variants`.
+"""The clipped term with the variant that the settings name. A variant is a class here, which reads
+the settings and the batch for its formulas in `recipe.clip_entropy.variants`, and its row in
+`config.VARIANTS`.
 
 Axes: B rows (rollouts), T response tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from recipe.clip_entropy import variants as V
 from recipe.clip_entropy.config import ClipSettings
 from recipe.clip_entropy.regions import PREFIX
 from recipe.core.actor_loss import MicroBatch
-from recipe.core.clip import Clipped
+from recipe.core.clip import Clipped, TokenBounds
 from recipe.core.clipped_term import bounds_of, clipped_term
+from recipe.core.diagnostics import row_tokens
 from recipe.core.policy_loss import NODE
+from recipe.core.step import Step
 
 if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
 
-Tokens = tuple[Tensor, Tensor, Tensor, Tensor]  # old and current log-probs, advantages, mask
-# in MicroBatch.settings, of this step: k, and the share of tokens with Archer's KL
-STEER_RATE, LOW_SHARE = "steer_rate", "low_entropy_share"
+STEER_RATE, LOW_SHARE = "steer_rate", "low_entropy_share"  # in MicroBatch.settings
+NO_ENTROPY = (
+    f"{NODE}.variant=erc reads the current policy's entropies: set "
+    "actor_rollout_ref.actor.calculate_entropy=true."
+)
+
+
+class Tokens(NamedTuple):
+    """A micro-batch in the loss; tensors are (B, T)."""
+
+    old_log_prob: Tensor
+    log_prob: Tensor
+    advantages: Tensor
+    mask: Tensor  # bool, response tokens
+    config: ActorConfig  # the actor's
+    settings: ClipSettings
+    micro_batch: MicroBatch | None  # None outside the recipes' trainer
+
+    def of_trainer(self) -> MicroBatch:
+        """Returns the micro-batch with the old policy's entropies; raises ValueError without."""
+        if self.micro_batch is None or "entropy" not in self.micro_batch.fields:
+            raise ValueError(
+                f"{NODE}.variant={self.settings.variant} reads the old policy's entropies, which "
+                "reach the loss only through trainer.v1.trainer_mode=recipe_sync, with algorithm."
+                "rollout_correction.bypass_mode=false: use both, or another variant."
+            )
+        return self.micro_batch
+
+
+class Variant:
+    """PPO's clipped term; a variant overrides what it changes."""
+
+    changes_gradient = False  # `changed` is used, and how many tokens it touches is logged
+
+    def check(self, settings: ClipSettings, actor: DictConfig) -> None:
+        """Raises ValueError where the actor's config leaves the variant without what it reads."""
+
+    def of_step(self, step: Step, settings: ClipSettings) -> dict[str, float]:
+        """Returns what the loss must know of the whole step, for MicroBatch.settings."""
+        return {}
+
+    def bounds(self, tokens: Tokens) -> TokenBounds | None:
+        """Returns bounds in the place of those of the update."""
+        return None
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        """Returns what becomes of PPO's objective."""
+        return clipped
+
+    def added(self, tokens: Tokens) -> Tensor | None:
+        """Returns (B, T): a term beside the clipped one."""
+        return None
+
+
+class Up(Variant):
+    changes_gradient = True
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        return V.unbounded_positive(clipped, tokens.log_prob, tokens.advantages)
+
+
+class NoUpperBound(Variant):
+    changes_gradient = True
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        return V.without_upper_bound(
+            clipped, tokens.log_prob, tokens.old_log_prob, tokens.advantages
+        )
+
+
+class CEGPPO(Variant):
+    changes_gradient = True
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        bounds = bounds_of(tokens.config, tokens.micro_batch)
+        return V.preserved_gradient(
+            clipped,
+            tokens.log_prob,
+            tokens.advantages,
+            bounds.epsilons(tokens.log_prob.detach().exp()),
+            tokens.settings.ce_low,
+            tokens.settings.ce_high,
+        )
+
+
+class DCPO(Variant):
+    def bounds(self, tokens: Tokens) -> TokenBounds:
+        eps = tokens.config.clip_ratio_low, tokens.config.clip_ratio_high
+        return V.old_probability_bounds(
+            tokens.old_log_prob, *eps, ratio_max=tokens.settings.dcpo_ratio_max
+        )
+
+
+class ERC(Variant):
+    changes_gradient = True
+
+    def check(self, settings: ClipSettings, actor: DictConfig) -> None:
+        if not actor.calculate_entropy:
+            raise ValueError(NO_ENTROPY)
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        batch, settings = tokens.of_trainer(), tokens.settings
+        entropy_BT = batch.entropy()
+        if entropy_BT is None:
+            raise ValueError(NO_ENTROPY)
+        return V.within_entropy_ratio(
+            clipped, entropy_BT, batch.padded("entropy"), settings.erc_low, settings.erc_high
+        )
+
+
+class Steer(Variant):
+    changes_gradient = True
+
+    def of_step(self, step: Step, settings: ClipSettings) -> dict[str, float]:
+        """k, by the policy that sampled."""
+        log_prob_N = step.values("old_log_probs")
+        change_N = V.entropy_change(
+            log_prob_N, log_prob_N, step.values("advantages"), step.values("entropy")
+        )
+        largest = torch.where(step.mask_N, change_N, 0.0).max().item()
+        return {STEER_RATE: V.steer_rate(largest, settings.steer_weight_min)}
+
+    def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
+        batch = tokens.of_trainer()
+        change_BT = V.entropy_change(
+            tokens.log_prob, tokens.old_log_prob, tokens.advantages, batch.padded("entropy")
+        )
+        rate, weight_min = batch.settings[STEER_RATE], tokens.settings.steer_weight_min
+        return V.reweighted(clipped, change_BT, rate, weight_min)
+
+
+class Archer(Variant):
+    def check(self, settings: ClipSettings, actor: DictConfig) -> None:
+        if settings.archer_kl > 0 and not actor.use_kl_loss:
+            raise ValueError(
+                f"{NODE}.archer_kl={settings.archer_kl} needs the reference's log-probs: set "
+                "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL), or 0."
+            )
+        if settings.archer_kl == 0 and (
+            settings.archer_clip == actor.clip_ratio_low == actor.clip_ratio_high
+        ):
+            raise ValueError(
+                f"{NODE}.archer_clip={settings.archer_clip} is the bound of all other tokens too, "
+                "and archer_kl=0, which leave variant=archer as PPO's clip: change one, or use "
+                "variant=ppo."
+            )
+
+    def of_step(self, step: Step, settings: ClipSettings) -> dict[str, float]:
+        tokens_B = row_tokens(step.mask_N, step.length_B)
+        return {LOW_SHARE: V.low_entropy_share(tokens_B, settings.archer_quantile)}
+
+    def bounds(self, tokens: Tokens) -> TokenBounds:
+        eps = tokens.config.clip_ratio_high, tokens.config.clip_ratio_low
+        return V.dual_bounds(self._high(tokens), eps, tokens.settings.archer_clip)
+
+    def added(self, tokens: Tokens) -> Tensor | None:
+        """The KL to the reference, a mean over the tokens up to the quantile alone."""
+        if tokens.settings.archer_kl == 0:
+            return None
+        batch = tokens.of_trainer()
+        kl_BT = _reference_kl(batch, tokens.log_prob, tokens.config)
+        coefficient = tokens.settings.archer_kl / batch.settings[LOW_SHARE]
+        return torch.where(self._high(tokens), 0.0, coefficient * kl_BT)
+
+    def _high(self, tokens: Tokens) -> Tensor:
+        entropy_BT = tokens.of_trainer().padded("entropy")
+        return V.high_entropy(entropy_BT, tokens.mask, tokens.settings.archer_quantile)
+
+
+TERMS: dict[str, Variant] = {
+    "ppo": Variant(),
+    "up": Up(),
+    "no_upper_bound": NoUpperBound(),
+    "ce_gppo": CEGPPO(),
+    "dcpo": DCPO(),
+    "erc": ERC(),
+    "steer": Steer(),
+    "archer": Archer(),
+}
 
 
 def variant_term(
@@ -46,114 +225,30 @@ def variant_term(
         micro_batch: None outside the recipes' trainer, where variant=erc, steer and archer are
             refused.
     """
-    tokens = (old_log_prob_BT, log_prob_BT, advantages_BT, mask_BT)
+    ppo = (old_log_prob_BT, log_prob_BT, advantages_BT, mask_BT, config)
     settings = config.policy_loss
-    if not isinstance(settings, ClipSettings) or settings.variant == "ppo":
-        return clipped_term(*tokens, config, micro_batch)
-    if settings.variant == "dcpo":
-        bounds = V.old_probability_bounds(
-            old_log_prob_BT, config.clip_ratio_low, config.clip_ratio_high, settings.dcpo_ratio_max
-        )
-        return clipped_term(*tokens, config, micro_batch, bounds)
-    if settings.variant == "archer":
-        return _archer_term(tokens, settings, config, _of_trainer(micro_batch, settings))
-    change = _change(tokens, settings, config, micro_batch)
-    if micro_batch is not None:
-        change = partial(_measured, change=change, mask_BT=mask_BT, micro_batch=micro_batch)
-    return clipped_term(*tokens, config, micro_batch, change=change)
-
-
-def _change(
-    tokens: Tokens, settings: ClipSettings, config: ActorConfig, micro_batch: MicroBatch | None
-) -> Callable[[Clipped], Clipped]:
-    """Returns what up, no_upper_bound, ce_gppo, erc or steer makes of PPO's objective of tokens."""
-    old_log_prob_BT, log_prob_BT, advantages_BT, _ = tokens
-    if settings.variant == "up":
-        return partial(V.unbounded_positive, log_prob_BT=log_prob_BT, advantages_BT=advantages_BT)
-    if settings.variant == "no_upper_bound":
-        return partial(
-            V.without_upper_bound,
-            log_prob_BT=log_prob_BT,
-            old_log_prob_BT=old_log_prob_BT,
-            advantages_BT=advantages_BT,
-        )
-    if settings.variant == "ce_gppo":
-        return partial(
-            V.preserved_gradient,
-            log_prob_BT=log_prob_BT,
-            advantages_BT=advantages_BT,
-            bounds=bounds_of(config, micro_batch).epsilons(log_prob_BT.detach().exp()),
-            low=settings.ce_low,
-            high=settings.ce_high,
-        )
-    batch = _of_trainer(micro_batch, settings)
-    old_entropy_BT = batch.padded("entropy")
-    if settings.variant == "erc":
-        return partial(
-            V.within_entropy_ratio,
-            entropy_BT=_current_entropy(batch),
-            old_entropy_BT=old_entropy_BT,
-            low=settings.erc_low,
-            high=settings.erc_high,
-        )
-    return partial(
-        V.reweighted,
-        change_BT=V.entropy_change(log_prob_BT, old_log_prob_BT, advantages_BT, old_entropy_BT),
-        rate=batch.settings[STEER_RATE],
-        weight_min=settings.steer_weight_min,
+    if not isinstance(settings, ClipSettings):
+        return clipped_term(*ppo, micro_batch)
+    variant, tokens = TERMS[settings.variant], Tokens(*ppo, settings, micro_batch)
+    loss_BT, metrics = clipped_term(
+        *ppo,
+        micro_batch,
+        bounds=variant.bounds(tokens),
+        change=partial(_measured, variant, tokens) if variant.changes_gradient else None,
     )
+    added_BT = variant.added(tokens)
+    return loss_BT if added_BT is None else loss_BT + added_BT, metrics
 
 
-def _archer_term(
-    tokens: Tokens, settings: ClipSettings, config: ActorConfig, batch: MicroBatch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Archer's term: its bounds, and the KL to the reference on tokens up to the quantile."""
-    high_BT = V.high_entropy(batch.padded("entropy"), tokens[3], settings.archer_quantile)
-    eps = (config.clip_ratio_high, config.clip_ratio_low)
-    bounds = V.dual_bounds(high_BT, eps, settings.archer_clip)
-    loss_BT, metrics = clipped_term(*tokens, config, batch, bounds)
-    if settings.archer_kl > 0:
-        kl_BT = _reference_kl(batch, tokens[1], config)
-        # a mean over these tokens alone, which are this share of all
-        coefficient = settings.archer_kl / batch.settings[LOW_SHARE]
-        loss_BT = loss_BT + torch.where(high_BT, 0.0, coefficient * kl_BT)
-    return loss_BT, metrics
-
-
-def _measured(
-    ppo: Clipped,
-    change: Callable[[Clipped], Clipped],
-    mask_BT: Tensor,
-    micro_batch: MicroBatch,
-) -> Clipped:
-    """Applies `change`, and counts the tokens whose gradient it changed."""
-    changed = change(ppo)
-    with torch.no_grad():
-        touched_BT = (changed.weight() != ppo.weight()) & mask_BT
-    micro_batch.sums[f"{PREFIX}variant_share"] = touched_BT.sum()
+def _measured(variant: Variant, tokens: Tokens, ppo: Clipped) -> Clipped:
+    """Returns what the variant makes of PPO's objective, and counts the tokens whose gradient it
+    changed."""
+    changed = variant.changed(ppo, tokens)
+    if tokens.micro_batch is not None:
+        with torch.no_grad():
+            touched_BT = (changed.weight() != ppo.weight()) & tokens.mask
+        tokens.micro_batch.sums[f"{PREFIX}variant_share"] = touched_BT.sum()
     return changed
-
-
-def _of_trainer(micro_batch: MicroBatch | None, settings: ClipSettings) -> MicroBatch:
-    """Returns the micro-batch with the old policy's entropies; raises ValueError without them."""
-    if micro_batch is None or "entropy" not in micro_batch.fields:
-        raise ValueError(
-            f"{NODE}.variant={settings.variant} reads the old policy's entropies, which reach the "
-            "loss only through trainer.v1.trainer_mode=recipe_sync, with algorithm."
-            "rollout_correction.bypass_mode=false: use both, or another variant."
-        )
-    return micro_batch
-
-
-def _current_entropy(micro_batch: MicroBatch) -> Tensor:
-    """Returns (B, T): the current policy's entropies; raises ValueError where there are none."""
-    entropy_BT = micro_batch.entropy()
-    if entropy_BT is None:
-        raise ValueError(
-            f"{NODE}.variant=erc reads the current policy's entropies: set "
-            "actor_rollout_ref.actor.calculate_entropy=true."
-        )
-    return entropy_BT
 
 
 def _reference_kl(micro_batch: MicroBatch, log_prob_BT: Tensor, config: ActorConfig) -> Tensor:

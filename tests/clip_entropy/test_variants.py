@@ -10,11 +10,11 @@ from verl.trainer.ppo.core_algos import kl_penalty
 
 from recipe.clip_entropy import variants as V
 from recipe.clip_entropy.checks import check, check_updates, check_variant
-from recipe.clip_entropy.config import NEED_ENTROPY, VARIANTS, ClipSettings
+from recipe.clip_entropy.config import VARIANTS, ClipSettings
 from recipe.clip_entropy.part import ClipSchedulePart
 from recipe.clip_entropy.regions import PREFIX, region_metrics
 from recipe.clip_entropy.schedules import ClipLines, Static
-from recipe.clip_entropy.variant_term import LOW_SHARE, STEER_RATE, variant_term
+from recipe.clip_entropy.variant_term import LOW_SHARE, STEER_RATE, TERMS, variant_term
 from recipe.core import actor_loss
 from recipe.core.actor_loss import EXTRA_INFO, MicroBatch
 from recipe.core.clip import Bounds, Line, TokenBounds, clipped_objective
@@ -360,6 +360,10 @@ def test_archer_holds_the_tokens_of_low_entropy_to_the_reference():
     assert not torch.autograd.grad(loss.sum(), x)[0].any()
 
 
+def test_every_variant_has_a_row_and_a_class():
+    assert list(TERMS) == list(VARIANTS)
+
+
 def test_plain_ppo_is_the_clipped_term_itself():
     x, old, A = tokens([1.1, 1.5, 0.5], [1.0, 1.0, -1.0])
     mask = torch.ones_like(A, dtype=torch.bool)
@@ -367,7 +371,7 @@ def test_plain_ppo_is_the_clipped_term_itself():
     assert torch.equal(run(x, old, A, None)[0], expected)
 
 
-@pytest.mark.parametrize("variant", sorted(NEED_ENTROPY))
+@pytest.mark.parametrize("variant", [name for name, row in VARIANTS.items() if row.needs_entropy])
 def test_a_variant_that_reads_entropies_says_so_where_there_are_none(variant):
     with pytest.raises(ValueError, match=f"variant={variant} reads the old policy's entropies"):
         run(*tokens([1.0], [1.0]), None, variant=variant)
