@@ -73,7 +73,7 @@ def make_row(
 
 def check_row(where: str, row: dict[str, Any], columns: pa.Schema) -> None:
     """Raises ValueError unless verl can train on the row: all columns, no blanks, one rule-based
-    answer. `where` names the record in the message."""
+    answer, texts that UTF-8 can hold. `where` names the record in the message."""
 
     def need(holds: bool, name: str) -> None:
         if not holds:
@@ -90,6 +90,13 @@ def check_row(where: str, row: dict[str, Any], columns: pa.Schema) -> None:
     need(bool(row["reward_model"]["ground_truth"].strip()), "reward_model.ground_truth")
     fields = {field.name for field in columns.field("extra_info").type}
     need(set(row["extra_info"]) == fields, "extra_info")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where} makes a row with {error.object[error.start]!r} in a text, one half of a "
+            "surrogate pair, which UTF-8 cannot hold: fix it."
+        ) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Record = tuple[str, dict[str, Any]]  # its place in the source ("train.jsonl:7"), its fields
+NESTED = "nested too deeply: give the original files."  # end of an error
 
 
 def sha256(path: Path) -> str:
@@ -99,6 +100,8 @@ def read_json_list(path: Path) -> list[dict[str, Any]] | None:
         items = json.loads(text)
     except ValueError as error:  # also bytes that are not UTF-8
         raise ValueError(f"{path} is not JSON: give a whole file.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} has an item {NESTED}") from error
     bad = [number for number, item in enumerate(items, start=1) if not isinstance(item, dict)]
     if bad:
         raise ValueError(f"{path} item {bad[0]} is not a JSON object: give a list of objects.")
@@ -116,6 +119,8 @@ def read_json_lines(path: Path) -> Iterator[Record]:
                 fields = json.loads(line)
             except ValueError as error:  # also bytes that are not UTF-8
                 raise ValueError(f"{path}:{number} is not JSON: give a .jsonl file.") from error
+            except RecursionError as error:
+                raise ValueError(f"{path}:{number} is JSON {NESTED}") from error
             if not isinstance(fields, dict):
                 raise ValueError(f"{path}:{number} is not a JSON object: give one object per line.")
             yield f"{path}:{number}", fields

@@ -7,9 +7,9 @@ the last steps and its curves are shown, of several a line each. Each is said to
     running, starting   it has written something lately
     stalled             it has not, for far longer than its steps take: it hangs, or its node is
                         gone
-    finished, failed, stopped, killed, waiting   it has reached its last step; ended with an error;
-                        was ended by Ctrl-C or a signal; by kill -9 or a memory limit; has not been
-                        started
+    finished, failed, stopped, killed, waiting   it has reached its last step, or the end of its
+                        curriculum; ended with an error; was ended by Ctrl-C or a signal; by kill -9
+                        or a memory limit; has not been started
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from recipe.console.progress import Progress, duration
 from recipe.console.table import CURVES, curve, run_table, step_table
 from recipe.core import cli
 from recipe.experiment.matrix import FILE, read_matrix
-from recipe.experiment.metrics import series
 from recipe.experiment.run import RunFolder, run_folder, run_labels
 
 ENDED = ("failed", "killed", "stopped", "finished")
@@ -112,7 +111,7 @@ def picture_of_one(run: Progress, width: int, height: int | None) -> RenderableT
     curves = Table.grid(padding=(1, 3, 0, 0))
     drawn = []
     for column in CURVES:
-        steps, values = series(run.steps, column.metric)
+        steps, values = run.series(column.metric)
         if values:
             size = (width // columns - 16, CURVE_HEIGHT)
             drawn.append(curve(column.head, steps, values, column.spec, size))

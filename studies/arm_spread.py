@@ -2,10 +2,10 @@
 
     python studies/arm_spread.py docs/study_cpu.csv --without reversed high_entropy_mask
 
-The file is data/results_by_run.csv of a report. For each metric: the standard deviation of the
-methods' means, the one to be expected where all methods are alike, and the share of permutations
-in which it is at least as large (a permutation test: the runs of each seed are dealt out to the
-methods at random).
+The file is data/results_by_run.csv of a report. For each metric of each benchmark: the standard
+deviation of the methods' means, the one to be expected where all methods are alike, and the share
+of permutations in which it is at least as large (a permutation test: the runs of each seed are
+dealt out to the methods at random).
 
 Axes: A methods (arms), S seeds, D permutations.
 """
@@ -23,6 +23,7 @@ from recipe.core import cli
 from recipe.core.settings import check_choice
 
 PERMUTATIONS = 20_000
+EQUAL = 1e-9  # relative: of sums of the same values in another order
 
 
 def command(arguments: list[str] | None) -> None:
@@ -37,16 +38,17 @@ def command(arguments: list[str] | None) -> None:
         check_choice(f"--without {arm}", arm, runs["arm"].unique())
     runs = runs[~runs["arm"].isin(args.without)]
     rng = np.random.default_rng(0)
-    for metric, rows in runs.groupby("metric", sort=False):
+    for (group, metric), rows in runs.groupby(["group", "metric"], sort=False):
         values_AS = rows.pivot(index="arm", columns="seed", values="value").dropna().to_numpy()
         spread = values_AS.mean(1).std(ddof=1)
         permuted_DAS = rng.permuted(
             np.broadcast_to(values_AS, (PERMUTATIONS, *values_AS.shape)), axis=1
         )
         chance_D = permuted_DAS.mean(2).std(1, ddof=1)
+        share = (chance_D >= spread * (1 - EQUAL)).mean()
         print(
-            f"{metric}: {len(values_AS)} methods, sd of their means {spread:.4f}, by chance "
-            f"{chance_D.mean():.4f}; as large by chance in {(chance_D >= spread).mean():.4f}"
+            f"{group}, {metric}: {len(values_AS)} methods, sd of their means {spread:.4f}, by "
+            f"chance {chance_D.mean():.4f}; as large by chance in {share:.4f}"
         )
 
 

@@ -1,14 +1,15 @@
 """Makes what a comparison on GPUs still lacks: `python studies/cluster_prepare.py MATRIX.yaml`.
 
 The training data and the benchmarks, by the scripts of data_prep/, and the semantic entropy of the
-training prompts, measured once with the initial model for all arms and seeds. Files, model and
-lengths are those of the config of the matrix's baseline. What is there is kept; a measurement that
-was stopped is resumed.
+training prompts, measured once with the initial model for all arms and seeds. Files, model, chat
+template, sampling and reward function are those of the config of the matrix's baseline. What is
+there is kept; a measurement that was stopped is resumed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -17,11 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.compare.plan import ROOT, plan_run
 from recipe.core import cli
 from recipe.experiment.matrix import Matrix, read_matrix
+from recipe.judge.reward_function import DEFAULT_NAME, NODE, RewardFunction
+from recipe.launch.check_data import files_of
+from recipe.sampling.run_settings import KEYS, value_at
+
+# flags of recipe.semantic_curriculum.measure, and where their values are in a run's config
+FLAGS = {
+    "model": "actor_rollout_ref.model.path",
+    "out": "data.curriculum.scores",
+    "samples": "actor_rollout_ref.rollout.n",
+    **{name: f"actor_rollout_ref.rollout.{name}" for name in ("temperature", "top_p", "top_k")},
+    **KEYS,
+}
 
 
 def data_commands(files: Sequence[Path]) -> list[list[str]]:
@@ -44,22 +58,35 @@ def data_commands(files: Sequence[Path]) -> list[list[str]]:
 
 def measure_command(config: Mapping[str, Any]) -> list[str] | None:
     """Returns the command that measures the semantic entropy of a run's training prompts, as the
-    run samples them; None where it is measured."""
-    data, rollout = config["data"], config["actor_rollout_ref"]["rollout"]
-    scores = Path(data["curriculum"]["scores"]).expanduser()
-    if scores.is_file():
+    run samples and judges them; None where it is measured.
+
+    Raises:
+        ValueError: the config lacks one of the settings, or its reward function has settings, for
+            which there is no flag.
+    """
+    values = {name: value_at(config, key) for name, key in FLAGS.items()}
+    template = values["chat_template_kwargs"]
+    values["chat_template_kwargs"] = json.dumps(template or {})
+    if missing := [FLAGS[name] for name, value in values.items() if value is None]:
+        raise ValueError(
+            f"the config of the matrix's baseline has no {missing[0]}, which the measurement of "
+            "the semantic entropy needs: set it in the matrix's overrides."
+        )
+    if Path(values["out"]).expanduser().is_file():
         return None
-    flags = {
-        "model": config["actor_rollout_ref"]["model"]["path"],
-        "data": data["train_files"],
-        "out": scores,
-        "samples": rollout["n"],
-        "temperature": rollout["temperature"],
-        "top-p": rollout["top_p"],
-        "max-prompt-length": data["max_prompt_length"],
-        "max-response-length": data["max_response_length"],
-    }
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    words = [w for name, x in values.items() for w in (f"--{name.replace('_', '-')}", str(x))]
+    words += ["--data", *files_of(OmegaConf.create(config), "train_files")]
+    node = value_at(config, NODE) or {}
+    if node.get("path"):
+        words += ["--reward", f"{node['path']}:{node.get('name') or DEFAULT_NAME}"]
+        settings = node.get("reward_kwargs") or {}
+        if RewardFunction.of_run(node) is None:  # recipe.judge
+            words.append("--boxed-only" if settings.get("boxed_only") else "--no-boxed-only")
+        elif settings:
+            raise ValueError(
+                f"{NODE}.reward_kwargs={settings} cannot be handed to the measurement: let "
+                f"{node['path']} have them as defaults, and leave reward_kwargs out."
+            )
     return ["-m", "recipe.semantic_curriculum.measure", *words]
 
 
@@ -67,10 +94,11 @@ def commands_of(matrix: Matrix) -> list[list[str]]:
     """Returns the arguments of Python, in order, that make what a matrix lacks."""
     baseline = plan_run(matrix, matrix.baseline_first()[0], matrix.seeds[0])
     config = baseline.record["config"]
-    files = [config["data"]["train_files"], config["data"]["val_files"]]
+    measure = measure_command(config)
+    keys = ("train_files", "val_files")
+    files = [file for key in keys for file in files_of(OmegaConf.create(config), key)]
     files += matrix.evaluate.get("benchmarks", [])
     commands = data_commands([Path(file).expanduser() for file in files])
-    measure = measure_command(config)
     return commands if measure is None else [*commands, measure]
 
 

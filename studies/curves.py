@@ -113,17 +113,15 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("--picture", type=Path, help="default: OUT/curves.png")
     args = parser.parse_args(arguments)
     matrix = read_matrix(args.out)
-    if args.values:
-        curves = pd.read_csv(args.values)
-    else:
-        curves = run_curves(matrix)
-        with atomic_write(matrix.out / "curves.csv") as temporary:
-            curves.to_csv(temporary, index=False, float_format="%.6f")
+    curves = pd.read_csv(args.values) if args.values else run_curves(matrix)
     if curves["arm"].nunique() < 2 or matrix.baseline not in set(curves["arm"]):
         raise ValueError(
             f"{args.values or args.out} has no finished runs of {matrix.baseline} and of another "
             "method: there is nothing to draw yet."
         )
+    if not args.values:
+        with atomic_write(matrix.out / "curves.csv") as temporary:
+            curves.to_csv(temporary, index=False, float_format="%.6f")
     picture = args.picture or matrix.out / "curves.png"
     figure = draw(matrix, curves)
     with atomic_write(picture) as temporary:

@@ -5,8 +5,8 @@
 A curriculum's last batches are its hard prompts, so the entropy that training logs is of other
 prompts than another method's; here all methods answer the same ones. Mean over the tokens of 8
 responses to each held-out problem, nats, temperature 1; Student's t over the seeds, differences to
-the baseline paired by seed. Unfinished runs are left out. Each run's
-value goes to OUT/held_out_entropy.csv.
+the baseline paired by seed. Unfinished runs are left out. Each run's value goes to
+OUT/held_out_entropy.csv, which keeps the values of runs that are not measured this time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,10 +29,22 @@ from recipe.cpu.tasks import DEFAULT, TASKS
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import finished_runs
 from recipe.report.results import Metric, results
-from recipe.report.tables import write_csv
+from recipe.report.tables import cell, write_csv
 from recipe.sampling.checkpoints import model_of
 
 SAMPLES = 8
+COLUMNS = ("arm", "seed", "value")
+
+
+def keep(file: Path, values: dict[tuple[str, int], float]) -> None:
+    """Writes the value of each arm and seed to a CSV file, in the place of what it has of the same
+    run; its other values stay."""
+    kept: dict[tuple[str, int], float] = {}
+    if file.is_file():
+        rows = pd.read_csv(file, dtype={"arm": str})
+        kept = {(arm, seed): x for arm, seed, x in rows[[*COLUMNS]].itertuples(index=False)}
+    with atomic_write(file) as temporary:
+        write_csv(temporary, COLUMNS, ([*run, x] for run, x in (kept | values).items()))
 
 
 def command(arguments: list[str] | None) -> None:
@@ -64,22 +77,21 @@ def command(arguments: list[str] | None) -> None:
         tokenizer, limit = AutoTokenizer.from_pretrained(model), task.response_tokens()
         _, total, tokens = solve(loaded, tokenizer, problems, SAMPLES, 0, limit)
         entropy.setdefault(run.arm, {})[run.seed] = np.array([total / tokens])
-    with atomic_write(matrix.out / "held_out_entropy.csv") as file:
-        write_csv(
-            file,
-            ["arm", "seed", "value"],
-            (
-                [name, seed, float(x[0])]
-                for name, runs in entropy.items()
-                for seed, x in runs.items()
-            ),
+    if not entropy:
+        raise ValueError(
+            f"{matrix.out} has no finished run of {', '.join(names)} whose checkpoint is there, so "
+            "that held_out_entropy.csv stays as it is: run the comparison first."
         )
-    print(f"| method | entropy | to {arms[0].label} |\n| --- | --- | --- |")
+    keep(
+        matrix.out / "held_out_entropy.csv",
+        {(arm, seed): float(x[0]) for arm, runs in entropy.items() for seed, x in runs.items()},
+    )
+    print(f"| method | entropy | to {cell(arms[0].label)} |\n| --- | --- | --- |")
     metric = Metric("held-out", "entropy", entropy)
     for arm, row in zip(arms, results([metric], arms, matrix.baseline), strict=True):
         if row.estimate:
             difference = f" {row.difference:+.3f}" if row.difference else ""
-            print(f"| {arm.label} | {row.estimate} |{difference} |")
+            print(f"| {cell(arm.label)} | {row.estimate} |{difference} |")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@
 
 A hypothesis is about a logged metric in a window of steps (the format is in the head of
 studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
-with Student's 95 % interval, the p value of the t test against 0, the same corrected by Holm's
-method over the hypotheses of its family, and a verdict; and of each arm's own values the standard
-deviation between seeds and the number of seeds that shows a paired difference of 0.03; and what
-else a hypothesis wants to know of its window (`beside`). Unfinished runs are left out. Each run's
+with Student's 95 % interval, the p value of the t test against `than` (0 unless the hypothesis
+says another), the same corrected by Holm's method over the hypotheses of its family, and a verdict;
+and of each arm's own values the standard deviation between seeds and the number of seeds that shows
+a paired difference of 0.03; and what else a hypothesis wants to know of its window (`beside`).
+Unfinished runs are left out, and a finished one that ends before a window is refused. Each run's
 values go to OUT/windows.csv, which --values reads in their place.
 
 `--into PAGE` writes them into a Markdown page, in place of what is between its lines
@@ -27,7 +28,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -36,7 +39,7 @@ from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix, read_matrix
 from recipe.experiment.metrics import Metrics, changes, window_mean
-from recipe.experiment.run import finished_runs
+from recipe.experiment.run import Run, finished_runs
 from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed, t_test
 from recipe.report.tables import fill
 
@@ -86,9 +89,20 @@ def read_hypotheses(file: Path) -> list[Hypothesis]:
     """Reads them; raises ValueError in one sentence for a file that has others."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: give the yaml of the hypotheses.")
-    specs = OmegaConf.to_container(OmegaConf.load(file))
+    try:
+        specs = OmegaConf.to_container(OmegaConf.load(file))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read as yaml ({reason}): correct it.") from None
+    if not isinstance(specs, dict) or not specs:
+        raise ValueError(f"{file} has no hypotheses: give a mapping from a name to each of them.")
     hypotheses = []
     for name, spec in specs.items():
+        if not isinstance(spec, dict):
+            raise ValueError(
+                f"{file}: {name}={'null' if spec is None else spec} is not allowed: give a mapping "
+                "of family, arm, metric, and steps or changes."
+            )
         try:
             hypotheses.append(TypeAdapter(Hypothesis).validate_python({"name": str(name), **spec}))
         except ValidationError as error:
@@ -105,16 +119,36 @@ def read_hypotheses(file: Path) -> list[Hypothesis]:
 Values = dict[tuple[str, str, str], dict[int, float]]  # {(hypothesis, arm, metric): {seed: value}}
 
 
+def check_windows(hypothesis: Hypothesis, run: Run) -> None:
+    """Raises ValueError for a window that reaches beyond a run's last step: its mean would be over
+    the steps that happen to be there."""
+    for name in ("steps", "changes", "less"):
+        window = getattr(hypothesis, name)
+        if window and window[1] > run.last_step:
+            raise ValueError(
+                f"hypothesis {hypothesis.name}: {name}={list(window)} is not allowed, as "
+                f"{run.name} has ended at step {run.last_step}: end the window there, or leave out "
+                "the run or the hypothesis."
+            )
+
+
 def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
-    """Returns the statistics of all finished runs."""
+    """Returns the statistics of all finished runs; raises ValueError where one of them ends before
+    a window, and where there are none."""
     values: Values = {}
     for run in finished_runs(matrix):
         for hypothesis in hypotheses:
             if run.arm in (hypothesis.arm, hypothesis.minus):
+                check_windows(hypothesis, run)
                 for metric, value in hypothesis.values(run.steps).items():
                     if value is not None:
                         key = (hypothesis.name, run.arm, metric)
                         values.setdefault(key, {})[run.seed] = value
+    if not values:
+        raise ValueError(
+            f"{matrix.out} has no finished run with a metric of the hypotheses: run the comparison "
+            "first, or give the values that were kept by --values."
+        )
     return values
 
 

@@ -6,8 +6,9 @@ import re
 import traceback
 from pathlib import Path
 
+from recipe.experiment.run import printable, tail
+
 TAIL = 1 << 18  # bytes of a log that are read from its end
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PREFIX = re.compile(r"^(\([\w.]+ pid=\d+[^)]*\) ?)+")  # of Ray, before what a worker prints
 EXCEPTION = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Timeout)(?:: .*)?)$")
 FRAME = re.compile(r'^\s*File "[^"]+", line \d+')
@@ -31,17 +32,13 @@ PHASES = (
 
 
 def end_of(log: Path, begin: int = 0) -> str:
-    """Returns the end of a log as text without colours.
+    """Returns the end of a log as text without escape sequences and control characters.
 
     Args:
         log: The file; it need not exist.
         begin: Byte before which nothing is read.
     """
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(begin, log.stat().st_size - TAIL))
-        return COLOUR.sub("", file.read().decode(errors="replace"))
+    return printable(tail(log, TAIL, begin).decode(errors="replace"))
 
 
 def phase(text: str) -> str:
@@ -73,7 +70,7 @@ def cause(text: str) -> str:
 def cause_of(error: BaseException) -> str:
     """Returns the cause of an exception in one line: of one that Ray has carried over from a
     worker, the exception that was raised there."""
-    text = COLOUR.sub("", "".join(traceback.format_exception_only(error)))
+    text = printable("".join(traceback.format_exception_only(error)))
     return cause(text) or " ".join(text.split())
 
 

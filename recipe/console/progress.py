@@ -6,16 +6,37 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 from recipe.console import log
-from recipe.experiment.metrics import Metrics, StartReader, merged
-from recipe.experiment.run import RunFolder
-from recipe.experiment.statistics import finite
+from recipe.experiment.metrics import ENTROPY, TRAINED, Metrics, StartReader, merged, series
+from recipe.experiment.run import FINISHED, RunFolder, has_finished
 
 STARTING = 900.0  # seconds without a written byte, after which a run without a step is stalled
 PATIENCE = 120.0  # the same of a run with steps, at least; else
 SLOWER = 5  # times the longest of its last steps
 RECENT = 10  # steps, of which the time of the next is estimated
+TIMES = ("timing_s/step", "timing_s/testing")  # seconds of a step, and of its validation
+
+
+class Column(NamedTuple):
+    """A column: its head, its metric (as in `series`), and how a value is written."""
+
+    head: str
+    metric: str
+    spec: str
+
+
+COLUMNS = (
+    Column("reward", "critic/rewards/mean", ".3f"),
+    Column("held-out", "val-core/", ".3f"),
+    Column("entropy", ENTROPY, ".3f"),
+    Column("clipped", "actor/pg_clipfrac", ".2%"),
+    Column("length", "response_length/mean", ".1f"),
+    Column("s/step", "timing_s/step", ".1f"),
+)
+# metrics that are read; those of a whole comparison would take gigabytes
+KEPT = (*TIMES, TRAINED, *(name for column in COLUMNS for name in column.metric.split("|")))
 
 
 @dataclass
@@ -25,7 +46,7 @@ class Progress:
     Attributes:
         name: What it is called on the screen.
         folder: Its folder, which need not exist yet.
-        steps: Its metrics.
+        steps: Its metrics, of which KEPT alone.
         planned: Its last step, None where it is not known.
         end: How its last start ended, "" where it has not, or nobody was left to write it.
         written: When a start has last written something, in seconds since the epoch.
@@ -39,13 +60,15 @@ class Progress:
     written: float = 0.0
     _starts: dict[Path, StartReader] = field(default_factory=dict)
     _record: Path | None = None
+    _series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Reads what has changed since the last time."""
         files = self.folder.metrics_files()
-        self._starts = {file: self._starts.get(file) or StartReader(file) for file in files}
+        self._starts = {file: self._starts.get(file) or StartReader(file, KEPT) for file in files}
         if any([start.read() for start in self._starts.values()]):
             self.steps = merged(start.steps for start in self._starts.values())
+            self._series = {}
         record = self.folder.last_record_file()
         if record != self._record:
             trainer = ((self.folder.last_record() or {}).get("config") or {}).get("trainer") or {}
@@ -62,13 +85,17 @@ class Progress:
         """Returns the steps that the start with this metrics file has logged."""
         return sorted(self._starts[start].steps) if start in self._starts else []
 
+    def series(self, metric: str) -> tuple[list[int], list[float]]:
+        """Returns the steps at which a column's metric was logged, and its values; they are looked
+        up once for what has been read."""
+        if metric not in self._series:
+            self._series[metric] = series(self.steps, metric)
+        return self._series[metric]
+
     def seconds(self) -> list[float]:
         """Returns the seconds of each step with its validation, the first steps first."""
-        rows = [row for step, row in self.steps.items() if step > 0]
-        times = [
-            [finite(row.get(f"timing_s/{part}")) for part in ("step", "testing")] for row in rows
-        ]
-        return [step + (testing or 0.0) for step, testing in times if step is not None]
+        trained, tested = (dict(zip(*self.series(name), strict=True)) for name in TIMES)
+        return [time + tested.get(step, 0.0) for step, time in trained.items() if step > 0]
 
     def seconds_left(self) -> float | None:
         """Returns the time that is left by the mean of the last steps, None before the first. The
@@ -87,11 +114,11 @@ class Progress:
         """
         if not self.written:
             return "waiting", ""
-        word, _, detail = self.end.partition(": ")
+        if has_finished(self.last_step, self.planned, self.end):
+            return FINISHED, "" if self.end in ("", FINISHED) else f"its last start {self.end}"
         if self.end:
+            word, _, detail = self.end.partition(": ")
             return word, detail
-        if self.planned and self.last_step >= self.planned:
-            return "finished", ""
         silent = max((time.time() if now is None else now) - self.written, 0.0)
         seconds = self.seconds()[-RECENT:]
         if silent > (max(PATIENCE, SLOWER * max(seconds)) if seconds else STARTING):

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from recipe.console.progress import Progress, duration
-from recipe.experiment.metrics import ENTROPY, series
+from recipe.console.progress import COLUMNS, Progress, duration
 
-
-class Column(NamedTuple):
-    """A column: its head, its metric (as in `series`), and how a value is written."""
-
-    head: str
-    metric: str
-    spec: str
-
-
-COLUMNS = (
-    Column("reward", "critic/rewards/mean", ".3f"),
-    Column("held-out", "val-core/", ".3f"),
-    Column("entropy", ENTROPY, ".3f"),
-    Column("clipped", "actor/pg_clipfrac", ".2%"),
-    Column("length", "response_length/mean", ".1f"),
-    Column("s/step", "timing_s/step", ".1f"),
-)
 CURVES = COLUMNS[:4]
 WIDTH = 9  # characters of a column
 WIDE = 110  # characters of a screen that holds all columns beside a run's name and state
@@ -38,7 +19,7 @@ COLOURS = {"running": "green", "finished": "blue", "starting": "cyan", "waiting"
 
 def cells(run: Progress) -> dict[int, list[str]]:
     """Returns {step: its values as texts, one of each column}; "" where none was logged."""
-    values = [dict(zip(*series(run.steps, column.metric), strict=True)) for column in COLUMNS]
+    values = [dict(zip(*run.series(column.metric), strict=True)) for column in COLUMNS]
     return {
         step: [
             format(column[step], spec) if step in column else ""
@@ -79,7 +60,7 @@ def step_table(run: Progress, rows: int) -> Table:
     table = Table(box=None, pad_edge=False, show_footer=bool(run.steps), header_style="bold")
     table.add_column("step", justify="right", footer=Text("all", style="bright_black"))
     for column in COLUMNS:
-        values = series(run.steps, column.metric)[1]
+        values = run.series(column.metric)[1]
         table.add_column(
             column.head, justify="right", footer=Text(sparkline(values, WIDTH), style="cyan")
         )
@@ -106,7 +87,7 @@ def run_table(runs: Sequence[Progress], width: int) -> Table:
     table.add_column("curve", no_wrap=True, style="cyan")  # of the reward
     table.add_column("time left", no_wrap=True)
     for run in runs:
-        last = [series(run.steps, column.metric)[1][-1:] for column in columns]
+        last = [run.series(column.metric)[1][-1:] for column in columns]
         values = [
             format(value[0], column.spec) if value else ""
             for value, column in zip(last, columns, strict=True)
@@ -118,7 +99,7 @@ def run_table(runs: Sequence[Progress], width: int) -> Table:
             Text(state, style=COLOURS.get(state, "red")),
             step_of(run, run.last_step),
             *values,
-            sparkline(series(run.steps, COLUMNS[0].metric)[1], width // 10),
+            sparkline(run.series(COLUMNS[0].metric)[1], width // 10),
             "" if left is None else duration(left),
         )
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -18,17 +19,25 @@ ENTROPY = "diagnostics/entropy/all|actor/entropy"
 Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
-def add_lines(steps: Metrics, text: str) -> None:
+def add_lines(steps: Metrics, text: str, kept: tuple[str, ...] = ()) -> None:
     """Adds what lines of verl's file logger say to the steps of a start.
 
     Left out: lines that are cut off (a start that was killed) or are not a logged step.
+
+    Args:
+        steps: Of the start.
+        text: The lines.
+        kept: Beginnings of the metrics' names that are added; (): all are.
     """
     for line in text.splitlines():
         try:
             row = json.loads(line)
             step, values = row["step"], row["data"]
             if isinstance(step, int) and isinstance(values, dict):
-                steps.setdefault(step, {}).update(values)
+                if kept:
+                    values = {name: x for name, x in values.items() if name.startswith(kept)}
+                names = map(sys.intern, values)  # json makes new ones for each line
+                steps.setdefault(step, {}).update(zip(names, values.values(), strict=True))
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
 
@@ -55,10 +64,15 @@ def merged(starts: Iterable[Metrics]) -> Metrics:
 
 
 class StartReader:
-    """Reads the metrics file of a start that is running, each line once."""
+    """Reads the metrics file of a start that is running, each line once.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    Args:
+        file: The metrics file.
+        kept: As in `add_lines`.
+    """
+
+    def __init__(self, file: Path, kept: tuple[str, ...] = ()) -> None:
+        self.file, self.kept = file, kept
         self.steps: Metrics = {}
         self._read = 0  # bytes
 
@@ -69,7 +83,7 @@ class StartReader:
             block = stream.read()
         lines = block[: block.rfind(b"\n") + 1]
         self._read += len(lines)
-        add_lines(self.steps, lines.decode(errors="replace"))
+        add_lines(self.steps, lines.decode(errors="replace"), self.kept)
         return bool(lines)
 
 
@@ -83,10 +97,10 @@ def metric_named(steps: Metrics, name: str) -> str:
     """
     if "|" in name:
         names = name.split("|")
-        return next((one for one in names if any(one in row for row in steps.values())), names[-1])
+        return next((n for n in names if any(n in row for row in steps.values())), names[-1])
     if not name.endswith("/"):
         return name
-    below = sorted({key for row in steps.values() for key in row if key.startswith(name)})
+    below = sorted(key for key in set().union(*steps.values()) if key.startswith(name))
     return next((key for key in below if "/mean@" in key), below[0] if below else name)
 
 

@@ -42,6 +42,13 @@ STEP = re.compile(
 )  # a complete line of verl's file logger
 TAIL = 1 << 16  # bytes; a line has about 8,000
 LOG_END = 300  # characters
+FINISHED = "finished"  # how a start has ended, and a run
+# what a terminal obeys: sequences that are closed in their line, such as a window's title; other
+# sequences, such as colours; control characters but tab and the ends of lines
+ESCAPES = re.compile(
+    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
 LOCK = "RECIPE_RUN_LOCK"  # in a run's environment, where recipe.compare holds its lock
 
 
@@ -55,6 +62,39 @@ def lock(file: IO) -> bool:
     return True
 
 
+def tail(file: Path, size: int, begin: int = 0) -> bytes:
+    """Returns the end of a file, b"" where there is none.
+
+    Args:
+        file: It need not exist.
+        size: Bytes that are read at most.
+        begin: Byte before which nothing is read.
+    """
+    if not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        stream.seek(max(begin, file.stat().st_size - size))
+        return stream.read()
+
+
+def printable(text: str) -> str:
+    """Returns a text without what a terminal would obey: escape sequences and control characters
+    but tab and the ends of lines."""
+    return ESCAPES.sub("", text)
+
+
+def has_finished(last_step: int, planned: int | None, end: str) -> bool:
+    """Says whether a run has finished: its last planned step is logged, or its last start, whose
+    curriculum may be shorter, has ended as `finished`.
+
+    Args:
+        last_step: The last that is logged, 0 without any.
+        planned: Its last step, None where it is not known.
+        end: How its last start ended, "" where it has not.
+    """
+    return end == FINISHED or (planned is not None and last_step >= max(planned, 1))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run; it need not exist."""
@@ -62,7 +102,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def of(cls, config: DictConfig) -> RunFolder:
+    def from_config(cls, config: DictConfig) -> RunFolder:
         """Returns the folder of the run that has this config."""
         return cls(Path(config.trainer.default_local_dir).expanduser().absolute())
 
@@ -146,13 +186,14 @@ class RunFolder:
         return self.metrics()
 
     def steps_done(self) -> int:
-        """Returns the last step that the last start has logged, 0 without any; reads the files'
-        ends only."""
+        """Returns the last step that the last start has logged, 0 without any; reads as much of the
+        files' ends as holds a complete line."""
         for file in reversed(self.metrics_files()):
-            with file.open("rb") as stream:
-                stream.seek(max(0, file.stat().st_size - TAIL))
-                if steps := [int(step) for step in STEP.findall(stream.read())]:
-                    return max(steps)
+            size = TAIL
+            while not (steps := STEP.findall(tail(file, size))) and size < file.stat().st_size:
+                size *= 2
+            if steps:
+                return max(map(int, steps))
         return 0
 
     def records(self) -> list[dict[str, Any]]:
@@ -285,12 +326,12 @@ class RunFolder:
     def is_complete(self, steps: int) -> bool:
         """Says whether the run needs no further start: the checkpoint of its last step is complete
         and its metrics are there, or a start that found nothing left to do has finished."""
-        logged = self.steps_done() >= steps or self.last_end() == "finished"
+        logged = has_finished(self.steps_done(), steps, self.last_end())
         return self.checkpoint_step() >= steps and logged
 
     def log_end(self) -> str:
         """Returns the end of the last line that the run printed, "" without a log."""
-        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        text = printable(tail(self.log, TAIL).decode(errors="replace"))
         lines = (line.strip() for line in reversed(text.splitlines()))
         return next(filter(None, lines), "")[-LOG_END:]
 
@@ -305,6 +346,7 @@ class Run:
     steps: Metrics = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)  # one per start
     log_end: str = ""
+    end: str = ""  # how its last start ended
 
     @property
     def name(self) -> str:
@@ -361,7 +403,8 @@ def read_run(out: Path, arm: str, seed: int) -> Run:
         out: the folder of the comparison.
     """
     folder = run_folder(out, arm, seed)
-    return Run(arm, seed, folder, folder.metrics(), folder.records(), folder.log_end())
+    metrics, records = folder.metrics(), folder.records()
+    return Run(arm, seed, folder, metrics, records, folder.log_end(), folder.last_end())
 
 
 def read_runs(matrix: Matrix) -> list[Run]:
@@ -400,8 +443,9 @@ def drop_unstarted(matrix: Matrix, runs: Iterable[Run]) -> tuple[Matrix, list[Ru
 def statuses(runs: Iterable[Run]) -> dict[str, str]:
     """Returns {run's name: "missing", "unfinished" or "finished"}.
 
-    A run is finished when its last logged step is its config's total_training_steps; without a
-    record, that of the longest run. Its checkpoints may be gone.
+    A run is finished by `has_finished`, with a step logged; planned are its config's
+    total_training_steps, or without a record the steps of the longest run. Its checkpoints may be
+    gone.
     """
     runs = list(runs)
     longest = max((run.last_step for run in runs), default=0)
@@ -409,8 +453,8 @@ def statuses(runs: Iterable[Run]) -> dict[str, str]:
     def status(run: Run) -> str:
         if not run.started:
             return "missing"
-        finished = run.last_step >= max(run.planned() or longest, 1)
-        return "finished" if finished else "unfinished"
+        finished = has_finished(run.last_step, run.planned() or longest, run.end)
+        return FINISHED if finished and run.last_step else "unfinished"
 
     return {run.name: status(run) for run in runs}
 
@@ -419,4 +463,4 @@ def finished_runs(matrix: Matrix) -> list[Run]:
     """Reads the finished runs of a comparison, arm by arm."""
     runs = read_runs(matrix)
     status = statuses(runs)
-    return [run for run in runs if status[run.name] == "finished"]
+    return [run for run in runs if status[run.name] == FINISHED]

@@ -68,7 +68,7 @@ def header(name: str, config: DictConfig) -> str:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     preset = OmegaConf.select(config, record.preset_key) if record.preset_key else None
     updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
-    steps, folder = memory.training_steps(config), RunFolder.of(config)
+    steps, folder = memory.training_steps(config), RunFolder.from_config(config)
     done = folder.checkpoint_step() if trainer.resume_mode == "auto" else 0
     lines = {
         "method": f"{name}{f', preset {preset}' if preset else ''}: estimator "
@@ -97,7 +97,7 @@ def train(config: DictConfig) -> None:
     from recipe.experiment import provenance
 
     auto_set_device(config)
-    folder = RunFolder.of(config)
+    folder = RunFolder.from_config(config)
     run_dir = folder.path
     if config.trainer.resume_mode == "auto" and (repaired := folder.repair_marker()):
         print(f"[recipe] {repaired}")
@@ -191,13 +191,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"[recipe] dry run: the config is valid{verdict}; nothing was started")
         return 0
     try:
-        lock = RunFolder.of(config).hold()
+        lock = RunFolder.from_config(config).hold()
     except ValueError as error:
         return cli.fail(error)
     print(header(args.recipe, config), flush=True)
     verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen
     with screen.followed(
-        RunFolder.of(config), memory.training_steps(config), verbose, aside.getvalue()
+        RunFolder.from_config(config), memory.training_steps(config), verbose, aside.getvalue()
     ):
         print(summary(config))
         train(config)

@@ -39,10 +39,10 @@ def keys_set_back(recipe: Recipe, name: str, config: DictConfig) -> list[str]:
     reads by the preset's name, differs in that.
     """
     assert recipe.presets is not None
-    known = recipe.load(recipe.presets)
-    if BASELINE not in known or name not in known:
+    all_presets = recipe.load(recipe.presets)
+    if BASELINE not in all_presets or name not in all_presets:
         return []
-    chosen, baseline = vars(known[name]), vars(known[BASELINE])
+    chosen, baseline = vars(all_presets[name]), vars(all_presets[BASELINE])
     differing = {key for key in chosen if chosen[key] != baseline[key]} - NEEDS
     key_of = {field: key for key, field in recipe.taken_from_preset().items()}
     if not differing <= key_of.keys():

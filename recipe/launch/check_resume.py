@@ -112,7 +112,7 @@ def resume(config: DictConfig) -> None:
     """
     mode = config.trainer.resume_mode
     check_choice(f"trainer.resume_mode={mode}", mode, MODES)
-    folder = RunFolder.of(config)
+    folder = RunFolder.from_config(config)
     if mode == "disable":
         check_folder_is_free(folder, f"trainer.resume_mode={mode} would begin anew")
         return

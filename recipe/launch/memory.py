@@ -306,7 +306,7 @@ def disk_line(config: DictConfig, needs: Estimate) -> str:
     line = f"{total:.1f} GB for {needs.checkpoints} x {each:.1f} GB of checkpoints"
     if needs.steps is not None:
         line += f" ({needs.steps} steps)"
-    place = RunFolder.of(config).path
+    place = RunFolder.from_config(config).path
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / GB

@@ -171,7 +171,7 @@ def check(config: DictConfig) -> None:
     """
     if not os.environ.get("RAY_ADDRESS"):
         return
-    folder = RunFolder.of(config).path
+    folder = RunFolder.from_config(config).path
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / f".seen-by-all-nodes.{uuid.uuid4().hex}"
     question = {

@@ -124,7 +124,7 @@ def markdown(
     baseline, *_ = matrix.baseline_first()
     several = len({group for group in tables if group != TRAINING}) > 1
     shown_names = [f"{g}: {m}" if several and g != TRAINING else m for g, m in shown]
-    heads = [cell for metric in shown_names for cell in (metric, f"to {baseline.label}")]
+    heads = [head for metric in shown_names for head in (metric, f"to {baseline.label}")]
     lines = [["method", "seeds", *heads], ["---"] * (len(heads) + 2)]
     for arm in matrix.baseline_first():
         rows = [by_key.get((arm.name, group, metric)) for group, metric in shown]
@@ -138,11 +138,11 @@ def markdown(
             difference = f"{row.difference:+.3f}" if row and row.difference else ""
             cells.append(f"**{difference}**" if row and row.excludes_zero else difference)
         lines.append(cells)
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n".replace("|  |", "| |") for line in lines)
+    return "".join(f"| {' | '.join(map(cell, line))} |\n".replace("|  |", "| |") for line in lines)
 
 
-def _cell(text: str) -> str:
-    """A cell ends at a | and at the end of the line."""
+def cell(text: str) -> str:
+    """Returns a text as a cell of a Markdown table, which ends at a | and at the end of its line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return text.replace("\\", r"\\").replace("|", r"\|")
 

@@ -7,7 +7,9 @@ import contextlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -235,3 +237,111 @@ def test_what_is_there_is_not_made_again(prepare, tmp_path, monkeypatch, capsys)
 def test_a_file_that_no_script_writes_is_named(prepare, tmp_path):
     with pytest.raises(ValueError, match=r"there is no data_prep/mine\.py"):
         prepare.data_commands([tmp_path / "mine/train.parquet"])
+
+
+# ---- the measurement samples and judges as the run does ------------------------------------------
+
+
+def config_of(folder: Path, **more) -> dict:
+    """A run's composed config, as far as the measurement reads it."""
+    sampled = {"n": 4, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "dtype": "float32"}
+    config = {
+        "data": {
+            "train_files": [str(folder / "a.parquet"), str(folder / "b.parquet")],
+            "val_files": str(folder / "test.parquet"),
+            "max_prompt_length": 100,
+            "max_response_length": 200,
+            "apply_chat_template_kwargs": {"enable_thinking": False},
+            "curriculum": {"scores": str(folder / "scores.parquet")},
+        },
+        "actor_rollout_ref": {"model": {"path": "Qwen/x"}, "rollout": sampled},
+        "reward": {
+            "custom_reward_function": {
+                "path": "pkg://recipe.judge",
+                "name": "compute_score",
+                "reward_kwargs": {"boxed_only": True},
+            }
+        },
+    }
+    return OmegaConf.to_container(OmegaConf.merge(config, more))
+
+
+def measured_with(prepare, config: dict):
+    from recipe.semantic_curriculum import measure
+
+    words = prepare.measure_command(config)
+    assert words[:2] == ["-m", "recipe.semantic_curriculum.measure"]
+    return measure.parse(words[2:])
+
+
+def test_the_measurement_samples_as_the_run_does(prepare, tmp_path):
+    args = measured_with(prepare, config_of(tmp_path))
+    assert args.data == (tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert args.out == tmp_path / "scores.parquet"
+    sampling = args.sampling
+    assert (sampling.model, sampling.samples, sampling.temperature) == ("Qwen/x", 4, 0.7)
+    assert (sampling.top_p, sampling.top_k, args.hardware.dtype) == (0.9, 20, "float32")
+    assert (sampling.max_prompt_length, sampling.max_response_length) == (100, 200)
+    assert sampling.chat_template_kwargs == {"enable_thinking": False}
+    assert (args.grading.boxed_only, args.grading.reward) == (True, None)
+
+
+@pytest.mark.parametrize("template", [{"enable_thinking": False}, {}, None])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_run_accepts_what_is_measured(prepare, tmp_path, template, own):
+    """Its checks refuse scores of another format of the prompts, or of another judge."""
+    from recipe.judge.reward_function import JUDGE
+    from recipe.semantic_curriculum.checks import check_reward, check_template
+
+    config = config_of(tmp_path)
+    config["data"]["apply_chat_template_kwargs"] = template
+    if own:
+        file = tmp_path / "mine.py"
+        file.write_text("def score(**_):\n    return 1.0\n")
+        config["reward"]["custom_reward_function"] = {"path": str(file), "name": "score"}
+    args = measured_with(prepare, config)
+    scores = {
+        "chat_template_kwargs": dict(args.sampling.chat_template_kwargs),
+        "reward": str(args.grading.reward or JUDGE),
+    }
+    check_template(OmegaConf.create(config), scores, "scores.parquet")
+    check_reward(OmegaConf.create(config), scores, "scores.parquet")
+    assert (args.grading.reward is None) is not own
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"curriculum": None}}, r"baseline has no data\.curriculum\.scores, which"),
+        ({"data": {"curriculum": {"scores": None}}}, r"baseline has no data\.curriculum\.scores"),
+        ({"actor_rollout_ref": {"rollout": {"dtype": None}}}, r"has no .*rollout\.dtype, which"),
+        ({"data": {"train_files": None}}, r"data\.train_files=null is not allowed"),
+        (
+            {
+                "reward": {
+                    "custom_reward_function": {"path": "pkg://m", "reward_kwargs": {"scale": 2}}
+                }
+            },
+            r"reward_kwargs=.*'scale': 2.* cannot be handed to the measurement",
+        ),
+    ],
+)
+def test_what_the_measurement_lacks_is_one_sentence(prepare, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        prepare.measure_command(config_of(tmp_path, **change))
+
+
+def test_each_of_several_training_files_is_looked_for(prepare, tmp_path, monkeypatch):
+    folder = tmp_path / "gsm8k"
+    config = config_of(folder)
+    planned = SimpleNamespace(record={"config": config})
+    monkeypatch.setattr(prepare, "plan_run", lambda *_: planned)
+    matrix = replace(read_matrix(STUDIES[0].file, tmp_path / "out"), evaluate={})
+    first, measure = prepare.commands_of(matrix)
+    assert first[1:] == ["--local_save_dir", str(folder)] and measure[0] == "-m"
+    for name in ("a", "b", "test", "scores"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.parquet").touch()
+    assert prepare.commands_of(matrix) == []
+    (folder / "b.parquet").unlink()
+    assert prepare.commands_of(matrix) == [first]

@@ -3,6 +3,7 @@
 import pytest
 
 from recipe.console import log
+from recipe.experiment.run import printable
 
 OF_WORKER = """\
 (WorkerDict pid=4411) INFO: computing the loss
@@ -45,7 +46,7 @@ ValueError: rank 1 refuses this batch: use another
     ],
 )
 def test_the_cause_is_the_last_exception_s_line(text, cause):
-    assert log.cause(log.COLOUR.sub("", text)) == cause
+    assert log.cause(printable(text)) == cause
 
 
 def test_the_cause_of_an_exception_object_is_one_line():
@@ -59,7 +60,7 @@ def test_the_cause_of_an_exception_object_is_one_line():
 
 
 def test_the_last_lines_have_no_frames_and_no_repetition():
-    text = log.COLOUR.sub("", "warned\nwarned\nwarned\n" + OF_WORKER)
+    text = printable("warned\nwarned\nwarned\n" + OF_WORKER)
     assert log.last_lines(text, 12) == [
         "warned",
         "INFO: computing the loss",
@@ -114,3 +115,26 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path):
     file.write_bytes(b"x" * log.TAIL + b"\xff\x1b[31mred\x1b[0m\n")
     assert len(log.end_of(file)) < log.TAIL and log.end_of(file).endswith("\ufffdred\n")
     assert log.end_of(file, begin=log.TAIL + 1) == "red\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0;1m", "red"),
+        ("\x1b[2J\x1b[1;1H\x1b[?25lcleared", "cleared"),
+        ("a\x1b]0;owned\x07b", "ab"),  # the window's title
+        ("a\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\b", "alinkb"),
+        ("a\x1b]0;not closed\nnext", "a0;not closed\nnext"),  # text may follow
+        ("\x1bcreset\x1b(B", "reset"),
+        ("\x9b2J\x9d0;owned\x9cone byte", "one byte"),
+        ("\x00a\x07b\x08c\x7fd\x1b", "abcd"),
+        ("\x1b\x1b[31m[2J", "[2J"),
+        ("a\tb\r\nc é ▕ 漢", "a\tb\r\nc é ▕ 漢"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_left_out(tmp_path, text, shown):
+    """An exception may quote what a model has sampled."""
+    file = tmp_path / "log.txt"
+    file.write_bytes(text.encode())
+    assert log.end_of(file) == shown
+    assert log.cause_of(ValueError(text)).isprintable()

@@ -6,9 +6,10 @@ import os
 import pytest
 import yaml
 
+from recipe.console import progress as module
 from recipe.console import table
 from recipe.console.progress import Progress, duration
-from recipe.experiment.run import RunFolder
+from recipe.experiment.run import RunFolder, read_run, statuses
 
 NOW = 1_000_000.0
 
@@ -63,6 +64,17 @@ def test_a_state_says_for_how_long_and_why(tmp_path):
     write(tmp_path / "b", timed(3), end="failed: a: b")
     assert progress(tmp_path / "b").state(NOW) == ("failed", "a: b")
     assert progress(tmp_path / "none").state(NOW) == ("waiting", "")
+    write(tmp_path / "c", timed(10), end="failed: no device")  # started again at its end
+    assert progress(tmp_path / "c").state(NOW) == ("finished", "its last start failed: no device")
+
+
+@pytest.mark.parametrize("end", [None, "finished", "failed: a", "stopped: by Ctrl-C"])
+@pytest.mark.parametrize("steps", [1, 4, 10, 11])
+def test_a_run_is_finished_here_where_it_is_for_the_report(tmp_path, steps, end):
+    write(tmp_path / "a/seed0", timed(steps), end=end)
+    (status,) = statuses([read_run(tmp_path, "a", 0)]).values()
+    state = progress(tmp_path / "a/seed0").state(NOW)[0]
+    assert (state == "finished") is (status == "finished")
 
 
 def test_long_steps_are_waited_for_longer(tmp_path):
@@ -103,8 +115,36 @@ def test_what_was_added_is_read_by_refresh(tmp_path):
     run = progress(tmp_path)
     with (tmp_path / "metrics/000.jsonl").open("a") as file:
         file.write('{"step": 4, "data": {}}\n{"step": 5, "da')
+    assert run.series("timing_s/step")[0] == [1, 2, 3]
     run.refresh()
     assert run.last_step == 4
+    with (tmp_path / "metrics/000.jsonl").open("a") as file:
+        file.write('ta": {"timing_s/step": 1.0}}\n')
+    run.refresh()
+    assert run.series("timing_s/step")[0] == [1, 2, 3, 5]
+
+
+def test_of_a_run_s_metrics_those_are_kept_that_are_shown(tmp_path):
+    """All of them take 20 MB for a run of 1,000 steps, and gigabytes for a comparison."""
+    shown = {name.rstrip("/"): 0.5 for name in module.KEPT}
+    shown["val-core/x/acc/mean@1"] = shown.pop("val-core")
+    write(tmp_path, {1: {**shown, "actor/grad_norm": 1.0, "val-aux/x": 1.0}})
+    run = progress(tmp_path)
+    assert run.steps == {1: shown}
+    assert all(run.series(column.metric) == ([1], [0.5]) for column in module.COLUMNS)
+
+
+def test_a_run_s_values_are_looked_up_once_until_it_has_logged_more(tmp_path, monkeypatch):
+    calls = []
+    original = module.series
+    monkeypatch.setattr(module, "series", lambda *args: calls.append(args) or original(*args))
+    write(tmp_path, timed(3))
+    run = progress(tmp_path)
+    for _ in range(5):
+        run.refresh()
+        table.run_table([run], 200)
+        run.state(NOW)
+    assert 0 < len(calls) <= len(module.COLUMNS) + len(module.TIMES)
 
 
 @pytest.mark.parametrize(

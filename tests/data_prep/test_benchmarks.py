@@ -707,3 +707,24 @@ def test_it_does_not_write_over_its_source(run, tmp_path):
     done = run("--source", source, "--local_save_dir", tmp_path)
     refused(done, tmp_path / "out", "is where --source has aime24.parquet")
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["problem", "answer", "unique_id"])
+def test_half_of_a_surrogate_pair_is_one_sentence_with_its_row(run_main, tmp_path, field):
+    record = {"problem": "Which?", "answer": "5", "unique_id": "a"}
+    bad = record | {"problem": "And?"}
+    bad[field] += "\ud83d"
+    source = tmp_path / "math500.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in (record, bad)))
+    done = run_main(SCRIPT, benchmarks.main, "--source", source, "--local_save_dir", tmp_path / "o")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert f"{source}:2 " in line and "\\ud83d" in line
+
+
+def test_a_list_that_is_nested_too_deeply_is_one_sentence(run_main, tmp_path):
+    source = tmp_path / "math500.json"
+    source.write_text("[" * 9_000)
+    done = run_main(SCRIPT, benchmarks.main, "--source", source, "--local_save_dir", tmp_path / "o")
+    assert done.returncode == 2
+    assert f"{source} has an item nested too deeply: give the original files." in done.stderr

@@ -195,6 +195,9 @@ BAD = {
     "no JSON": ('{"question": "Why?"', "is not JSON"),
     "no object": ("[1]", "not a JSON object"),
     "no UTF-8": ("\udcff", "is not JSON"),
+    "half of a surrogate pair": ({"question": "Why \ud800?", "answer": "#### 5"}, "'\\ud800'"),
+    "the same, unescaped": (r'{"question": "Why?", "answer": "\udfff #### 5"}', "'\\udfff'"),
+    "JSON in JSON": ('{"question": ' + "[" * 9_000, "is JSON nested too deeply"),
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import pytest
@@ -14,6 +15,7 @@ from recipe.experiment.run import (
     Run,
     RunFolder,
     drop_unstarted,
+    finished_runs,
     read_run,
     read_runs,
     statuses,
@@ -87,6 +89,15 @@ def test_steps_done_are_those_of_complete_lines(folder):
     long = json.dumps({"a": "x" * 200_000})  # the end of the file alone is read
     log(folder, 0, {}, f'{{"step": 8, "data": {long}}}\n{{"step": 9, "data": {{}}}}\n')
     assert folder.steps_done() == 9
+
+
+@pytest.mark.parametrize("characters", [10, 65_000, 70_000, 500_000])
+def test_steps_done_are_read_of_a_last_line_of_any_length(folder, characters):
+    """One of 64 KiB and more has been taken for none: many validation sets make such rows."""
+    log(folder, 0, {1: {"a": 1.0}, 2: {"a": "x" * characters}})
+    assert folder.steps_done() == 2
+    log(folder, 0, {1: {"a": "x" * characters}}, tail='{"step": 2, "data": "' + "x" * characters)
+    assert folder.steps_done() == 1
 
 
 def test_broken_records_stand_as_empty_ones(folder):
@@ -242,6 +253,21 @@ def test_the_end_of_the_log_is_its_last_line_that_says_something(folder):
     folder.path.mkdir()
     folder.log.write_bytes(b"first\nlast \xff" + b"x" * 400 + b"\n \n\n")
     assert folder.log_end() == "x" * 300
+    folder.log.write_bytes(b"first\n\x1b[31mlast\x1b[0m\x1b]0;title\x07 line\x07\r\n")
+    assert folder.log_end() == "last line"
+
+
+def test_of_a_log_the_end_alone_is_read(folder):
+    folder.path.mkdir()
+    with folder.log.open("wb") as file:
+        file.seek(1 << 26)  # 64 MiB before it
+        file.write(b"\nthe last line\n")
+    tracemalloc.start()
+    try:
+        assert folder.log_end() == "the last line"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # ---- the runs of a comparison --------------------------------------------------------------------
@@ -282,6 +308,27 @@ def test_statuses_by_the_config_or_else_by_the_longest_run(tmp_path):
     assert list(statuses(read_runs(matrix)).values()) == [
         *("finished", "unfinished", "finished", "unfinished", "unfinished", "missing")
     ]
+
+
+def test_a_run_whose_last_start_ended_as_finished_is_finished(tmp_path):
+    """Its curriculum may be shorter than the config's steps; a start that logged no step has no
+    value to report."""
+    cases = {
+        (4, "finished"): "finished",
+        (4, "failed: memory"): "unfinished",
+        (4, None): "unfinished",
+        (10, "failed: the last start found no device"): "finished",
+        (0, "finished"): "unfinished",
+    }
+    for seed, (steps, how) in enumerate(cases):
+        folder = RunFolder(tmp_path / f"a/seed{seed}")
+        log(folder, 0, {i: {} for i in range(1, steps + 1)}, record=record(10))
+        if how:
+            end(folder, 0, how)
+    matrix = matrix_of(tmp_path, "a", range(len(cases)))
+    assert list(statuses(read_runs(matrix)).values()) == list(cases.values())
+    assert [run.seed for run in finished_runs(matrix)] == [0, 3]
+    assert not RunFolder(tmp_path / "a/seed0").is_complete(10)  # compare resumes by checkpoints
 
 
 def test_arms_and_seeds_that_have_not_started_are_dropped(tmp_path):

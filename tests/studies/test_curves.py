@@ -69,7 +69,10 @@ def test_values_of_finished_runs_and_their_lines(curves, out, capsys):
 
 
 def test_without_a_baseline_there_is_nothing_to_draw(curves, out):
+    curves.command([str(out)])
+    kept = (out / "curves.csv").read_bytes()
     for file in out.glob("grpo/*/metrics/*"):
         file.unlink()
     with pytest.raises(ValueError, match="no finished runs of grpo and of another method"):
         curves.command([str(out)])
+    assert (out / "curves.csv").read_bytes() == kept  # of the runs that are gone

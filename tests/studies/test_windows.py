@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -175,7 +176,42 @@ def test_the_first_hypothesis_of_the_study_bounds_its_half_width(windows):
 
 
 def test_a_run_that_is_not_finished_is_left_out(windows, tmp_path, capsys):
-    assert "| 1 |" not in run(windows, tmp_path, capsys, steps=3)[2]
+    out, file, printed = run(windows, tmp_path, capsys)
+    metrics = out / "id/seed2/metrics/000.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
+    windows.command([str(out), str(file)])
+    assert "| 1 | id minus grpo | 3 |" in printed
+    assert "| 1 | id minus grpo | 2 |" in capsys.readouterr().out
+
+
+def test_without_a_finished_run_the_values_that_were_kept_stay(windows, tmp_path, capsys):
+    out, file, _ = run(windows, tmp_path, capsys)
+    kept = (out / "windows.csv").read_bytes()
+    for arm in OFFSET:
+        shutil.rmtree(out / arm)
+    with pytest.raises(ValueError, match=r"out has no finished run with a metric of .* --values"):
+        windows.command([str(out), str(file)])
+    assert (out / "windows.csv").read_bytes() == kept
+
+
+@pytest.mark.parametrize("window", ["steps", "changes", "less"])
+def test_a_window_beyond_the_last_step_of_a_finished_run_is_refused(
+    windows, tmp_path, capsys, window
+):
+    """Its curriculum was shorter: the mean would be over the steps that are there."""
+    out, file, _ = run(windows, tmp_path, capsys)
+    kept = (out / "windows.csv").read_bytes()
+    spec = {"family": "f", "arm": "id", "minus": "od", "metric": "E", "steps": [1, 2]}
+    spec |= {window: [2, 4]} if window != "changes" else {"steps": None, "changes": [2, 4]}
+    file.write_text(yaml.safe_dump({"late": spec}))
+    for seed in (1, 2):
+        metrics = out / f"od/seed{seed}/metrics/000.jsonl"
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
+    metrics.with_suffix(".end").write_text("finished\n")  # of seed 2 alone
+    message = rf"hypothesis late: {window}=\[2, 4\] .* od/seed2 has ended at step 3"
+    with pytest.raises(ValueError, match=message):
+        windows.command([str(out), str(file)])
+    assert (out / "windows.csv").read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -194,6 +230,28 @@ def test_a_hypothesis_that_cannot_be_read_is_one_sentence(
 ):
     with pytest.raises(ValueError, match=message):
         run(windows, tmp_path, capsys, {"1": {**HYPOTHESES["1"], **change}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'"1": [', "cannot be read as yaml"),
+        (b'"1": {steps: [1, 2], steps: [1, 3]}', "cannot be read as yaml"),
+        (b'"1": ${', "cannot be read as yaml"),
+        (b"3", "cannot be read as yaml"),
+        (b"\xff", "cannot be read as yaml"),
+        (b"", "has no hypotheses"),
+        (b"- family: f", "has no hypotheses"),
+        (b'"1":', "1=null is not allowed: give a mapping"),
+        (b'"1": [f, id]', r"1=\['f', 'id'\] is not allowed: give a mapping"),
+    ],
+)
+def test_a_file_that_is_no_mapping_of_hypotheses_is_one_sentence(windows, tmp_path, text, message):
+    file = tmp_path / "hypotheses.yaml"
+    file.write_bytes(text)
+    with pytest.raises(ValueError, match=message) as refused:
+        windows.read_hypotheses(file)
+    assert str(file) in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["study_acts", "acts_pilot", "rivals"])
