@@ -58,13 +58,19 @@ def check_plan(plan: Plan) -> None:
     check_seeds(plan.runs)
     if plan.matrix.evaluate and plan.runs:
         from recipe.evaluate import __main__ as evaluate
+        from recipe.judge.reward_function import NODE, RewardFunction, is_judge
         from recipe.sampling import prompts
+        from recipe.sampling.run_settings import value_at
 
         for settings in evaluations_of(plan.matrix.evaluate):
             # ends the program where a flag is not allowed
             args = evaluate.parse(evaluation_arguments(plan.runs[0], settings))
+        node = value_at(plan.runs[0].record["config"], NODE) or {}
+        given = plan.matrix.evaluate.get("reward")
+        reward = RewardFunction.parse(given) if given else RewardFunction.of_run(node)
+        judged = reward is None or is_judge(reward.path, reward.name)
         for file in args.benchmarks:
-            prompts.read_prompts([file], 0, "evaluate: ")
+            prompts.read_prompts([file], 0, "evaluate: ", judged)
         for run in plan.runs:
             evaluation_replicas(run, plan.matrix.evaluate)
 

@@ -197,7 +197,8 @@ def was_refused(log: Path, begin: int) -> bool:
 
 
 def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
-    """Says whether each benchmark's figures are of the last checkpoint and of these settings."""
+    """Says whether each benchmark's figures are of the last checkpoint, of the benchmark's content
+    and of these settings."""
     from recipe.evaluate import __main__ as evaluate
     from recipe.sampling.checkpoints import model_of
 
@@ -209,10 +210,13 @@ def is_evaluated(run: PlannedRun, settings: Mapping[str, Any]) -> bool:
         return False
     model = provenance.fingerprint(model_of(str(run.folder.path))[0])
     wanted = evaluate.settings(args) | {"model": model}
-    return all(
-        {key: json.loads(file.read_text())["settings"].get(key) for key in wanted} == wanted
-        for file in files
-    )
+    for benchmark, file in zip(args.benchmarks, files, strict=True):
+        record = json.loads(file.read_text())
+        recorded = {**record["settings"], "content": record.get("content")}
+        current = {**wanted, "content": provenance.fingerprint(benchmark)}
+        if not all(provenance.same_value(recorded.get(key), current[key]) for key in current):
+            return False
+    return True
 
 
 def evaluate_run(

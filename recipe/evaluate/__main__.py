@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ from recipe.experiment.evaluation import figures
 from recipe.experiment.statistics import Estimate
 from recipe.judge.equivalence import Equivalence
 from recipe.judge.responses import Grading, judge_prompts
+from recipe.judge.reward_function import RewardFunction
 from recipe.sampling import flags
 from recipe.sampling.checkpoints import model_of
 from recipe.sampling.engine import ENGINES, Hardware, Sampling
@@ -169,8 +172,7 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
     for k in args.k:
         if not 1 <= k < sampling.samples:
             parser.error(f"--k {k} is not allowed: pass@k wants 1 <= k < n = {sampling.samples}")
-    if sampling.temperature == 0 and sampling.samples > 1:
-        parser.error("--temperature 0 gives the same response each time: use --samples 1")
+    flags.check_sampling(parser, sampling)
     if args.judge_only and args.again:
         parser.error("--judge-only needs the responses that --again would remove: give one of them")
     stems = [file.stem for file in args.benchmarks]
@@ -204,6 +206,7 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     reward = evaluation.grading.reward
     return sampling | {
         "reward": str(reward) if reward else None,
+        "reward_content": content_of(reward) if reward else None,
         "engine": evaluation.hardware.engine,
         "dtype": evaluation.hardware.dtype,
         "boxed_only": evaluation.grading.boxed_only,
@@ -211,16 +214,30 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def content_of(reward: RewardFunction) -> str:
+    """Names a reward function by the content of its file, not of what that imports; by its path
+    where no file is known."""
+    path = reward.path.removeprefix("file://")
+    if path.startswith("pkg://"):
+        module = path.removeprefix("pkg://").replace("/", ".")
+        with suppress(ImportError, ValueError):  # what cannot be imported cannot judge either
+            spec = importlib.util.find_spec(module)
+            path = spec.origin or path if spec else path
+    return provenance.fingerprint(path)
+
+
 def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
     """Samples, judges, writes and prints; returns {benchmark: {figure: estimate}}."""
-    files = evaluation.benchmarks
-    prompts = [read_prompts([file], evaluation.max_prompts, "") for file in files]
+    files, judged = evaluation.benchmarks, evaluation.grading.reward is None
+    contents = [provenance.fingerprint(file) for file in files]  # as they are read now
+    prompts = [read_prompts([file], evaluation.max_prompts, "", judged) for file in files]
     print(evaluation.sources)
     model, folder = model_of(evaluation.checkpoint)
     out = evaluation.out or (folder / "evaluation" if folder else None)
     if out is None:
         raise ValueError(f"{evaluation.checkpoint} is no folder of this machine: set --out.")
     out = out.expanduser().absolute()
+    record = settings(evaluation) | {"model": provenance.fingerprint(model)}
     sampling = dataclasses.replace(evaluation.sampling, model=model)
     jobs = []
     for file, table in zip(files, prompts, strict=True):
@@ -240,13 +257,12 @@ def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
             tables[number].append(judge_chunk(chunk, prompts[number], grading, equivalence))
             bar.update(len(chunk))
     results = {}
-    for file, parts in zip(files, tables, strict=True):
+    for file, content, parts in zip(files, contents, tables, strict=True):
         if not parts:
             raise ValueError(f"{file}: no problem is short enough: raise --max-prompt-length.")
         table = pd.concat(parts).sort_values(["index", "sample"], ignore_index=True)
         results[file.stem] = figures(table, list(evaluation.ks))
-        record = settings(evaluation) | {"model": provenance.fingerprint(model)}
-        write_results(out, file, table, results[file.stem], record, model)
+        write_results(out, file, content, table, results[file.stem], record, model)
     print(summary(results))
     print(f"[mean and 95 % interval over problems] -> {out}")
     return results
@@ -255,25 +271,30 @@ def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
 def write_results(
     out: Path,
     file: Path,
+    content: str,
     table: pd.DataFrame,
     estimates: dict[str, Estimate],
     record: dict[str, Any],
     model: str,
 ) -> None:
-    """Writes OUT/<benchmark>.parquet, then .json with what the figures depend on.
+    """Writes OUT/<benchmark>.parquet, then .json with what the figures depend on, of which an
+    earlier one is removed first: it would stand beside the new table if this were interrupted.
 
     Args:
         out: the folder.
         file: the benchmark's.
+        content: the benchmark's fingerprint, when it was read.
         table: of `judge_chunk`, all problems.
         estimates: the figures.
         record: `settings` and the model's fingerprint.
         model: folder or name.
     """
+    record_file = out / f"{file.stem}.json"
+    record_file.unlink(missing_ok=True)
     write_table(table, out / f"{file.stem}.parquet")
     values = {
         "benchmark": str(file),
-        "content": provenance.fingerprint(file),
+        "content": content,
         "problems": int(table["index"].nunique()),
         "settings": record,
         "model": model,
@@ -281,7 +302,7 @@ def write_results(
         "commit": provenance.commit(),
         "figures": {name: estimate._asdict() for name, estimate in estimates.items()},
     }
-    with atomic_write(out / f"{file.stem}.json") as temporary:
+    with atomic_write(record_file) as temporary:
         temporary.write_text(json.dumps(values, indent=1))
 
 

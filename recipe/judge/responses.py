@@ -111,7 +111,7 @@ def majority_of(labels: Sequence[int], answers: Sequence[str]) -> str:
 
 
 def judge_by_reward(
-    texts: Sequence[str], ground_truth: str, row: Mapping[str, Any], grading: Grading
+    texts: Sequence[str], ground_truth: Any, row: Mapping[str, Any], grading: Grading
 ) -> Judged:
     """Judges the responses to one prompt by `grading.reward`, each distinct text once.
 

@@ -94,7 +94,7 @@ class RewardFunction:
         return load(self.path, self.name)
 
     def verdict(
-        self, response: str, ground_truth: str, data_source: str, extra_info: Mapping[str, Any]
+        self, response: str, ground_truth: Any, data_source: str, extra_info: Mapping[str, Any]
     ) -> Verdict:
         """Judges one response.
 

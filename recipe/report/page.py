@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jinja2
 
 from recipe.experiment.evaluation import read_evaluations
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
+from recipe.experiment.provenance import comparable
 from recipe.experiment.run import Run, drop_unstarted, read_runs, statuses
 from recipe.report.charts import (
     COLOURS,
@@ -142,7 +143,8 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
     problems, texts = read_problems(finished, evaluations["correct"])
     names = [arm.name for arm in matrix.arms]
     configs: dict[str, dict[int, dict[str, str]]] = {arm.name: {} for arm in matrix.arms}
-    for run in runs:
+    compared = runs_named_alike(runs)
+    for run in compared:
         if run.record.get("config"):
             configs[run.arm][run.seed] = settings(run.record)
     return Page(
@@ -150,7 +152,7 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
         runs=runs,
         status=status,
         warnings=unstarted
-        + warnings(runs, status, [metric for _, metric, _, _ in charted])
+        + warnings(compared, status, [metric for _, metric, _, _ in charted])
         + left_out,
         charted=charted,
         charts=[chart_data(matrix.arms, runs, chart) for chart in charted],
@@ -165,6 +167,12 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
         solved=solved_by_one(evaluations["correct"], problems, names, matrix.baseline),
         texts=texts,
     )
+
+
+def runs_named_alike(runs: Sequence[Run]) -> list[Run]:
+    """Returns runs whose records name their files so that they can be compared."""
+    records = iter(comparable([record for run in runs for record in run.records]))
+    return [replace(run, records=[next(records) for _ in run.records]) for run in runs]
 
 
 def rows_of(solved: Sequence[Solved], benchmark: str, arm: str, solver: str) -> list[Solved]:

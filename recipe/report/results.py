@@ -34,6 +34,7 @@ class FinalMetric(NamedTuple):
     column: str  # of recipe.experiment.evaluation.COLUMNS
     of_problems: Callable[[np.ndarray], np.ndarray]  # (P, N) values of the column -> (P,)
     samples: int = 1  # per problem, fewer than which it says nothing
+    same_samples: bool = False  # whether runs with differing numbers of them cannot be compared
 
 
 def _mean_of_samples(values_PN: np.ndarray) -> np.ndarray:
@@ -51,8 +52,10 @@ def _pass_at(k: int) -> FinalMetric:
 FINAL_METRICS = (
     FinalMetric("avg@{n}", "correct", _mean_of_samples),
     *(_pass_at(2**i) for i in range(1, 11)),
-    # the same value in each of a problem's rows
-    FinalMetric("majority@{n}", "majority_correct", lambda values_PN: values_PN[:, 0]),
+    # the same value in each of a problem's rows, by all of a run's samples
+    FinalMetric(
+        "majority@{n}", "majority_correct", lambda values_PN: values_PN[:, 0], same_samples=True
+    ),
     FinalMetric("response length", "tokens", _mean_of_samples),
     FinalMetric("truncated share", "truncated", _mean_of_samples),
 )
@@ -98,7 +101,7 @@ def metric_of_all(runs: Iterable[Run], names: str) -> str:
     all are shown by one; else the last."""
     logged = [set().union(*run.steps.values()) for run in runs if run.steps]
     *better, last = names.split("|")
-    return next((name for name in better if all(name in one for one in logged)), last)
+    return next((name for name in better if all(name in row for row in logged)), last)
 
 
 def curve(run: Run, metric: str) -> dict[int, float]:
@@ -134,7 +137,8 @@ def final_metrics(
 
     Args:
         runs: finished ones.
-        evaluations: {column: its values}; a metric whose column is missing is left out.
+        evaluations: {column: its values}; a metric whose column is missing is left out, and so is
+            the majority of runs that do not share one number of samples.
 
     Returns:
         FINAL_METRICS of each benchmark, then TRAINING_METRICS.
@@ -142,12 +146,13 @@ def final_metrics(
     evaluations = evaluations or {}
     metrics = []
     for benchmark in dict.fromkeys(name for column in evaluations.values() for name in column):
-        for name, column, of_problems, samples in FINAL_METRICS:
+        for name, column, of_problems, samples, same_samples in FINAL_METRICS:
             by_arm = evaluations.get(column, {}).get(benchmark)
             if not by_arm:
                 continue
-            n = min(values.shape[1] for by_seed in by_arm.values() for values in by_seed.values())
-            if n < samples:
+            counts = {values.shape[1] for by_seed in by_arm.values() for values in by_seed.values()}
+            n = min(counts)
+            if n < samples or (same_samples and len(counts) > 1):
                 continue
             values = {
                 arm: {

@@ -116,7 +116,7 @@ def prompt_texts(record: Path) -> dict[str, str]:
     {} where there is no such file any more."""
     try:
         benchmark = Path(json.loads(record.read_text())["benchmark"])
-        prompts = read_prompts([benchmark])
+        prompts = read_prompts([benchmark], judged=False)
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {

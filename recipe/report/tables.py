@@ -142,7 +142,7 @@ def markdown(
 
 
 def cell(text: str) -> str:
-    """Returns a text as a cell of a Markdown table, which ends at a | and at the end of its line."""
+    """Returns a text as a cell of a Markdown table, which ends at a | and with its line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return text.replace("\\", r"\\").replace("|", r"\|")
 

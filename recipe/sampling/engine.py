@@ -123,18 +123,26 @@ class VLLMEngine:
 
 class TransformersEngine:
     """`generate` of a Hugging Face model on this process's accelerator, or on the CPU. A chunk's
-    responses are drawn with one seed, its first prompt's. It gives no log-likelihoods."""
+    responses are drawn with one seed, its first prompt's. It gives no log-likelihoods.
+
+    As with vLLM, `Sampling` alone decides how tokens are drawn: of the model's generation_config,
+    which may have a repetition penalty or min_p, it takes the tokens that end a response."""
 
     BATCH = 512  # sequences at a time
 
     def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         model = os.path.expanduser(sampling.model)
         self.sampling = sampling
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=hardware.dtype).eval()
         self.model.to(machine.torch_device())
+        # the model's own, as `generate` fills what is not given from there
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self.model.generation_config.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+        )
 
     def sample(self, chunk: Chunk) -> tuple[int, Responses]:
         """Returns the chunk's number and its responses."""
@@ -165,7 +173,7 @@ class TransformersEngine:
                 "top_k": max(settings.top_k, 0),
                 "num_return_sequences": settings.samples,
             }
-        pad = self.tokenizer.pad_token_id or 0
+        pad = self.model.generation_config.pad_token_id
         left = {"batch_first": True, "padding_side": "left"}
         ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], padding_value=pad, **left)
         mask = pad_sequence([torch.ones(len(p), dtype=torch.long) for p in prompts], **left)
@@ -174,7 +182,6 @@ class TransformersEngine:
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 max_new_tokens=settings.max_response_length,
-                pad_token_id=pad,
                 **draw,
             )
         return out[:, ids.shape[1] :].cpu()

@@ -7,11 +7,9 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
-
-import numpy as np
 
 from recipe import machine
 from recipe.judge.reward_function import JUDGE, RewardFunction, is_judge
@@ -23,6 +21,27 @@ from recipe.sampling.run_settings import run_settings
 # the defaults of the flags; the model is each command's own argument
 SAMPLING = dataclasses.asdict(Sampling(""))
 del SAMPLING["model"]
+DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")  # vLLM's
+
+Range = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what is
+COUNT: Range = (lambda x: x >= 1, "1 or more")
+# of the flags of the commands that sample
+RANGES: dict[str, Range] = {
+    "samples": COUNT,
+    "temperature": (lambda x: 0 <= x <= 100, "0 to 100"),
+    "top_p": (lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "top_k": (lambda x: x == -1 or x >= 1, "-1 for all tokens, or 1 or more"),
+    "max_prompt_length": COUNT,
+    "max_response_length": COUNT,
+    "replicas": COUNT,
+    "tensor_parallel": COUNT,
+    "gpu_memory_utilization": (lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "dtype": (lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
+    "chunk": COUNT,
+    "workers": COUNT,
+    "max_prompts": (lambda x: x >= 0, "0 for all, or 1 or more"),
+    "time_limit": (lambda x: 0.1 <= x <= 3600, "0.1 to 3600 seconds"),  # as recipe.judge.pool
+}
 
 
 def template_kwargs(text: str) -> dict[str, Any]:
@@ -86,28 +105,27 @@ def add_hardware(parser: argparse.ArgumentParser, chunk: int, what: str) -> None
     parser.add_argument("--again", action="store_true", help="sample anew, not from the cache")
 
 
-def check(parser: argparse.ArgumentParser, args: argparse.Namespace, **ranges: tuple) -> None:
-    """Ends with an error for a value out of its range, which is (lowest, highest) of a flag.
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace, **ranges: Range) -> None:
+    """Ends with an error for a value out of its range.
 
     Args:
-        ranges: of the command's own flags; those of the flags above are known here, of which a
-            command need not have all.
+        ranges: of the command's own flags, or narrower than in RANGES, of whose flags a command
+            need not have all.
     """
-    for name in ("samples", "chunk", "workers", "tensor_parallel", "replicas"):
+    for name, (allows, allowed) in {**RANGES, **ranges}.items():
         value = getattr(args, name, None)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value} is not allowed: use 1 or more")
-    ranges = {
-        "temperature": (0, 100),
-        "max_prompt_length": (1, np.inf),
-        "max_response_length": (1, np.inf),
-        **ranges,
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(args, name, None)
-        if value is not None and not low <= value <= high:
+        if value is not None and not allows(value):
             option = name.replace("_", "-")
-            parser.error(f"--{option} {value} is not allowed: use {low} to {high}")
+            parser.error(f"--{option} {value} is not allowed: use {allowed}")
+
+
+def check_sampling(parser: argparse.ArgumentParser, sampling: Sampling) -> None:
+    """Ends with an error for settings that no engine samples with, wherever they are from."""
+    if sampling.temperature == 0 and sampling.samples > 1:
+        parser.error(
+            f"--temperature 0 with --samples {sampling.samples} is not allowed, as it gives the "
+            "same response each time: use --samples 1, or a temperature above 0"
+        )
 
 
 class Resolved(NamedTuple):

@@ -48,48 +48,90 @@ def hash_of_bytes(value: Any) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
-def read_prompts(files: Sequence[Path], limit: int = 0, option: str = "--data ") -> pd.DataFrame:
+def read_prompts(
+    files: Sequence[Path], limit: int = 0, option: str = "--data ", judged: bool = True
+) -> pd.DataFrame:
     """Reads the distinct prompts of data files of verl's schema, as data_prep/ writes them.
 
     Args:
         files: read one after another.
         limit: the first so many rows only; 0: all.
         option: names the files in an error.
+        judged: whether `recipe.judge` gets the truths, which are answers, as texts; any other
+            reward function gets them as the files have them, as in training.
 
     Returns:
         a row per distinct prompt with index (its first row in the files), prompt_id, prompt (its
-        messages) and ground_truth (a text), and ROW where the files have it.
+        messages) and ground_truth, and ROW where the files have it.
 
     Raises:
         FileNotFoundError: for a file that does not exist.
-        ValueError: for a file that is no such table, and for a row whose prompt or truth is missing
-            or blank, or whose prompt has images: a model is given the text alone.
+        ValueError: for a file that is no such table, for a row whose prompt or truth is missing or
+            blank, or whose prompt has images (a model is given the text alone), and for two rows of
+            one prompt with different truths.
     """
     tables: list[pd.DataFrame] = []
+    places: list[str] = []  # of each row
+    truth_fault = partial(rows.truth_fault, judged=judged)
     for file in files:
-        what = f"{option}{file}"
-        read = rows.read_columns(file.expanduser(), what, ["prompt", "reward_model", *ROW])
-        left = limit - sum(map(len, tables)) if limit else None
-        columns = {name: values[:left] for name, values in read.items()}
+        what, path = f"{option}{file}", file.expanduser()
+        left = limit - len(places) if limit else None
+        if left == 0:
+            rows.check_file(path, what)
+            continue
+        wanted = ["prompt", "reward_model", *ROW]
+        if path.suffix in rows.JSON:  # reading it again would take as long
+            columns = rows.read_columns(path, what, [*wanted, *rows.MEDIA], left)
+            media = [name for name in rows.MEDIA if any(columns.pop(name, ()))]
+        else:
+            columns = rows.read_columns(path, what, wanted, left)
+            media = rows.media_in(path, what)
         for name, fault_of, cure in (
             ("prompt", rows.prompt_fault, rows.PROMPT_CURE),
-            ("reward_model", rows.truth_fault, rows.TRUTH_CURE),
+            ("reward_model", truth_fault, rows.TRUTH_CURE),
         ):
             if name not in columns:
                 raise ValueError(f"{what} lacks the column {name}: {rows.WRITE}.")
             rows.check_rows(what, columns[name], fault_of, cure)
-        media = rows.media_in(file.expanduser(), what)
         if media:
             raise ValueError(
                 f"{what} has {media[0]}, and a model is given the text of a prompt alone here: "
                 "leave those rows out."
             )
         tables.append(pd.DataFrame(columns))
+        places += [f"{what} row {row}" for row in range(1, len(columns["prompt"]) + 1)]
     table = pd.concat(tables, ignore_index=True)
     table["index"] = np.arange(len(table))
     table["prompt_id"] = [prompt_id(prompt) for prompt in table["prompt"]]
-    table["ground_truth"] = [str(truth["ground_truth"]) for truth in table["reward_model"]]
-    return table.drop_duplicates("prompt_id").reset_index(drop=True)
+    truths = [truth["ground_truth"] for truth in table["reward_model"]]
+    # as objects: pandas would make numbers of a column one type
+    table["ground_truth"] = pd.Series(list(map(str, truths)) if judged else truths, dtype=object)
+    return without_copies(table, places)
+
+
+def without_copies(table: pd.DataFrame, places: Sequence[str]) -> pd.DataFrame:
+    """Returns the rows of a table without those whose prompt and truth an earlier row has, and says
+    how many those are.
+
+    Args:
+        table: with prompt_id and ground_truth.
+        places: names each row in an error.
+
+    Raises:
+        ValueError: for two rows of one prompt with different truths.
+    """
+    first: dict[str, int] = {}
+    truths = list(map(repr, table["ground_truth"]))
+    for row, name in enumerate(table["prompt_id"]):
+        other = first.setdefault(name, row)
+        if truths[row] != truths[other]:
+            raise ValueError(
+                f"{places[row]}: its prompt is the one of {places[other]}, but its truth is "
+                f"{truths[row]:.40}, not {truths[other]:.40}: correct one, or leave one out."
+            )
+    if copies := len(table) - len(first):
+        print(f"{copies} of {len(table)} rows are copies of an earlier one and left out")
+    return table.iloc[list(first.values())].reset_index(drop=True)
 
 
 def resolve_model(

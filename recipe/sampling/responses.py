@@ -148,8 +148,9 @@ def sample_cached(
         chunk_size: prompts.
 
     Raises:
-        ValueError: if there is no hardware and a chunk is not cached.
+        ValueError: if there is no hardware and a chunk is not cached; before the first is yielded.
     """
+    cached: list[tuple[int, int]] = []  # (job, chunk)
     missing: dict[int, _Missing] = {}
     token_ids = []
     for number, (prompts, cache) in enumerate(jobs):
@@ -163,17 +164,20 @@ def sample_cached(
         rows = [row for row, fit in enumerate(fits) if fit]
         for chunk, start in enumerate(range(0, len(rows), chunk_size)):
             if cache.file(chunk).is_file():
-                yield number, cache.read(chunk)
+                cached.append((number, chunk))
             else:
                 part = _Missing(number, chunk, rows[start : start + chunk_size])
                 missing[number * CHUNKS + chunk] = part
+    if missing and hardware is None:
+        folders = dict.fromkeys(str(jobs[part.job].cache.folder) for part in missing.values())
+        raise ValueError(
+            f"{' and '.join(folders)} {'do' if len(folders) > 1 else 'does'} not hold all "
+            "responses: sample them first."
+        )
+    for number, chunk in cached:
+        yield number, jobs[number].cache.read(chunk)
     if not missing:
         return
-    if hardware is None:
-        first = next(iter(missing.values()))
-        raise ValueError(
-            f"{jobs[first.job].cache.folder} does not hold all responses: sample them first."
-        )
     chunks = (
         Chunk(
             name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,16 @@ def schema_of(file: Path, what: str) -> pa.Schema:
         raise not_readable(what, "parquet", error) from None
 
 
-def read_columns(file: Path, what: str, columns: Iterable[str]) -> dict[str, list[Any]]:
+def read_columns(
+    file: Path, what: str, columns: Iterable[str], limit: int | None = None
+) -> dict[str, list[Any]]:
     """Reads columns of a data file as plain values, as verl's dataset reads them.
 
     Args:
         file: JSON or JSON lines where its name ends so, else parquet.
         what: names the file in an error, with its setting.
         columns: their names; one that the file lacks is left out of the result.
+        limit: the first so many rows only, at least 1; None: all.
 
     Raises:
         FileNotFoundError: for a file that does not exist.
@@ -47,7 +51,7 @@ def read_columns(file: Path, what: str, columns: Iterable[str]) -> dict[str, lis
     """
     if file.suffix in JSON:
         check_file(file, what)
-        rows = read_json(file, what)
+        rows = read_json(file, what, limit)
         table = {
             name: [row.get(name) for row in rows] for name in columns if rows and name in rows[0]
         }
@@ -56,7 +60,7 @@ def read_columns(file: Path, what: str, columns: Iterable[str]) -> dict[str, lis
         names = [name for name in columns if name in schema_of(file, what).names]
         try:
             count = pq.read_metadata(file).num_rows
-            table = pq.read_table(file, columns=names).to_pydict()
+            table = pq.read_table(file, columns=names).slice(0, limit).to_pydict()
         except (pa.ArrowException, OSError) as error:
             raise not_readable(what, "parquet", error) from None
     if not count:
@@ -64,15 +68,14 @@ def read_columns(file: Path, what: str, columns: Iterable[str]) -> dict[str, lis
     return table
 
 
-def read_json(file: Path, what: str) -> list[dict[str, Any]]:
-    """Reads the rows of a JSON file with the library that verl reads it with, which makes the types
-    of a column agree; nothing is left in its cache."""
+def read_json(file: Path, what: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """Reads the rows of a JSON file, or the first so many, with the library that verl reads it
+    with, which makes the types of a column agree; nothing is left in its cache."""
     import datasets
 
     try:
-        return list(
-            datasets.load_dataset("json", data_files=str(file), split="train", streaming=True)
-        )
+        rows = datasets.load_dataset("json", data_files=str(file), split="train", streaming=True)
+        return list(islice(rows, limit))
     except Exception as error:  # whatever a reader of foreign text raises
         raise not_readable(what, "JSON", error) from None
 

@@ -279,7 +279,7 @@ def calibrate(args: argparse.Namespace) -> Thresholds:
     """Reads responses, prints the quantiles of their tokens, and writes the thresholds."""
     chosen = settings_of(args)
     sampling = dataclasses.replace(chosen.sampling, model=model_of(args.model)[0])
-    prompts = read_prompts(args.data)
+    prompts = read_prompts(args.data, judged=chosen.reward is None)
     folder = args.responses.expanduser()
     if (folder / SETTINGS_FILE).is_file():
         table = cached_responses(folder, args.max_prompts)
@@ -315,15 +315,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; ends the process with a sentence on a flag that is not allowed."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    for name in ("low_fraction", "high_cov_fraction"):
-        if not 0 < getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} {getattr(args, name)} is not allowed: use 0 to 1, both outside")
+    share: flags.Range = (lambda x: 0 < x < 1, "a number above 0, below 1")
     flags.check(
         parser,
         args,
-        temperature=(1e-6, math.inf),
-        max_prompts=(0, math.inf),
+        low_fraction=share,
+        high_cov_fraction=share,
+        temperature=(lambda x: 0 < x < math.inf, "a number above 0"),
     )
     return args
 

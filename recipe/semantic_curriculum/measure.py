@@ -201,18 +201,14 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
     """Reads the command line; ends the process with a sentence on a flag that is not allowed."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    flags.check(
-        parser,
-        args,
-        max_prompts=(0, np.inf),
-        base=(1.000001, np.inf),
-        time_limit=(0.1, 3600),
-    )
+    flags.check(parser, args, base=(lambda x: 1 < x < np.inf, "a number above 1"))
     if args.rollouts and args.weights != "counts":
         parser.error(
             f"--weights {args.weights} is not possible with --rollouts, which have no likelihoods"
         )
     resolved = flags.resolve(args, args.model)
+    if not args.rollouts:
+        flags.check_sampling(parser, resolved.sampling)
     return Measurement(
         data=tuple(args.data),
         out=args.out.expanduser(),
@@ -238,14 +234,16 @@ def parse(arguments: Sequence[str] | None) -> Measurement:
 
 def measure(measurement: Measurement) -> pd.DataFrame:
     """Samples or reads responses, scores them, writes the table and prints its summary."""
-    prompts = read_prompts(measurement.data, measurement.max_prompts)
+    judged = measurement.grading.reward is None
+    prompts = read_prompts(measurement.data, measurement.max_prompts, judged=judged)
     print(measurement.sources)
     model, _ = model_of(measurement.sampling.model)
     sampling, out = dataclasses.replace(measurement.sampling, model=model), measurement.out
     settings = cache_settings(prompts, sampling, measurement.hardware, measurement.chunk)
     content = settings["model"]
     if measurement.rollouts:
-        chunks = iter([read_dumps(prompts, measurement.rollouts, sampling)])
+        read, size = read_dumps(prompts, measurement.rollouts, sampling), measurement.chunk
+        chunks = (read[start : start + size] for start in range(0, len(read), size))
     else:
         cache = ResponseCache(out.with_name(f"{out.name}.responses"), settings, measurement.again)
         jobs = [SamplingJob(prompts, cache)]

@@ -274,6 +274,26 @@ def test_a_folder_with_a_run_of_another_config_is_refused(tmp_path):
         checks.check_folder(run)
 
 
+def test_a_run_whose_files_an_older_version_has_named_goes_on(tmp_path):
+    """By the first 20 digits, which is all that its record has."""
+    now = "0123456789" * 4
+    key = "data.train_files[0]"
+
+    def check(before):
+        planned, recorded = record(), record()
+        planned["files"][key], recorded["files"][key] = now, before
+        run = run_of(tmp_path, recorded=planned)
+        (run.folder.path / "metrics").mkdir(parents=True, exist_ok=True)
+        (run.folder.path / "metrics/000.yaml").write_text(yaml.safe_dump(recorded))
+        checks.check_folder(run)
+
+    check(now)
+    check(now[:20])
+    for other in ("9" * 20, now[:20] + "9" * 20):
+        with pytest.raises(ValueError, match=r"another config \(data\.train_files\[0\]"):
+            check(other)
+
+
 def test_the_settings_of_a_recipe_that_came_later_are_no_other_config(tmp_path):
     """Every recipe's defaults are in every config; the example's are here or not, then its own."""
     run = run_of(tmp_path)
@@ -411,10 +431,17 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     model.mkdir(parents=True)
     weights = model / "model.safetensors"
     save_file({"weight": torch.zeros(1)}, weights)
-    settings = {"benchmarks": ["x/b.parquet"], "samples": 3, "boxed_only": True, "again": False}
+    benchmark = tmp_path / "x/b.parquet"
+    benchmark.parent.mkdir()
+    benchmark.write_bytes(b"truths")
+    reward = tmp_path / "own.py"
+    reward.write_text("compute_score = 1")
+    settings = {"benchmarks": [str(benchmark)], "samples": 3, "boxed_only": True, "again": False}
+    settings["reward"] = str(reward)
     words = plan.evaluation_arguments(run, settings)
     assert words[2:4] == ["--out", str(run.folder.evaluation)]
-    assert words[4:] == ["--samples", "3", "--boxed-only", "--replicas", "1"]
+    flags = ["--samples", "3", "--boxed-only", "--reward", str(reward), "--replicas", "1"]
+    assert words[4:] == flags
 
     def is_evaluated(**change):
         return supervise.is_evaluated(run, settings | change)
@@ -422,14 +449,34 @@ def test_an_evaluation_is_not_repeated_unless_something_has_changed(tmp_path):
     assert not is_evaluated()
     run.folder.evaluation.mkdir()
     recorded = evaluate.settings(evaluate.parse(words)) | {"model": fingerprint(model)}
-    (run.folder.evaluation / "b.json").write_text(json.dumps({"settings": recorded}))
+    record = {"settings": recorded, "content": fingerprint(benchmark)}
+    (run.folder.evaluation / "b.json").write_text(json.dumps(record))
     assert not is_evaluated()
     table = run.folder.evaluation / "b.parquet"
     pd.DataFrame(columns=[name for name in COLUMNS if name != "cluster"]).to_parquet(table)
     assert not is_evaluated()  # an older version's
     pd.DataFrame(columns=list(COLUMNS)).to_parquet(table)
     assert is_evaluated() and not is_evaluated(samples=4) and not is_evaluated(boxed_only=False)
-    assert not is_evaluated(benchmarks=["x/b.parquet", "x/c.parquet"])
+    assert not is_evaluated(benchmarks=[str(benchmark), "x/c.parquet"])
+    # another file of the same name, and the same file with other truths
+    other = tmp_path / "y/b.parquet"
+    other.parent.mkdir()
+    other.write_bytes(b"others")
+    assert not is_evaluated(benchmarks=[str(other)])
+    benchmark.write_bytes(b"others")
+    assert not is_evaluated()
+    benchmark.write_bytes(b"truths")
+    reward.write_text("compute_score = 2")
+    assert not is_evaluated()
+    reward.write_text("compute_score = 1")
+    assert is_evaluated()
+    # an older version has named the weights and the benchmark by half of what is known of them now
+    older = {"settings": {**recorded, "model": recorded["model"][:20]}, "content": "0" * 20}
+    (run.folder.evaluation / "b.json").write_text(json.dumps(older))
+    assert not is_evaluated()
+    older["content"] = fingerprint(benchmark)[:20]
+    (run.folder.evaluation / "b.json").write_text(json.dumps(older))
+    assert is_evaluated()
     save_file({"weight": torch.ones(1)}, weights)
     assert not is_evaluated()
 
@@ -837,6 +884,19 @@ def test_a_dry_run_on_a_machine_without_enough_devices_says_so_beside_its_verdic
     assert "error: a run needs 1 GPUs of this machine, which has 0" in capsys.readouterr().err
 
 
+def test_another_reward_function_may_have_truths_that_are_no_answers(
+    small_matrix, tmp_path, capsys
+):
+    """recipe.judge compares texts; any other function gets what the file has."""
+    row = {"prompt": [{"role": "user", "content": "x"}], "reward_model": {"ground_truth": {"a": 1}}}
+    pd.DataFrame([row]).to_parquet(tmp_path / "b.parquet")
+    settings = {"benchmarks": [str(tmp_path / "b.parquet")], "samples": 2}
+    assert compare.main(small_matrix(evaluate=settings)) == 2
+    assert "evaluate: " in capsys.readouterr().err
+    for reward, code in (("own.py:f", 0), ("pkg://recipe.judge:compute_score", 2)):
+        assert compare.main(small_matrix(evaluate=settings | {"reward": reward})) == code
+
+
 def test_a_repeated_baseline_is_said(small_matrix, capsys):
     arm = {"recipe": "asymgrpo", "preset": "grpo"}
     assert compare.main(small_matrix(arms={"grpo": arm, "grpo_again": arm})) == 0
@@ -880,6 +940,19 @@ def test_a_run_with_a_mistake_is_reported_before_any_starts(
     assert compare.main(small_matrix(**change)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "error: " in error and sentence in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_of_the_evaluation_that_is_out_of_range_is_refused_before_the_training(
+    small_matrix, tmp_path, capsys
+):
+    for change, sentence in (
+        ({"top_p": 0}, "--top-p 0.0 is not allowed: use a number above 0, at most 1"),
+        ({"temperature": 0}, "--temperature 0 with --samples 8 is not allowed"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            compare.main(small_matrix(evaluate={"benchmarks": ["b.parquet"], **change}))
+        assert stopped.value.code == 2 and sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

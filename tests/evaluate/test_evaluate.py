@@ -10,25 +10,29 @@ import yaml
 pytest.importorskip("math_verify")
 
 from recipe.core.recipe import Recipe
+from recipe.cpu.tasks import target_sums
 from recipe.evaluate import __main__ as evaluate
 from recipe.experiment.evaluation import COLUMNS, read_values
+from recipe.experiment.provenance import fingerprint
 from recipe.sampling import responses
 from recipe.sampling.engine import Responses
 
 
 class FakeEngine:
-    """Response j to question i is correct for j < i; the others end at the limit of tokens."""
+    """Response j to question i is correct for j < i; the others end at the limit of tokens. The
+    last chunk is done first, as may be with several replicas."""
 
     def __init__(self, fail_after=99):
-        self.left, self.sampled = fail_after, []
+        self.left, self.sampled, self.seeds = fail_after, [], []
 
     def __call__(self, chunks, sampling, hardware, longest_prompt):
         n = sampling.samples
-        for chunk in chunks:
+        for chunk in reversed(list(chunks)):
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1
             self.sampled.append(chunk.number)
+            self.seeds = [*chunk.seeds, *self.seeds]
             correct = [[j < ids[0] for j in range(n)] for ids in chunk.prompts]
             texts = [
                 [f"#### {ids[0]}" if c else "#### 99" for c in row]
@@ -109,7 +113,7 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
         command(engine=FakeEngine(fail_after=2))
     rest, none = FakeEngine(), FakeEngine()
     assert command(engine=rest) == 0 and command(engine=none) == 0
-    assert (rest.sampled, none.sampled) == ([2], [])
+    assert (rest.sampled, none.sampled) == ([0], [])
     assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
@@ -125,7 +129,19 @@ def test_other_settings_or_weights_are_never_mixed(command, capsys):
     assert (command.out / "five.parquet").read_bytes() == before
     fresh = FakeEngine()
     assert command("--again", engine=fresh) == 0
-    assert fresh.sampled == [0, 1, 2]
+    assert fresh.sampled == [2, 1, 0]
+
+
+def test_each_prompt_has_a_seed_of_its_own_that_the_command_s_moves(command):
+    """1009 times its row, and 1,000,003 times the seed: whatever is decoded beside it."""
+    engines = [FakeEngine() for _ in range(4)]
+    flags = ((), ("--seed", "1"), ("--chunk", "5"), ("--max-prompts", "3"))
+    for engine, more in zip(engines, flags, strict=True):
+        assert command("--again", *more, engine=engine) == 0
+    seeds = [engine.seeds for engine in engines]
+    assert seeds[0] == [0, 1009, 2018, 3027, 4036]
+    assert seeds[1] == [1_000_003 + seed for seed in seeds[0]]
+    assert seeds[2:] == [seeds[0], seeds[0][:3]]
 
 
 def test_judging_alone_takes_the_new_truths_and_samples_nothing(command, capsys):
@@ -135,6 +151,37 @@ def test_judging_alone_takes_the_new_truths_and_samples_nothing(command, capsys)
     write_data(command.data, ["99", "1", "2", "3", "4"])
     assert command("--judge-only", engine=FakeEngine(fail_after=0)) == 0
     assert read_values(command.out, "five").sum(1).tolist() == [4, 1, 2, 3, 4]
+
+
+def test_judging_alone_judges_nothing_where_a_later_benchmark_lacks_responses(
+    command, tmp_path, monkeypatch, capsys
+):
+    other = tmp_path / "other.parquet"
+    write_data(other, "012")
+    assert command() == 0
+    judged = []
+    judge_chunk = evaluate.judge_chunk
+    monkeypatch.setattr(evaluate, "judge_chunk", lambda *x: judged.append(x) or judge_chunk(*x))
+    assert command("--judge-only", also=[str(other)]) == 2
+    assert f"{command.out}/other.responses does not hold all resp" in capsys.readouterr().err
+    assert not judged
+    assert command("--judge-only") == 0 and len(judged) == 3
+
+
+def test_an_evaluation_that_is_interrupted_leaves_no_old_settings_beside_new_responses(
+    command, monkeypatch
+):
+    assert command() == 0
+    write_table = evaluate.write_table
+
+    def interrupted(table, file):
+        write_table(table, file)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "write_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command("--again", "--temperature", "0.5")
+    assert (command.out / "five.parquet").is_file() and not (command.out / "five.json").exists()
 
 
 def test_several_benchmarks_share_an_engine(command, tmp_path):
@@ -163,7 +210,17 @@ def test_errors_are_one_sentence_and_come_before_the_engine(command, capsys):
     ("flags", "message"),
     [
         (("--k", "4"), "pass@k wants"),
-        (("--temperature", "0"), "--samples 1"),
+        (("--temperature", "0"), "--temperature 0 with --samples 4 is not allowed"),
+        (("--temperature", "nan"), "use 0 to 100"),
+        (("--top-p", "0"), "--top-p 0.0 is not allowed: use a number above 0, at most 1"),
+        (("--top-p", "1.1"), "a number above 0, at most 1"),
+        (("--top-k", "0"), "--top-k 0 is not allowed: use -1 for all tokens, or 1 or more"),
+        (("--top-k", "-2"), "-1 for all tokens"),
+        (("--time-limit", "0"), "--time-limit 0.0 is not allowed: use 0.1 to 3600 seconds"),
+        (("--gpu-memory-utilization", "0"), "--gpu-memory-utilization 0.0 is not allowed: use"),
+        (("--gpu-memory-utilization", "90"), "a number above 0, at most 1"),
+        (("--dtype", "fp8"), "--dtype fp8 is not allowed: use one of auto, bfloat16, float16"),
+        (("--max-prompts", "-1"), "--max-prompts -1 is not allowed: use 0 for all, or 1 or more"),
         (("--chunk", "0"), "use 1 or more"),
         (("--temperature", "-1"), "use 0 to 100"),
         (("--judge-only", "--again"), "give one of them"),
@@ -250,7 +307,61 @@ def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
     settings = evaluate.settings(evaluate.parse(flags))
     assert {key: record[key] for key in settings} == settings
     assert record.keys() - settings.keys() == {"model"}
-    assert evaluate.settings(evaluate.parse([*flags, "--boxed-only"])) != settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        (("--samples", "2"), "samples"),
+        (("--temperature", "0.5"), "temperature"),
+        (("--top-p", "0.5"), "top_p"),
+        (("--top-k", "5"), "top_k"),
+        (("--max-prompt-length", "5"), "max_prompt_length"),
+        (("--max-response-length", "5"), "max_response_length"),
+        (("--seed", "5"), "seed"),
+        (("--chat-template-kwargs", '{"a": 1}'), "chat_template_kwargs"),
+        (("--engine", "transformers"), "engine"),
+        (("--dtype", "float16"), "dtype"),
+        (("--boxed-only",), "boxed_only"),
+        (("--max-prompts", "5"), "max_prompts"),
+    ],
+)
+def test_each_flag_that_decides_the_figures_is_in_the_settings(flags, key):
+    before = evaluate.settings(evaluate.parse(["m", "d"]))
+    after = evaluate.settings(evaluate.parse(["m", "d", *flags]))
+    assert [name for name in after if before[name] != after[name]] == [key]
+
+
+def test_a_reward_function_is_recorded_by_its_name_and_its_content(tmp_path):
+    def settings(reward):
+        recorded = evaluate.settings(evaluate.parse(["m", "d", "--reward", reward]))
+        return recorded["reward"], recorded["reward_content"]
+
+    file = tmp_path / "mine.py"
+    file.write_text("compute_score = None")
+    first = settings(f"{file}:f")
+    assert first[0] == f"{file}:f" and first[1] == settings(f"file://{file}:f")[1]
+    file.write_text("compute_score = 3")
+    assert settings(f"{file}:f")[0] == first[0] and settings(f"{file}:f")[1] != first[1]
+    packaged = settings("pkg://recipe.cpu.tasks.target_sums:compute_score")[1]
+    assert packaged == fingerprint(target_sums.__file__)
+    assert settings("pkg://no.such.module:f") == ("pkg://no.such.module:f", "pkg:/no.such.module")
+    assert settings("pkg://recipe.judge") == (None, None)
+
+
+@pytest.mark.parametrize("truth_of", [int, lambda i: {"value": int(i)}])
+def test_a_run_s_own_reward_function_gets_the_truth_as_the_data_has_it(command, tmp_path, truth_of):
+    """As verl hands it on: a number, or a mapping, which recipe.judge would refuse."""
+    reward = tmp_path / "own.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    if isinstance(ground_truth, dict):\n"
+        "        ground_truth = ground_truth['value']\n"
+        "    return int(solution_str.removeprefix('#### ')) == ground_truth\n"
+    )
+    write_data(command.data, [truth_of(i) for i in "01234"])
+    assert command("--reward", str(reward)) == 0
+    assert read_values(command.out, "five").sum(1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_run_s_own_reward_function_judges_what_it_was_rewarded_for(command, tmp_path):

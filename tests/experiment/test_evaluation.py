@@ -1,5 +1,7 @@
 """Tables of evaluated responses: their order, their figures, and which of them are paired."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,45 @@ def test_a_benchmark_that_was_evaluated_with_several_presets_is_several(tmp_path
     results, left_out = read_evaluations([run])
     assert list(results) == ["b", "sent/b"] and left_out == []
     assert np.array_equal(results["sent/b"]["a"][0], ~CORRECT_PN)
+
+
+SETTINGS = {"samples": 4, "temperature": 1.0, "seed": 0, "max_prompts": 0, "model": "m"}
+
+
+def test_runs_are_paired_by_the_settings_of_most_of_them(tmp_path):
+    def evaluated(arm, number, correct_PN=CORRECT_PN, **change):
+        run = write(tmp_path, (arm, number), table_of(correct_PN))
+        record = {"settings": {**SETTINGS, "model": f"{arm}{number}", **change}}
+        (run.folder.evaluation / "b.json").write_text(json.dumps(record))
+        return run
+
+    def paired(*runs):
+        results, left_out = read_evaluations(runs)
+        return {(arm, seed) for arm, by_seed in results["b"].items() for seed in by_seed}, left_out
+
+    usual = [evaluated("a", seed) for seed in (0, 1)]
+    warm = evaluated("b", 0, temperature=0.6)
+    few = evaluated("b", 1, CORRECT_PN[:, :2], samples=2, temperature=0.6)
+    assert paired(warm, few, *usual) == (
+        {("a", 0), ("a", 1)},
+        [
+            "b/seed0: b.parquet is left out: it was evaluated with temperature=0.6 (most runs: "
+            "1.0).",
+            "b/seed1: b.parquet is left out: it was evaluated with samples=2 (most runs: 4), "
+            "temperature=0.6 (most runs: 1.0).",
+        ],
+    )
+    # of equally many, those with more samples
+    assert paired(few, usual[0])[0] == {("a", 0)}
+    # another seed of the sampling, and as many problems by another limit, are no other evaluation
+    other = evaluated("b", 0, seed=3, max_prompts=5)
+    assert paired(*usual, other)[1] == []
+    # nor is one that has no readable record, or does not name a setting that came later
+    unknown = [write(tmp_path, ("c", seed), table_of(CORRECT_PN)) for seed in (0, 1)]
+    (unknown[1].folder.evaluation / "b.json").write_text("{")
+    later = [evaluated("d", seed, dtype="float32") for seed in (0, 1)]
+    runs, left_out = paired(*usual, *unknown, *later)
+    assert len(runs) == 6 and left_out == []
 
 
 def test_runs_are_paired_on_the_problems_of_most_of_them(tmp_path):

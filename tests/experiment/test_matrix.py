@@ -151,6 +151,15 @@ def arm(**change):
         ({"evaluate": {"samples": 8}}, "with a list of benchmarks"),
         ({"evaluate": {"benchmarks": "x"}}, "with a list of benchmarks"),
         ({"evaluate": {"benchmarks": ["x"], "presets": "sent"}}, "presets is a list too"),
+        (
+            {"evaluate": {"benchmarks": ["x"], "out": "/y"}},
+            r"evaluate\.out=/y is not allowed, as a comparison gives each run its own: leave",
+        ),
+        ({"evaluate": {"benchmarks": ["x"], "checkpoint": "c"}}, r"evaluate\.checkpoint=c is not"),
+        (
+            {"evaluate": {"benchmarks": ["x"], "presets": ["sent"], "preset": "asymgrpo"}},
+            r"evaluate\.preset=asymgrpo is not allowed beside presets",
+        ),
         ({"arms": {"../x": ARM}}, "arms.../x is not a folder's name"),
         ({"arms": {"a/b": ARM}}, "arms.a/b is not a folder's name"),
         ({"arms": {"a": ARM, "A": ARM}}, "arms.A would have the folder of arms.a, on some"),

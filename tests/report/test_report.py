@@ -1,6 +1,7 @@
 """The report of a comparison: numbers against direct computations, and what a page must survive."""
 
 import csv
+import json
 import math
 import re
 from itertools import combinations
@@ -401,6 +402,46 @@ def test_a_final_metric_is_one_entry(small, tmp_path, monkeypatch):
     assert float(found["other", "first of 4"]["mean"]) == pytest.approx(first)
     text = Page((tmp_path / "index.html").read_text()).text
     assert "first of 4" in text and f"{first:.3f}" in text
+
+
+def test_a_majority_is_of_the_samples_that_all_runs_share():
+    """It is of all samples of a run, so that one of 4 and one of 2 are no pair."""
+
+    def names(*samples):
+        by_seed = {seed: np.ones((3, n), bool) for seed, n in enumerate(samples)}
+        columns = ("correct", "majority_correct")
+        return [m.name for m in final_metrics([], {c: {"b": {"a": by_seed}} for c in columns})]
+
+    assert names(4, 4) == ["avg@4", "pass@2", "majority@4"]
+    assert names(4, 2) == ["avg@2"]
+
+
+def test_evaluations_of_other_settings_are_named_and_left_out(tmp_path):
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0])
+    for arm, samples in (("a", 4), ("b", 4), ("c", 2)):
+        run(tmp_path, arm, 0, entropies(1.0), planned=1)
+        evaluated(tmp_path, arm, 0, np.ones((3, samples), bool))
+        file = tmp_path / arm / "seed0/evaluation/b.json"
+        file.write_text(json.dumps({"settings": {"samples": samples}}))
+    page = collect(tmp_path)
+    rows_of_b = {(r.arm, r.metric): r.seeds for r in page.results if r.group == "b"}
+    assert rows_of_b["b", "majority@4"] == 1 and rows_of_b["c", "majority@4"] == 0
+    sentence = "c/seed0: b.parquet is left out: it was evaluated with samples=2 (most runs: 4)."
+    assert page.warnings.count(sentence) == 1
+
+
+def test_files_that_an_older_version_has_named_do_not_make_a_run_another(tmp_path):
+    """The second half of a name is missing there."""
+    matrix(tmp_path, ["a", "b"], seeds=[0, 1])
+    name = "0123456789" * 4
+    for arm, seed, text in (("a", 0, name[:20]), ("a", 1, name), ("b", 0, name), ("b", 1, name)):
+        files = {"data.train_files[0]": text}
+        run(tmp_path, arm, seed, entropies(1.0), 1, files=files)
+    page = collect(tmp_path)
+    assert page.identical_arms == [["a", "b"]] and page.warnings == [] and page.config == {}
+    assert page.run_rows[1]["files"] == f"data.train_files[0]={name}"
+    run(tmp_path, "b", 1, entropies(1.0), 1, files={"data.train_files[0]": "9" + name[1:]})
+    assert collect(tmp_path).identical_arms == []
 
 
 def test_a_metric_whose_column_is_missing_or_samples_too_few_is_left_out():

@@ -1,6 +1,8 @@
 """The engines' defaults and placement: replicas in Ray, on virtual slots. vLLM is in tests/e2e."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -61,6 +63,28 @@ def test_prompts_of_other_lengths_beside_it_do_not_change_a_greedy_response(samp
     for n, responses in sample_all(alone, greedy, hardware, 5):
         assert responses.texts[0] == batch.texts[n]
         assert responses.tokens[0] == batch.tokens[n]
+
+
+def test_a_model_s_own_sampling_settings_are_not_taken(sampling, tmp_path):
+    """As by vLLM, to which `Sampling` says all: of generation_config.json the end tokens count."""
+    model = tmp_path / "model"
+    shutil.copytree(sampling.model, model)
+    greedy = Sampling(str(model), samples=1, temperature=0.0, max_response_length=12)
+    drawn = Sampling(str(model), samples=3, max_response_length=12)
+    hardware = Hardware(replicas=1, engine="transformers")
+
+    def responses():
+        return [list(sample_all(CHUNKS[:1], x, hardware, 5)) for x in (greedy, drawn)]
+
+    before = responses()
+    file = model / "generation_config.json"
+    settings = json.loads(file.read_text())
+    own = {"repetition_penalty": 5.0, "min_p": 0.9, "no_repeat_ngram_size": 1, "do_sample": True}
+    file.write_text(json.dumps(settings | own))
+    assert responses() == before
+    # every token ends a response
+    file.write_text(json.dumps(settings | {"eos_token_id": list(range(len(make_tokenizer())))}))
+    assert responses()[1][0][1].tokens == [[1] * 3] * 5
 
 
 @pytest.mark.parametrize("in_cluster", [False, True])

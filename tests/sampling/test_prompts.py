@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from recipe.cpu.model import make_tokenizer
+from recipe.sampling import rows as data_rows
 from recipe.sampling.engine import Sampling
 from recipe.sampling.prompts import prompt_id, read_prompts, resolve_model, tokenized
 
@@ -47,6 +48,84 @@ def test_equal_prompts_are_read_once_and_keep_the_index_of_their_first_row(tmp_p
     assert table["index"].tolist() == [0, 1, 3]
     assert table["ground_truth"].tolist() == ["2", "1", "3"]
     assert read_prompts(files, limit=1)["ground_truth"].tolist() == ["2"]
+
+
+def test_copies_are_counted_and_a_prompt_with_two_truths_is_refused(tmp_path, capsys):
+    def write(name, *truths):
+        rows = [{"prompt": messages(t[0]), "reward_model": {"ground_truth": t[1:]}} for t in truths]
+        pd.DataFrame(rows).to_parquet(tmp_path / name)
+        return tmp_path / name
+
+    first, second = write("one.parquet", "a1", "b2", "a1"), write("two.parquet", "c3", "b2")
+    assert len(read_prompts([first, second])) == 3
+    assert capsys.readouterr().out == "2 of 5 rows are copies of an earlier one and left out\n"
+    assert len(read_prompts([first], limit=2)) == 2 and not capsys.readouterr().out
+    write("two.parquet", "c3", "b9")
+    with pytest.raises(ValueError) as error:
+        read_prompts([first, second])
+    assert str(error.value) == (
+        f"--data {second} row 2: its prompt is the one of --data {first} row 2, but its truth is "
+        "'9', not '2': correct one, or leave one out."
+    )
+    assert len(read_prompts([first, second], limit=4)) == 3
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+@pytest.mark.parametrize("truths", [[1, 2], [1.5, 2], [{"low": 1, "high": 2}] * 2, [[1], [2, 3]]])
+def test_another_reward_function_gets_the_truth_as_the_file_has_it(tmp_path, truths, ending):
+    """As in training, where verl hands it on; `recipe.judge` gets texts."""
+    rows = [
+        {"prompt": messages(str(i)), "reward_model": {"ground_truth": truth}}
+        for i, truth in enumerate(truths)
+    ]
+    file = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pd.DataFrame(rows).to_parquet(file)
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)))
+    table = read_prompts([file], judged=False)
+    assert [row["ground_truth"] for row in table.to_dict("records")] == truths
+    assert list(map(type, table["ground_truth"])) == [type(truths[0])] * 2
+    if isinstance(truths[0], dict | list):
+        with pytest.raises(ValueError, match="not a text"):
+            read_prompts([file])
+    else:
+        assert read_prompts([file])["ground_truth"].tolist() == [
+            str(type(truths[0])(t)) for t in truths
+        ]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_no_more_rows_are_converted_than_asked_for_and_no_file_is_read_twice(
+    tmp_path, monkeypatch, ending
+):
+    rows = [
+        {"prompt": messages(text), "reward_model": {"ground_truth": text}, "images": []}
+        for text in "123"
+    ]
+    file = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pd.DataFrame(rows).to_parquet(file)
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)))
+    converted = []
+    read_columns = data_rows.read_columns
+
+    def note(*args, **kwargs):
+        columns = read_columns(*args, **kwargs)
+        converted.append(len(columns["prompt"]))
+        return columns
+
+    monkeypatch.setattr(data_rows, "read_columns", note)
+    assert len(read_prompts([file, file], limit=2)) == 2
+    assert converted == [2]
+
+
+def test_images_in_json_are_refused_too(tmp_path):
+    row = {"prompt": messages("a"), "reward_model": {"ground_truth": "1"}, "images": ["a.png"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=r"a\.jsonl has images, and a model is given the text"):
+        read_prompts([tmp_path / "a.jsonl"])
 
 
 def test_a_prompt_gets_its_chat_template_and_nothing_else(tmp_path):

@@ -208,6 +208,25 @@ def test_as_many_prompts_as_asked_for_are_read(model, data, cache, capsys):
     assert "12 responses to 3 prompts" in capsys.readouterr().out
 
 
+def test_a_reward_function_of_ones_own_gets_the_truth_as_the_data_has_it(
+    model, data, cache, tmp_path, capsys
+):
+    """As in training: a number here. Otherwise no response would be correct."""
+    reward = tmp_path / "own.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    return int(solution_str.rpartition('=')[2]) == ground_truth\n"
+    )
+    shares = ["--high-cov-fraction", "0.1"]
+    assert run(model, data, cache, *shares) == 0
+    by_judge = capsys.readouterr().out
+    table = pd.read_parquet(data)
+    table["reward_model"] = [{"ground_truth": i + 2} for i in range(PROMPTS)]
+    table.to_parquet(data)
+    assert run(model, data, cache, *shares, "--reward", reward) == 0
+    assert capsys.readouterr().out == by_judge
+
+
 def test_verls_dumps_are_read_too(model, data, tmp_path, capsys):
     folder, tokenizer = tmp_path / "rollouts", make_tokenizer()
     folder.mkdir()
@@ -257,6 +276,8 @@ def test_what_cannot_be_calibrated_is_one_sentence(model, data, cache, tmp_path,
     "flags",
     [
         ("--low-fraction", "1"),
+        ("--dtype", "fp8"),
+        ("--temperature", "inf"),
         ("--high-cov-fraction", "0"),
         ("--temperature", "0"),
         ("--max-prompts", "-1"),

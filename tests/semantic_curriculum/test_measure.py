@@ -148,13 +148,14 @@ def data(tmp_path):
 
 
 class FakeSampler:
-    """Stands for vLLM: response j to question i is correct for j < i. Fails when it is told to."""
+    """Stands for vLLM: response j to question i is correct for j < i. The last chunk is done first,
+    as may be with several replicas. Fails when it is told to."""
 
     def __init__(self, fail_after=99):
         self.left, self.sampled = fail_after, []
 
     def __call__(self, chunks, sampling, hardware, longest_prompt):
-        for chunk in chunks:
+        for chunk in reversed(list(chunks)):
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1
@@ -201,7 +202,7 @@ def test_stopped_and_started_again_it_samples_only_the_rest(command):
     assert not command.out.exists()
     rest = FakeSampler()
     assert command(sampler=rest) == 0
-    assert rest.sampled == [2]
+    assert rest.sampled == [0]
     table = pd.read_parquet(command.out)
     assert table["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     again = FakeSampler()
@@ -233,7 +234,7 @@ def test_responses_of_other_settings_are_not_mixed(command, capsys):
     assert command.out.read_bytes() == before
     fresh = FakeSampler()
     assert command("--temperature", "0.5", "--again", sampler=fresh) == 0
-    assert fresh.sampled == [0, 1, 2]
+    assert fresh.sampled == [2, 1, 0]
 
 
 def config_with_scores(scores, data, model="none"):
@@ -349,6 +350,20 @@ def test_a_table_of_before_the_columns_were_renamed_is_still_read(command, tmp_p
     assert read_scores(tmp_path / "old.parquet")[columns].equals(read_scores(command.out)[columns])
 
 
+def test_a_reward_function_of_ones_own_gets_the_truth_as_the_data_has_it(command, data, tmp_path):
+    """As in training: a number here."""
+    reward = tmp_path / "own.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    return int(solution_str.removeprefix('#### ')) == ground_truth\n"
+    )
+    table = pd.read_parquet(data)
+    table["reward_model"] = [{"ground_truth": i} for i in range(5)]
+    table.to_parquet(data)
+    assert command("--reward", str(reward)) == 0
+    assert pd.read_parquet(command.out)["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -379,6 +394,13 @@ def test_bad_data_is_refused_in_one_sentence(content, message, command, data, ca
         ("--units", "metric"),
         ("--workers", "-1"),
         ("--temperature", "-1"),
+        ("--temperature", "0"),
+        ("--top-p", "0"),
+        ("--top-k", "0"),
+        ("--dtype", "fp8"),
+        ("--gpu-memory-utilization", "2"),
+        ("--max-prompts", "-1"),
+        ("--time-limit", "0"),
         ("--weights", "likelihood", "--rollouts", "somewhere"),
         ("--weights", "length_normalised", "--rollouts", "somewhere"),
     ],
@@ -435,6 +457,23 @@ def test_rollout_dumps_are_read(dumps, data, tmp_path, capsys):
     assert table["responses"].tolist() == [4, 2]
     assert table["semantic_entropy"].tolist() == pytest.approx([math.log(2), 0])
     assert "6 responses to 2 of 5 prompts; 2 to others" in capsys.readouterr().out
+
+
+def test_rollout_dumps_are_judged_in_chunks_of_prompts(dumps, data, tmp_path, monkeypatch):
+    judged = []
+
+    def score_chunk(chunk, *rest):
+        judged.append(len(chunk))
+        return original(chunk, *rest)
+
+    original = measure.score_chunk
+    monkeypatch.setattr(measure, "score_chunk", score_chunk)
+    arguments = ["--model", "none", "--data", str(data), "--out", str(tmp_path / "scores.parquet")]
+    # with dumps nothing is sampled, at whatever temperature
+    more = ["--rollouts", str(dumps), "--chunk", "1", "--temperature", "0"]
+    assert measure.main([*arguments, *more]) == 0
+    assert judged == [1, 1]
+    assert pd.read_parquet(tmp_path / "scores.parquet")["index"].tolist() == [1, 3]
 
 
 def test_a_broken_dump_is_named_by_file_and_line(dumps, data, tmp_path, capsys):
