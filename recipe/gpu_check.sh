@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The first hour on a new machine: environment, registrations, kernels, memory, three steps of each
-# recipe, resume and evaluation, each by itself, so that one that fails leaves the others to run. It
+# paper's recipe, resume and evaluation, each by itself, so that one that fails leaves the others to run. It
 # prints a table to paste into an issue and ends with 1 if one failed.
 #   bash recipe/gpu_check.sh [FOLDER [CHECK ...]] [-- OVERRIDE ...]
 # FOLDER is that of the logs (outputs/gpu_check); with CHECKs only these are done; the OVERRIDEs are

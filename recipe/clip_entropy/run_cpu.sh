@@ -3,7 +3,7 @@
 # signed sums, by the very trainer, FSDP actor, vLLM rollout, judge and checkpoints of the GPU runs.
 # The first start writes the data and warm-starts the model (two minutes); both are kept.
 #   bash recipe/clip_entropy/run_cpu.sh [--dry-run] [key=value ...]
-# PRESET=did, od, grpo, clip_higher … chooses the arm, SEED the data order, STEPS the length T.
+# PRESET=did, od, grpo, clip_higher … chooses the method, SEED the data order, STEPS the length T.
 # algorithm.adv_estimator=asymgrpo combines it with AsymGRPO.
 set -euo pipefail
 

@@ -1,7 +1,8 @@
 """Run a comparison, arms x seeds, from a small yaml: `python -m recipe.compare MATRIX.yaml`.
 
-    extends: other.yaml                        # optional: a matrix whose keys this one has too,
-                                               # but for `out` and those that it gives itself
+    extends: other.yaml                        # optional: a matrix beside this one, whose keys it
+                                               # has too, but for `out` and each one that it gives
+                                               # itself, as a whole; not of a chain
     title: what the report is called           # optional
     seeds: [0, 1, 2]
     baseline: grpo                             # the arm that the others are compared with
@@ -9,7 +10,9 @@
     environment: {STEPS: 30}                   # of the scripts: STEPS, MODEL_PATH, TRAIN_FILE …
     overrides: [trainer.test_freq=10]          # Hydra overrides of every arm
     evaluate: {benchmarks: [...], samples: 32} # optional: recipe.evaluate of each last checkpoint,
-                                               # on as many devices as its training had;
+                                               # on as many devices as its training had, again
+                                               # where checkpoint, settings, benchmark or reward
+                                               # function have changed; no checkpoint, no out;
                                                # presets: [...] evaluates with each paper's sampling
     arms:                                      # the methods that are compared
       grpo: {recipe: semantic_curriculum, preset: grpo}

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from recipe.core import config as run_config
-from recipe.core.recipe import POLICY_LOSS, TRAINER, default_settings
+from recipe.core.recipe import POLICY_LOSS, TRAINER, Recipe, default_settings, recipes
 from recipe.core.settings import check_choice, plain
 from recipe.core.states import STATE_FILE, check_settings
 from recipe.experiment import provenance
@@ -233,10 +233,24 @@ def may_differ(key: str, config: dict[str, Any]) -> bool:
 
 
 def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Drops, from both identities, the settings of recipes that only one of them knows and leaves
-    at their defaults: a recipe that was installed since, or is gone, is not another config."""
+    """Drops, from both identities, what makes no other config: the settings of recipes that only
+    one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
+    and the name of a preset that is nothing but values of keys, which are compared themselves."""
+    for recipe in recipes():
+        if is_values_of_keys(recipe):
+            old.pop(recipe.preset_key, None)
+            new.pop(recipe.preset_key, None)
     defaults = flatten(default_settings())
     for identity, other in ((old, new), (new, old)):
         for key in [key for key in identity if key not in other]:
             if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
                 del identity[key]
+
+
+def is_values_of_keys(recipe: Recipe) -> bool:
+    """Says whether all that a recipe's presets set is in the config, under the keys that its yaml
+    takes from them."""
+    if recipe.presets is None or recipe.preset_key is None:
+        return False
+    preset = next(iter(recipe.load(recipe.presets).values()))
+    return set(vars(preset)) <= set(recipe.taken_from_preset().values())

@@ -4,7 +4,7 @@
 # start writes the data, warm-starts the model (two minutes), measures the semantic entropy of 640
 # prompts (a minute), and for sent_paper and paper the model's thresholds; all are kept.
 #   bash recipe/semantic_curriculum/run_cpu.sh [--dry-run] [key=value ...]
-# PRESET=sent_paper, curriculum, as_described, grpo … chooses the arm, SEED the order within a stage.
+# PRESET=sent_paper, curriculum, as_described, grpo … chooses the method, SEED the order within a stage.
 # data.curriculum.order=reversed, pass_rate, shuffled are the controls of the curriculum;
 # algorithm.adv_estimator=asymgrpo combines it with AsymGRPO, actor_rollout_ref.actor.policy_loss.
 # schedule=id with a clip schedule.

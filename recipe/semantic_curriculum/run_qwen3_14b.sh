@@ -7,7 +7,7 @@
 #     --out ~/data/dapo_math/semantic_entropy_Qwen3-14B.parquet \
 #     --chat-template-kwargs '{"enable_thinking": false}'
 #   bash recipe/semantic_curriculum/run_qwen3_14b.sh [--dry-run] [key=value ...]
-# PRESET=sent_released, curriculum, as_described, grpo … chooses the arm; NNODES > 1 needs RAY_ADDRESS.
+# PRESET=sent_released, curriculum, as_described, grpo … chooses the method; NNODES > 1 needs RAY_ADDRESS.
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-14B}                         # paper

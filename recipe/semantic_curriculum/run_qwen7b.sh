@@ -6,7 +6,7 @@
 #     --data ~/data/dapo_math/train.parquet \
 #     --out ~/data/dapo_math/semantic_entropy_Qwen2.5-7B.parquet
 #   bash recipe/semantic_curriculum/run_qwen7b.sh [--dry-run] [key=value ...]
-# PRESET=sent_released, curriculum, as_described, grpo … chooses the arm; NNODES > 1 needs RAY_ADDRESS.
+# PRESET=sent_released, curriculum, as_described, grpo … chooses the method; NNODES > 1 needs RAY_ADDRESS.
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B}                        # ours

@@ -6,7 +6,7 @@
 #     --data ~/data/dapo_math/train.parquet \
 #     --out ~/data/dapo_math/semantic_entropy_DeepSeek-R1-Distill-Qwen-1.5B.parquet
 #   bash recipe/semantic_curriculum/run_r1_distill_qwen_1_5b.sh [--dry-run] [key=value ...]
-# PRESET=sent_released, curriculum, as_described, grpo … chooses the arm; NNODES > 1 needs RAY_ADDRESS.
+# PRESET=sent_released, curriculum, as_described, grpo … chooses the method; NNODES > 1 needs RAY_ADDRESS.
 set -euo pipefail
 
 MODEL_PATH=${MODEL_PATH:-deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B}  # paper

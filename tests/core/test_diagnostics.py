@@ -177,7 +177,7 @@ def test_padding_rows_change_nothing(tokens, correct, group):
     }
     batch = BATCH | {"group_B": group}
     expected = d.rollout_diagnostics(**batch)
-    assert len(expected) == 11
+    assert len(expected) == 12
     last = {name: torch.cat([x, padding[name]]) for name, x in batch.items()}
     first = {name: torch.cat([padding[name], x]) for name, x in batch.items()}
     first["group_B"][1:] += 8

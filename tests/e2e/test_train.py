@@ -386,6 +386,7 @@ def test_an_error_on_one_rank_ends_the_run_with_its_message(tmp_path, small, sco
     process = run.start(
         "actor_rollout_ref.actor.policy_loss.loss_mode=recipe_test_failing",
         "actor_rollout_ref.actor.policy_loss.schedule=static",
+        "actor_rollout_ref.actor.policy_loss.exact_contribution_freq=0",
         VERL_USE_EXTERNAL_MODULES="failing_loss",
     )
     try:

@@ -120,6 +120,19 @@ def test_another_setting_is_refused_with_both_values_and_the_cure(trained, confi
     )
 
 
+def test_a_preset_s_name_is_no_setting_where_its_values_are(run, config_of):
+    """A run from before `constant` and `uniform` were renamed resumes; AsymGRPO's estimator reads
+    its betas by the preset's name."""
+    former = config_of()
+    former.algorithm.entropy_control.preset = "constant"
+    former.data.prompt_sampling.preset = "uniform"
+    start(run, former)
+    save(run, config_of())
+    check_resume.resume(config_of())
+    with pytest.raises(ValueError, match=r"algorithm\.asymgrpo\.preset is symmetric, but"):
+        check_resume.resume(config_of("algorithm.asymgrpo.preset=symmetric"))
+
+
 def test_a_value_with_copies_in_verl_s_config_goes_by_the_name_that_a_user_sets(composed):
     for copy, key in check_resume.COPIES.items():
         assert OmegaConf.select(composed, copy) == OmegaConf.select(composed, key)
