@@ -66,13 +66,8 @@ def check_baseline(settings: AsymGRPOConfig, config: DictConfig) -> None:
             f"{what} has no effect with algorithm.norm_adv_by_std_in_grpo=true, which divides by "
             "the std as GRPO does: set it to false, or use preset=grpo."
         )
-    if settings.preset == "grpo_clip_higher" and run_config.updates_per_rollout(config) <= 1:
-        raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
-            f"ppo_mini_batch_size={config.actor_rollout_ref.actor.ppo_mini_batch_size} makes one "
-            f"update per rollout, where the ratio is always 1 and {what} clips nothing: use a "
-            "smaller mini-batch, or preset=grpo."
-        )
+    if settings.preset == "grpo_clip_higher":
+        run_config.check_several_updates(config, f"{what} clips nothing", ", or preset=grpo")
 
 
 def summary(config: DictConfig) -> dict[str, str]:

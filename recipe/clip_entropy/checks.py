@@ -40,12 +40,11 @@ def check(config: DictConfig) -> None:
     if settings.variant != "ppo" and not settings.acts_at_once:
         check_updates(f"variant={settings.variant}", config)
     moves = settings.schedule != "static" or actor.clip_ratio_low != actor.clip_ratio_high
-    if run_config.updates_per_rollout(config) <= 1 and moves and not settings.acts_at_once:
-        raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
-            f"ppo_mini_batch_size={actor.ppo_mini_batch_size} makes one update per rollout, where "
-            f"the ratio is always 1 and {NODE}.schedule={settings.schedule} can clip nothing: use "
-            "a smaller mini-batch (the paper's clip shares show several updates)."
+    if moves and not settings.acts_at_once:
+        run_config.check_several_updates(
+            config,
+            f"{NODE}.schedule={settings.schedule} can clip nothing",
+            " (the paper's clip shares show several updates)",
         )
     for setting, needs_entropy in (
         ("schedule=od", settings.schedule == "od"),
@@ -87,13 +86,9 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
 
 def check_updates(what: str, config: DictConfig) -> None:
     """What bounds the distance from the policy that sampled acts from the second update on."""
-    if run_config.updates_per_rollout(config) <= 1:
-        raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
-            f"ppo_mini_batch_size={config.actor_rollout_ref.actor.ppo_mini_batch_size} makes one "
-            f"update per rollout, where the ratio is always 1 and {NODE}.{what} has the gradient "
-            "of PPO: use a smaller mini-batch, or preset=grpo."
-        )
+    run_config.check_several_updates(
+        config, f"{NODE}.{what} has the gradient of PPO", ", or preset=grpo"
+    )
 
 
 def check_length(settings: ClipSettings, steps: int | None) -> None:

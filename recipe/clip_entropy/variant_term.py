@@ -68,17 +68,14 @@ class Variant:
         """Returns what the loss must know of the whole step, for MicroBatch.settings."""
         return {}
 
-    def bounds(self, tokens: Tokens) -> TokenBounds | None:
-        """Returns bounds in the place of those of the update."""
-        return None
+    def bounds_and_term(self, tokens: Tokens) -> tuple[TokenBounds | None, Tensor | None]:
+        """Returns bounds in the place of those of the update, and (B, T) a term beside the clipped
+        one; None where there is none."""
+        return None, None
 
     def changed(self, clipped: Clipped, tokens: Tokens) -> Clipped:
         """Returns what becomes of PPO's objective."""
         return clipped
-
-    def added(self, tokens: Tokens) -> Tensor | None:
-        """Returns (B, T): a term beside the clipped one."""
-        return None
 
 
 class Up(Variant):
@@ -113,11 +110,10 @@ class CEGPPO(Variant):
 
 
 class DCPO(Variant):
-    def bounds(self, tokens: Tokens) -> TokenBounds:
+    def bounds_and_term(self, tokens: Tokens) -> tuple[TokenBounds, None]:
         eps = tokens.config.clip_ratio_low, tokens.config.clip_ratio_high
-        return V.old_probability_bounds(
-            tokens.old_log_prob, *eps, ratio_max=tokens.settings.dcpo_ratio_max
-        )
+        ratio_max = tokens.settings.dcpo_ratio_max
+        return V.old_probability_bounds(tokens.old_log_prob, *eps, ratio_max), None
 
 
 class ERC(Variant):
@@ -178,22 +174,17 @@ class Archer(Variant):
         tokens_B = row_tokens(step.mask_N, step.length_B)
         return {LOW_SHARE: V.low_entropy_share(tokens_B, settings.archer_quantile)}
 
-    def bounds(self, tokens: Tokens) -> TokenBounds:
+    def bounds_and_term(self, tokens: Tokens) -> tuple[TokenBounds, Tensor | None]:
+        """Its bounds, and the KL to the reference, a mean over the tokens up to the quantile."""
+        batch, settings = tokens.of_trainer(), tokens.settings
+        high_BT = V.high_entropy(batch.padded("entropy"), tokens.mask, settings.archer_quantile)
         eps = tokens.config.clip_ratio_high, tokens.config.clip_ratio_low
-        return V.dual_bounds(self._high(tokens), eps, tokens.settings.archer_clip)
-
-    def added(self, tokens: Tokens) -> Tensor | None:
-        """The KL to the reference, a mean over the tokens up to the quantile alone."""
-        if tokens.settings.archer_kl == 0:
-            return None
-        batch = tokens.of_trainer()
+        bounds = V.dual_bounds(high_BT, eps, settings.archer_clip)
+        if settings.archer_kl == 0:
+            return bounds, None
         kl_BT = _reference_kl(batch, tokens.log_prob, tokens.config)
-        coefficient = tokens.settings.archer_kl / batch.settings[LOW_SHARE]
-        return torch.where(self._high(tokens), 0.0, coefficient * kl_BT)
-
-    def _high(self, tokens: Tokens) -> Tensor:
-        entropy_BT = tokens.of_trainer().padded("entropy")
-        return V.high_entropy(entropy_BT, tokens.mask, tokens.settings.archer_quantile)
+        coefficient = settings.archer_kl / batch.settings[LOW_SHARE]
+        return bounds, torch.where(high_BT, 0.0, coefficient * kl_BT)
 
 
 TERMS: dict[str, Variant] = {
@@ -230,14 +221,14 @@ def variant_term(
     if not isinstance(settings, ClipSettings):
         return clipped_term(*ppo, micro_batch)
     variant, tokens = TERMS[settings.variant], Tokens(*ppo, settings, micro_batch)
+    bounds, term_BT = variant.bounds_and_term(tokens)
     loss_BT, metrics = clipped_term(
         *ppo,
         micro_batch,
-        bounds=variant.bounds(tokens),
+        bounds=bounds,
         change=partial(_measured, variant, tokens) if variant.changes_gradient else None,
     )
-    added_BT = variant.added(tokens)
-    return loss_BT if added_BT is None else loss_BT + added_BT, metrics
+    return loss_BT if term_BT is None else loss_BT + term_BT, metrics
 
 
 def _measured(variant: Variant, tokens: Tokens, ppo: Clipped) -> Clipped:

@@ -45,6 +45,22 @@ def updates_per_rollout(config: DictConfig) -> int:
     return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
 
 
+def check_several_updates(config: DictConfig, what: str, cure: str) -> None:
+    """Raises ValueError for one update per rollout, where every ratio is 1.
+
+    Args:
+        what: What the ratio then does to a setting, which it names.
+        cure: What else can be done, behind "use a smaller mini-batch".
+    """
+    if updates_per_rollout(config) <= 1:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size} with actor_rollout_ref.actor."
+            f"ppo_mini_batch_size={config.actor_rollout_ref.actor.ppo_mini_batch_size} makes one "
+            f"update per rollout, where the ratio is always 1 and {what}: use a smaller "
+            f"mini-batch{cure}."
+        )
+
+
 def filters_groups(config: DictConfig) -> bool:
     """Returns whether verl drops groups of one outcome (DAPO's dynamic sampling)."""
     return bool((config.algorithm.get("filter_groups") or {}).get("enable", False))

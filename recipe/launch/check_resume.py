@@ -6,6 +6,7 @@ method continues from the old weights, in the old run's metrics. A resumed run m
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from recipe.core import config as run_config
-from recipe.core.recipe import POLICY_LOSS, TRAINER, Recipe, default_settings, recipes
+from recipe.core.recipe import POLICY_LOSS, TRAINER, default_settings, recipes
 from recipe.core.settings import check_choice, plain
 from recipe.core.states import STATE_FILE, check_settings
 from recipe.experiment import provenance
@@ -236,10 +237,9 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
     and the name of a preset that is nothing but values of keys, which are compared themselves."""
-    for recipe in recipes():
-        if is_values_of_keys(recipe):
-            old.pop(recipe.preset_key, None)
-            new.pop(recipe.preset_key, None)
+    for key in names_of_values():
+        old.pop(key, None)
+        new.pop(key, None)
     defaults = flatten(default_settings())
     for identity, other in ((old, new), (new, old)):
         for key in [key for key in identity if key not in other]:
@@ -247,10 +247,14 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
                 del identity[key]
 
 
-def is_values_of_keys(recipe: Recipe) -> bool:
-    """Says whether all that a recipe's presets set is in the config, under the keys that its yaml
-    takes from them."""
-    if recipe.presets is None or recipe.preset_key is None:
-        return False
-    preset = next(iter(recipe.load(recipe.presets).values()))
-    return set(vars(preset)) <= set(recipe.taken_from_preset().values())
+@functools.cache  # a comparison asks for each of its runs
+def names_of_values() -> tuple[str, ...]:
+    """Returns the preset keys of the recipes whose presets set nothing but what is in the config,
+    under the keys that the recipe's yaml takes from them."""
+    keys = []
+    for recipe in recipes():
+        if recipe.presets is not None and recipe.preset_key is not None:
+            preset = next(iter(recipe.load(recipe.presets).values()))
+            if set(vars(preset)) <= set(recipe.taken_from_preset().values()):
+                keys.append(recipe.preset_key)
+    return tuple(keys)
