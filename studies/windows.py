@@ -269,15 +269,14 @@ def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:
     return fill(file.read_text(), str(file), names, results, "hypotheses")
 
 
-def write_values(file: Path, values: Values) -> None:
-    """Writes each run's statistics."""
+def value_rows(values: Values) -> pd.DataFrame:
+    """Returns each run's statistics, the rows of OUT/windows.csv."""
     rows: list[dict[str, Any]] = [
         {"hypothesis": name, "metric": metric, "arm": arm, "seed": seed, "value": x}
         for (name, arm, metric), by_seed in values.items()
         for seed, x in sorted(by_seed.items())
     ]
-    with atomic_write(file) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.7g")
+    return pd.DataFrame(rows)
 
 
 def command(arguments: list[str] | None) -> None:
@@ -297,7 +296,8 @@ def command(arguments: list[str] | None) -> None:
         values = read_values(args.values)
     else:
         values = run_values(matrix, hypotheses)
-        write_values(matrix.out / "windows.csv", values)
+        with atomic_write(matrix.out / "windows.csv") as temporary:
+            value_rows(values).to_csv(temporary, index=False, float_format="%.7g")
     if args.into:
         text = page(args.into, hypotheses, values)
         with atomic_write(args.into) as temporary:

@@ -16,11 +16,24 @@ if TYPE_CHECKING:
     from recipe.report.page import Page
 
 
+BY_RUN = ("arm", "seed", "group", "metric", "problems", "value")  # data/results_by_run.csv
+
+
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def rows_by_run(metrics: Iterable[Metric]) -> list[list[Any]]:
+    """Returns the rows of data/results_by_run.csv: one number of each metric and run."""
+    return [
+        [arm, seed, metric.group, metric.name, len(values_P), float(values_P.mean())]
+        for metric in metrics
+        for arm, by_seed in metric.values.items()
+        for seed, values_P in by_seed.items()
+    ]
 
 
 def write_tables(folder: Path, page: Page) -> None:
@@ -67,16 +80,7 @@ def write_tables(folder: Path, page: Page) -> None:
         ],
         ([*row[:-1], *row.difference, page.texts.get(row.prompt_id, "")] for row in page.solved),
     )
-    write_csv(
-        folder / "results_by_run.csv",
-        ["arm", "seed", "group", "metric", "problems", "value"],
-        (
-            [arm, seed, metric.group, metric.name, len(values_P), float(values_P.mean())]
-            for metric in page.metrics
-            for arm, by_seed in metric.values.items()
-            for seed, values_P in by_seed.items()
-        ),
-    )
+    write_csv(folder / "results_by_run.csv", BY_RUN, rows_by_run(page.metrics))
     write_csv(
         folder / "config.csv",
         ["key", *page.config_arms],

@@ -1,0 +1,125 @@
+"""Keep the values of a comparison's finished runs beside its page, before their folders are gone.
+
+    python studies/keep.py outputs/study_acts_cpu studies/hypotheses/study_acts_cpu.yaml \\
+      docs/study_acts_cpu
+
+A long comparison runs in sittings, and not always on one machine. Each time this adds its new runs
+to four files, and prints their names but none of their values:
+
+    PREFIX_runs.csv     when each started, its commit, and the fingerprints of its model and data
+    PREFIX.csv          the statistics of the hypotheses, for `windows.py --values`
+    PREFIX_curves.csv   the held-out curves, for `curves.py --values`
+    PREFIX_results.csv  the last values and those of the evaluation, for `tables.py`
+
+A run that is kept already stays as it is. Runs are paired by their seed, so a seed whose kept runs
+began from another model or other data is refused. A matrix with an evaluation has runs without one
+left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+from curves import run_curves
+from windows import read_hypotheses, run_values, value_rows
+
+from recipe.core import cli
+from recipe.core.files import atomic_write
+from recipe.experiment.matrix import read_matrix
+from recipe.experiment.run import Run, finished_runs
+from recipe.report.page import collect
+from recipe.report.results import TRAINING
+from recipe.report.tables import BY_RUN, rows_by_run
+
+KEY = ["arm", "seed"]
+Key = tuple[str, int]
+
+
+def run_rows(runs: Collection[Run]) -> pd.DataFrame:
+    """Returns what each run began from, a row per run."""
+    return pd.DataFrame(
+        {"arm": run.arm, "seed": run.seed, "started": run.records[0]["started"]}
+        | {"commit": run.record["commit"], **run.record["files"]}
+        for run in runs
+    ).fillna("")
+
+
+def keys(rows: pd.DataFrame) -> set[Key]:
+    """Returns the runs that have rows."""
+    return set(rows[KEY].itertuples(index=False, name=None))
+
+
+def read(file: Path) -> pd.DataFrame:
+    """Returns the rows of a file, none where it is not there; names and numbers as they are."""
+    if not file.exists():
+        return pd.DataFrame(columns=KEY)
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def check_pairs(file: Path, rows: pd.DataFrame) -> None:
+    """Raises ValueError for a seed whose runs began from different files."""
+    for name in rows.columns.difference([*KEY, "started", "commit"]):
+        for seed, values in rows.groupby("seed")[name]:
+            if (different := values[values != ""].nunique()) > 1:
+                raise ValueError(
+                    f"{file}: the runs of seed {seed} would have {different} different {name}, and "
+                    "they are compared in pairs: keep runs of one, or remove the rows of that seed "
+                    "from the kept files first."
+                )
+
+
+def command(arguments: list[str] | None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of a comparison")
+    parser.add_argument("hypotheses", type=Path, help="their yaml")
+    parser.add_argument("prefix", type=Path, help="of the files, such as docs/study_acts_cpu")
+    args = parser.parse_args(arguments)
+    matrix = read_matrix(args.out)
+    runs = finished_runs(matrix)
+    tables = {
+        "": value_rows(run_values(matrix, read_hypotheses(args.hypotheses))),
+        "_curves": run_curves(matrix),
+        "_results": pd.DataFrame(rows_by_run(collect(args.out).metrics), columns=BY_RUN),
+    }
+    results = tables["_results"]
+    evaluated = keys(results[results["group"] != TRAINING] if matrix.evaluate else results)
+    files = {end: args.prefix.with_name(f"{args.prefix.name}{end}.csv") for end in tables}
+    record = args.prefix.with_name(f"{args.prefix.name}_runs.csv")
+    kept = read(record)
+    already = {(arm, int(seed)) for arm, seed in keys(kept)}
+    new = [run for run in runs if (run.arm, run.seed) in evaluated - already]
+    if not new:
+        print(f"{record}: {len(already)} runs, no new ones")
+        return
+    began = pd.concat([kept, run_rows(new).astype(str)]).fillna("")
+    check_pairs(record, began)
+    chosen = pd.DataFrame([(run.arm, run.seed) for run in new], columns=KEY)
+    for end, file in files.items():
+        # those of a run without a record are of a command that was stopped here
+        before = read(file).merge(kept[KEY], on=KEY)
+        with atomic_write(file) as temporary:
+            rows = pd.concat([before, tables[end].merge(chosen, on=KEY).map(text)])
+            rows.to_csv(temporary, index=False)
+    with atomic_write(record) as temporary:
+        began.to_csv(temporary, index=False)
+    for run in new:
+        print(f"{run.arm}, seed {run.seed}")
+    print(f"{record}: {len(began)} runs, {len(new)} of them new")
+
+
+def text(value: object) -> str:
+    """Returns a value as it is kept: numbers to seven digits, nothing for none."""
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:.7g}"
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(command))
