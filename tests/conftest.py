@@ -16,8 +16,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the training runs, which take longest."""
-    items.sort(key=lambda item: not is_training_run(item.nodeid))
+    """Begins with the training runs, which take longest, then the file that would be alone at the
+    end."""
+    longest = (is_training_run, lambda nodeid: "/test_write_a_recipe.py" in nodeid)
+    items.sort(key=lambda item: [not is_long(item.nodeid) for is_long in longest])
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed

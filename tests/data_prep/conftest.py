@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from typing import NamedTuple
 
@@ -25,3 +26,14 @@ def run_main(monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return run_main
+
+
+@pytest.fixture
+def start():
+    """Starts a script as a user does."""
+
+    def start(script, *args):
+        command = [sys.executable, str(script), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return start

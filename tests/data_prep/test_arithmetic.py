@@ -2,13 +2,11 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import arithmetic
@@ -20,14 +18,6 @@ SCRIPT = Path(arithmetic.__file__)
 unhurried = settings(deadline=None)  # a busy machine is no failure
 seeds = st.integers(0, 2**32)
 levels = st.sampled_from(sorted(signed_sums.LEVELS))
-
-
-def run(folder, *options):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--local_save_dir", str(folder), *options],
-        capture_output=True,
-        text=True,
-    )
 
 
 def score(response, answer):
@@ -77,6 +67,8 @@ def test_the_judge_takes_a_worked_solution_as_correct_and_another_answer_as_inco
 
 @unhurried
 @given(st.text("0123456789+-=", max_size=20), st.integers(-99, 99), st.sampled_from("+-=9 "))
+@example("0-", 0, "+")
+@example("2+++", 9, "+")
 def test_the_quick_reading_of_an_answer_agrees_with_the_judge(start, answer, between):
     response = f"{start}{between}{answer}"
     quick = signed_sums.final_answer(response) == str(answer)
@@ -119,10 +111,10 @@ def test_levels_are_even_and_the_test_split_does_not_depend_on_the_train_size():
     assert SIGNED_SUMS.splits(seed=2, train_size=60, test_size=24) != (train, test)
 
 
-def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path):
-    sizes = ("--train_size", "60", "--test_size", "24")
-    for name in ("a", "b"):
-        assert run(tmp_path / name, *sizes).returncode == 0
+def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path, run_main, start):
+    options = ("--train_size", "60", "--test_size", "24", "--local_save_dir")
+    assert run_main(SCRIPT, arithmetic.main, *options, tmp_path / "a").returncode == 0
+    assert start(SCRIPT, *options, tmp_path / "b").returncode == 0
     for name in ("train.parquet", "test.parquet", "train.json", "test.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert len(list((tmp_path / "a").iterdir())) == 4
@@ -149,8 +141,11 @@ def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path)
         ("--test_size", "9000", "test_size=9000 asks for more different problems than level"),
     ],
 )
-def test_a_bad_size_ends_in_one_sentence_and_writes_nothing(tmp_path, option, value, message):
-    done = run(tmp_path / "data", option, value)
+def test_a_bad_size_ends_in_one_sentence_and_writes_nothing(
+    tmp_path, run_main, option, value, message
+):
+    options = (option, value, "--local_save_dir", tmp_path / "data")
+    done = run_main(SCRIPT, arithmetic.main, *options)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

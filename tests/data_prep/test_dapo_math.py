@@ -1,8 +1,6 @@
 """`data_prep/dapo_math.py` on files in the published shape: about 100 copies a problem, wrapped."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -39,18 +37,21 @@ def write(folder: Path, records: list[dict]) -> Path:
     return path
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
-    )
+@pytest.fixture
+def run(run_main):
+    return lambda *arguments: run_main(SCRIPT, dapo_math.main, *arguments)
 
 
-def prepare(tmp_path: Path, records: list[dict], *options: str) -> subprocess.CompletedProcess:
-    write(tmp_path, records)
-    return run("--source", tmp_path, "--local_save_dir", tmp_path / "out", *options)
+@pytest.fixture
+def prepare(run):
+    def prepare(folder: Path, records: list[dict], *options: str):
+        write(folder, records)
+        return run("--source", folder, "--local_save_dir", folder / "out", *options)
+
+    return prepare
 
 
-def test_copies_are_counted_and_dropped(tmp_path):
+def test_copies_are_counted_and_dropped(tmp_path, prepare):
     done = prepare(tmp_path, problems(10) * 100, "--test_size", "3")
     assert done.returncode == 0, done.stderr
     assert "train: 997 rows read, 7 taken, 990 dropped (990 copies)" in done.stdout
@@ -65,7 +66,7 @@ def test_copies_are_counted_and_dropped(tmp_path):
     assert report["rows"]["dropped"]["copies"] == 990
 
 
-def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path):
+def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path, prepare):
     prepare(tmp_path, problems(4), "--test_size", "1")
     row = pq.read_table(tmp_path / "out/train.parquet").to_pylist()[0]
     number = int(row["reward_model"]["ground_truth"]) - 1
@@ -75,7 +76,7 @@ def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path):
     assert row["extra_info"]["index"] == number
 
 
-def test_whole_numbers_are_answers_too(tmp_path):
+def test_whole_numbers_are_answers_too(tmp_path, prepare):
     records = [record(f"p {i}", i) for i in range(4)]
     done = prepare(tmp_path, records, "--test_size", "1")
     assert done.returncode == 0, done.stderr
@@ -85,27 +86,27 @@ def test_whole_numbers_are_answers_too(tmp_path):
 
 
 @pytest.mark.parametrize("answer", [2.5, True, ["2"]])
-def test_what_is_neither_a_text_nor_a_whole_number_is_one_sentence(tmp_path, answer):
+def test_what_is_neither_a_text_nor_a_whole_number_is_one_sentence(tmp_path, prepare, answer):
     done = prepare(tmp_path, [record(f"p {i}", answer) for i in range(4)], "--test_size", "1")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert f"row 1 has reward_model.ground_truth={answer!r}" in done.stderr
 
 
-def test_a_git_lfs_pointer_is_named(tmp_path):
+def test_a_git_lfs_pointer_is_named(tmp_path, run):
     (tmp_path / dapo_math.FILE).write_text("version https://git-lfs.github.com/spec/v1")
     done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
     assert done.returncode == 2
     assert f"{dapo_math.FILE} is a Git LFS pointer" in done.stderr
 
 
-def test_a_problem_with_two_answers_is_dropped(tmp_path):
+def test_a_problem_with_two_answers_is_dropped(tmp_path, prepare):
     bad = [record("Which is it?", "1"), record("Which is it?", "2")]
     done = prepare(tmp_path, [*problems(3), *bad, *problems(1)], "--test_size", "1")
     assert "(1 copies, 2 answers disagree)" in done.stdout
 
 
-def test_the_held_out_problems_do_not_depend_on_the_order(tmp_path):
+def test_the_held_out_problems_do_not_depend_on_the_order(tmp_path, prepare):
     folders = []
     for name, records in (("a", problems(30)), ("b", problems(30)[::-1] * 3)):
         (tmp_path / name).mkdir()
@@ -115,10 +116,11 @@ def test_the_held_out_problems_do_not_depend_on_the_order(tmp_path):
     assert folders[0] == folders[1]
 
 
-def test_again_gives_the_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write(tmp_path, problems(9) * 4)
-        run("--source", tmp_path, "--local_save_dir", tmp_path / name, "--test_size", "2")
+def test_again_gives_the_same_bytes(tmp_path, run, start):
+    write(tmp_path, problems(9) * 4)
+    options = ("--source", tmp_path, "--test_size", "2", "--local_save_dir")
+    assert run(*options, tmp_path / "a").returncode == 0
+    assert start(SCRIPT, *options, tmp_path / "b").returncode == 0
     for file in ("train.parquet", "test.parquet", "train.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -135,7 +137,9 @@ def test_again_gives_the_same_bytes(tmp_path):
         (problems(3), ["--max_samples", "0"], "--max_samples 0 is not allowed"),
     ],
 )
-def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, records, options, sentence):
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    tmp_path, prepare, records, options, sentence
+):
     done = prepare(tmp_path, records, *(options or ["--test_size", "1"]))
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -143,18 +147,18 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, records, options
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_the_file(tmp_path):
+def test_a_folder_without_the_file(tmp_path, run):
     done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
     assert done.returncode == 2
     assert f"has no {dapo_math.FILE}" in done.stderr
 
 
-def test_not_a_parquet_file(tmp_path):
+def test_not_a_parquet_file(tmp_path, run):
     (tmp_path / dapo_math.FILE).write_text("nonsense")
     done = run("--source", tmp_path, "--local_save_dir", tmp_path / "out")
     assert "is not a parquet file" in done.stderr
 
 
-def test_max_samples_counts_what_it_leaves_out(tmp_path):
+def test_max_samples_counts_what_it_leaves_out(tmp_path, prepare):
     done = prepare(tmp_path, problems(10), "--test_size", "2", "--max_samples", "5")
     assert "5 taken, 3 dropped (3 beyond --max_samples)" in done.stdout

@@ -1,8 +1,6 @@
 """`data_prep/hendrycks_math.py`; what it shares with gsm8k.py is tested there."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,13 +13,21 @@ def record(problem: str, solution: str) -> dict:
     return {"problem": problem, "level": "Level 2", "type": "Algebra", "solution": solution}
 
 
-def prepare(tmp_path: Path, train: list[dict], test: list[dict]) -> subprocess.CompletedProcess:
+def write(folder: Path, train: list[dict], test: list[dict]) -> tuple:
+    """Writes the source's files; returns the options that read them."""
     for split, records in (("train", train), ("test", test)):
         lines = "".join(json.dumps(r) + "\n" for r in records)
-        (tmp_path / f"{split}.jsonl").write_text(lines)
-    command = [sys.executable, hendrycks_math.__file__]
-    command += ["--source", str(tmp_path), "--local_save_dir", str(tmp_path / "out")]
-    return subprocess.run(command, capture_output=True, text=True)
+        (folder / f"{split}.jsonl").write_text(lines)
+    return "--source", folder, "--local_save_dir", folder / "out"
+
+
+@pytest.fixture
+def prepare(run_main, tmp_path):
+    def prepare(*records: list[dict]):
+        options = write(tmp_path, *records)
+        return run_main(hendrycks_math.__file__, hendrycks_math.main, *options)
+
+    return prepare
 
 
 @pytest.mark.parametrize(
@@ -60,16 +66,17 @@ def test_several_boxes(problem, solution, answer):
     assert hendrycks_math.boxed_answer(problem, solution) == answer
 
 
-def test_boxes_that_are_notation_are_dropped_and_counted(tmp_path):
+def test_boxes_that_are_notation_are_dropped_and_counted(prepare):
     odd = record(r"Find $\boxed{12}$.", r"$\boxed{11}=2$, $\boxed{12}=6$. Therefore $6$.")
-    done = prepare(tmp_path, [record("a", r"\boxed{1}"), odd], [record("b", r"\boxed{2}")])
+    done = prepare([record("a", r"\boxed{1}"), odd], [record("b", r"\boxed{2}")])
     assert done.returncode == 0, done.stderr
     assert "1 boxes that are notation" in done.stdout
 
 
-def test_rows_and_counts(tmp_path):
+def test_rows_and_counts(tmp_path, start):
     train = [record("a", r"\boxed{1}"), record("b", r"\boxed{2}"), record("a", r"\boxed{1}")]
-    done = prepare(tmp_path, train, [record("b", r"\boxed{2}")])
+    options = write(tmp_path, train, [record("b", r"\boxed{2}")])
+    done = start(hendrycks_math.__file__, *options)
     assert done.returncode == 0, done.stderr
     assert "train: 3 rows read, 1 taken, 2 dropped (1 duplicate, 1 also in the" in done.stdout
     row = pq.read_table(tmp_path / "out/train.parquet").to_pylist()[0]
@@ -86,8 +93,8 @@ def test_rows_and_counts(tmp_path):
         ({"question": "p"}, "has no field `problem`"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path, bad, sentence):
-    done = prepare(tmp_path, [bad], [record("b", r"\boxed{2}")])
+def test_bad_input_is_one_sentence(tmp_path, prepare, bad, sentence):
+    done = prepare([bad], [record("b", r"\boxed{2}")])
     assert done.returncode == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()

@@ -163,19 +163,6 @@ def trained(package, matrix) -> Trained:
     return out
 
 
-def test_a_misspelt_setting_gets_its_one_sentence(package):
-    setting = f"+{LOSS}.my_targt=1"
-    command = ["recipe.launch", "my_method", "machine=cpu", "--dry-run", setting]
-    sentence = run(command, package, code=2).strip().splitlines()[-1]
-    assert sentence.startswith(f"error: {LOSS}.my_targt does not exist: did you mean my_target?")
-
-
-def test_a_comparison_names_it_like_any_other_recipe(package, matrix):
-    printed = run(["recipe.compare", str(matrix), "--dry-run"], package)
-    assert re.search(r"\[compare\] mine, seed 0 +0 of 4 steps", printed)
-    assert re.search(r"\[compare\] grpo, seed 0 +0 of 4 steps", printed)
-
-
 def test_it_trains_with_its_own_estimator_loss_and_part(trained):
     first = trained.steps_of(0)
     assert sorted(first)[:2] == [1, 2]

@@ -117,10 +117,10 @@ def solution(terms: tuple[int, ...], rng: random.Random) -> str:
 
 
 def final_answer(response: str) -> str | None:
-    """Returns the last number of a response as the judge reads it, or None: a minus sign is part of
-    the number only where no digit stands before it (`=-3` ends in -3), and the last number of a sum
-    that is not done (`12-3`) is no answer."""
-    last = next(iter(deque(re.finditer(r"(?<!\d)-?\d+", response), maxlen=1)), None)
+    """Returns the last number of a response as the judge reads it, or None: a sign is part of the
+    number only where no digit stands before it (`=-3` ends in -3), and the last number of a sum
+    that is not done (`12-3`, `12++3`) is no answer."""
+    last = next(iter(deque(re.finditer(r"(?<!\d)[-+]?\d+", response), maxlen=1)), None)
     if last is None or _UNDONE.search(response[: last.start()]):
         return None
     return str(int(last[0]))
