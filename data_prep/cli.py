@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data_prep.rows import Split
+from recipe.core import cli
 
 
 def make_parser(
@@ -56,12 +57,4 @@ def report(name: str, split: Split, path: Path) -> None:
         print(f"    {note}")
 
 
-def run(
-    command: Callable[[list[str] | None], int | None], arguments: list[str] | None = None
-) -> int:
-    """Runs a script and returns its exit code: 2, after one sentence on stderr, for bad input."""
-    try:
-        return command(arguments) or 0
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+run = partial(cli.run, errors=(ValueError, OSError))  # the others are faults of the scripts

@@ -61,8 +61,7 @@ def measure_command(config: Mapping[str, Any]) -> list[str] | None:
     run samples and judges them; None where it is measured.
 
     Raises:
-        ValueError: the config lacks one of the settings, or its reward function has settings, for
-            which there is no flag.
+        ValueError: the config lacks one of the settings.
     """
     values = {name: value_at(config, key) for name, key in FLAGS.items()}
     template = values["chat_template_kwargs"]
@@ -82,11 +81,8 @@ def measure_command(config: Mapping[str, Any]) -> list[str] | None:
         settings = node.get("reward_kwargs") or {}
         if RewardFunction.of_run(node) is None:  # recipe.judge
             words.append("--boxed-only" if settings.get("boxed_only") else "--no-boxed-only")
-        elif settings:
-            raise ValueError(
-                f"{NODE}.reward_kwargs={settings} cannot be handed to the measurement: let "
-                f"{node['path']} have them as defaults, and leave reward_kwargs out."
-            )
+        else:
+            words += ["--reward-kwargs", json.dumps(settings)]
     return ["-m", "recipe.semantic_curriculum.measure", *words]
 
 

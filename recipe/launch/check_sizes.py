@@ -79,6 +79,7 @@ def parallel_sizes(config: DictConfig) -> None:
 def lengths(config: DictConfig) -> None:
     """The longest sequence against the model's context and the limits of a micro-batch."""
     nodes, data = config.actor_rollout_ref, config.data
+    sync = config.trainer.v1.recipe_sync
     longest = data.max_prompt_length + data.max_response_length
     what = (
         f"data.max_prompt_length={data.max_prompt_length} and "
@@ -90,7 +91,7 @@ def lengths(config: DictConfig) -> None:
             "rollout",
             "log_prob_max_token_len_per_gpu",
             "actor",
-            nodes.rollout.get("log_prob_use_dynamic_bsz"),
+            nodes.rollout.get("log_prob_use_dynamic_bsz") or sync.held_out_entropy,
         ),
         (
             "ref",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,16 @@ from recipe.sampling.engine import Sampling
 from recipe.sampling.prompts import resolve_model, tokenized
 
 
+def step_of(file: Path) -> tuple[float, str]:
+    """Returns what sorts verl's dumps, `<step>.jsonl`, in the order of their steps."""
+    return (int(file.stem) if file.stem.isdecimal() else math.inf), file.name
+
+
 def read_dumps(
     prompts: pd.DataFrame, folder: Path, sampling: Sampling, option: str = "--rollouts"
 ) -> pd.DataFrame:
-    """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), all steps together.
+    """Reads responses from verl's rollout dumps (trainer.rollout_data_dir), of each prompt those of
+    the first step that has it: later ones are of another policy.
 
     Args:
         prompts: of `read_prompts`.
@@ -33,7 +40,7 @@ def read_dumps(
     """
     from transformers import AutoTokenizer
 
-    files = sorted(folder.expanduser().glob("*.jsonl"))
+    files = sorted(folder.expanduser().glob("*.jsonl"), key=step_of)
     if not files:
         raise FileNotFoundError(
             f"{option} {folder} holds no jsonl file: set trainer.rollout_data_dir in a run."
@@ -45,7 +52,8 @@ def read_dumps(
         for tokens, name in zip(tokenized(prompts, sampling), prompts["prompt_id"], strict=True)
     }
     texts: dict[str, list[str]] = {}
-    others = 0
+    first: dict[str, Path] = {}
+    later = others = 0
     for file in files:
         with file.open() as lines:
             for number, line in enumerate(lines, 1):
@@ -60,13 +68,17 @@ def read_dumps(
                     ) from None
                 if name is None:
                     others += 1
-                else:
+                elif first.setdefault(name, file) == file:
                     texts.setdefault(name, []).append(output)
+                else:
+                    later += 1
     if not texts:
         raise ValueError(
             f"{option} {folder} holds no response to a prompt of --data ({others} to others): "
             "give the data and the tokenizer (--model) of that run."
         )
-    print(f"{sum(map(len, texts.values()))} responses to {len(texts)} of {len(prompts)} prompts; "
-          f"{others} to others")  # fmt: skip
+    print(
+        f"{sum(map(len, texts.values()))} responses to {len(texts)} of {len(prompts)} prompts; "
+        f"left out are {later} of later steps and {others} to other prompts"
+    )
     return pd.DataFrame({"prompt_id": list(texts), "responses": list(texts.values())})

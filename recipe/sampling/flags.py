@@ -44,19 +44,27 @@ RANGES: dict[str, Range] = {
 }
 
 
-def template_kwargs(text: str) -> dict[str, Any]:
-    """Reads --chat-template-kwargs; raises argparse's error for what is no JSON mapping."""
+def json_mapping(text: str, example: str = '{"threshold": 0.5}') -> dict[str, Any]:
+    """Reads a flag; raises argparse's error for what is no JSON mapping."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)  # NaN and the like, which are not JSON
 
     try:
-        kwargs = json.loads(text, parse_constant=refuse)
+        mapping = json.loads(text, parse_constant=refuse)
     except ValueError:
-        kwargs = None
-    if not isinstance(kwargs, dict):
-        example = """'{"enable_thinking": false}'"""
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: use a JSON mapping, {example}")
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed: use a JSON mapping, '{example}'"
+        )
+    return mapping
+
+
+def template_kwargs(text: str) -> dict[str, Any]:
+    """Reads --chat-template-kwargs; raises argparse's error for what is no JSON mapping, or sets
+    what is no setting of a prompt."""
+    kwargs = json_mapping(text, '{"enable_thinking": false}')
     if fixed := [key for key in kwargs if key in RENDER]:
         raise argparse.ArgumentTypeError(f"{fixed[0]} is not allowed: it is no setting of a prompt")
     return kwargs
@@ -83,6 +91,12 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
         metavar="PATH:NAME",
         help="a function of verl's reward.custom_reward_function, which says what is correct and, "
         f"by its pred, what the answers are; default: the one of the model's run, or {JUDGE}",
+    )
+    parser.add_argument(
+        "--reward-kwargs",
+        type=json_mapping,
+        metavar="JSON",
+        help="verl's reward_kwargs of that function; default: those of the model's run, or {}",
     )
     parser.add_argument(
         "--boxed-only",
@@ -151,7 +165,8 @@ def resolve(
         values: the preset's.
 
     Raises:
-        ValueError: if the run's record cannot be read.
+        ValueError: if the run's record cannot be read, or there is no function for the
+            --reward-kwargs.
     """
     of_run, record = run_settings(model)
     defaults = SAMPLING | {
@@ -160,6 +175,13 @@ def resolve(
         "reward": None,
     }
     given = {name: getattr(args, name, None) for name in defaults}
+    if (kwargs := getattr(args, "reward_kwargs", None)) is not None:
+        function = given["reward"] or of_run.get("reward")
+        if function is None:
+            raise ValueError(
+                f"--reward-kwargs {kwargs} is for a reward function of your own: give --reward too."
+            )
+        given["reward"] = dataclasses.replace(function, kwargs=kwargs)
     layers: dict[str, Mapping[str, Any]] = {
         "flags": {name: value for name, value in given.items() if value is not None},
         f"preset {preset}": values or {},

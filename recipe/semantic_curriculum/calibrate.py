@@ -166,7 +166,8 @@ def values_of(
 
     Args:
         prompts: Of `read_prompts`; those of the responses.
-        table: A row per prompt: prompt_id, responses.
+        table: A row per prompt: prompt_id, responses, and truncated: those that the limit cut off
+            have no end token. Rollout dumps do not say so; there, those that are as long as it.
         sampling: Model, temperature, chat template and length limit.
         dtype: Of the forward pass.
         grading: How the responses are judged.
@@ -180,13 +181,15 @@ def values_of(
     of_data = prompts.to_dict("records")
     judged = judge_prompts(texts, prompts["ground_truth"], grading, grading.equivalence(), of_data)
     parts = []
-    rows = zip(tokenized(prompts, sampling), texts, judged, strict=True)
-    for prompt, group, verdict in tqdm(rows, total=len(texts), unit="prompt"):
+    cuts = table.get("truncated", [[False] * len(group) for group in texts])
+    rows = zip(tokenized(prompts, sampling), texts, cuts, judged, strict=True)
+    for prompt, group, cut_G, verdict in tqdm(rows, total=len(texts), unit="prompt"):
         responses = []
-        for text in group:
+        for text, cut in zip(group, cut_G, strict=True):
             ids = tokenizer.encode(text, add_special_tokens=False)
-            ended = [*ids, tokenizer.eos_token_id]  # the end token counts
-            responses.append(ended[: sampling.max_response_length])
+            if not cut or not ids:
+                ids.append(tokenizer.eos_token_id)  # the end token counts
+            responses.append(ids[: sampling.max_response_length])
         entropy_N, log_prob_N = token_values(model, prompt, responses, sampling.temperature)
         advantages_N = group_advantages(verdict.correct, [len(ids) for ids in responses])
         parts.append((entropy_N, log_prob_N, advantages_N))

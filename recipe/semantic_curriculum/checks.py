@@ -79,7 +79,8 @@ def check_token_rule(config: DictConfig) -> None:
 
 
 def check_curriculum(config: DictConfig) -> None:
-    """Reads the scores and the training prompts as the trainer will, but for its length filter."""
+    """Reads the scores and the training prompts as the trainer will. Of prompts that are too long
+    for it, which verl leaves out, those count that the measurement has left out for that too."""
     if "curriculum" not in config.data:
         return
     settings = CurriculumConfig.from_mapping(plain(config.data.curriculum))
@@ -103,10 +104,12 @@ def check_curriculum(config: DictConfig) -> None:
             f"them in their text, or set {CURRICULUM}.order=none."
         )
     limit = config.data.get("train_max_samples", -1)
-    if 0 < limit < len(ids):
-        if config.data.shuffle:  # any of them may be taken
-            rows_of(scores, ids, settings.scores)
-        ids = ids[:limit]
+    first = ids[:limit] if 0 < limit < len(ids) else ids
+    if too_long := left_out(config, scores.attrs):
+        ids, first = ([name for name in x if name not in too_long] for x in (ids, first))
+    if len(first) < len(ids) and config.data.shuffle:  # any of them may be taken
+        rows_of(scores, ids, settings.scores)
+    ids = first
     curriculum = curriculum_for(ids, settings)
     steps_of_plan(
         len(curriculum.plan.prompt_D),
@@ -114,6 +117,15 @@ def check_curriculum(config: DictConfig) -> None:
         config.trainer.total_training_steps,
         run_config.replaces_groups(config),
     )
+
+
+def left_out(config: DictConfig, measured: Mapping[str, Any]) -> set[str]:
+    """Returns the prompts that the measurement has left out and verl will leave out: none where
+    this run takes longer ones."""
+    if "left_out" not in measured or not config.data.filter_overlong_prompts:
+        return set()
+    shorter = config.data.max_prompt_length <= measured["max_prompt_length"]
+    return set(measured["left_out"]) if shorter else set()
 
 
 def check_template(config: DictConfig, measured: Mapping[str, Any], path: str) -> None:
@@ -135,12 +147,14 @@ def check_reward(config: DictConfig, measured: Mapping[str, Any], path: str) -> 
     node = plain(OmegaConf.select(config, reward_function.NODE) or {})
     if "reward" not in measured or not node.get("path"):
         return
-    trained = str(RewardFunction.of_run(node) or JUDGE)
+    function = RewardFunction.of_run(node)
+    trained = str(function or JUDGE)
     if measured["reward"] != trained:
+        kwargs = f" --reward-kwargs '{json.dumps(function.kwargs)}'" if function else ""
         raise ValueError(
             f"data.curriculum.scores={path} was judged by {measured['reward']}, and the reward "
             f"function of this run is {trained}: measure it again with --reward "
-            f"{node['path']}:{node.get('name') or DEFAULT_NAME}."
+            f"{node['path']}:{node.get('name') or DEFAULT_NAME}{kwargs}."
         )
 
 

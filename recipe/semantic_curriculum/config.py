@@ -338,6 +338,11 @@ class CurriculumConfig:
                 f"from 1 to stages={self.stages}, or null."
             )
         if self.order == "none":
+            if self.only_stage is not None:
+                raise ValueError(
+                    f"{CURRICULUM}.only_stage={self.only_stage} has no effect with order=none: "
+                    "choose an order, by its own setting or by the preset, or leave it null."
+                )
             return
         if not self.scores:
             raise ValueError(

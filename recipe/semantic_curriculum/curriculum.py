@@ -180,10 +180,16 @@ def steps_of_plan(
         total_steps: `trainer.total_training_steps`; None: the whole plan.
 
     Raises:
-        ValueError: If the plan is shorter than `total_steps`.
+        ValueError: If the plan is shorter than `total_steps`, or than a step.
     """
     steps = draws // batch_size
     if total_steps is None:
+        if not steps:
+            raise ValueError(
+                f"the curriculum has {draws} prompts, less than data.train_batch_size={batch_size},"
+                f" so that it has no step: use fewer {CURRICULUM}.stages, more epochs_per_stage, "
+                "or a smaller batch."
+            )
         return steps
     if total_steps > steps and not replaces:
         raise ValueError(

@@ -1,9 +1,10 @@
 """Measure the semantic entropy of a dataset: python -m recipe.semantic_curriculum.measure
 
-Samples G responses to each prompt from a model with vLLM (or takes those of --rollouts, a folder of
-verl's rollout dumps), clusters them by the equivalence of their final answers, and writes one row
-per prompt: G, semantic entropy, pass rate, number of clusters, majority answer and whether it is
-correct.
+Samples G responses to each prompt from a model with vLLM, clusters them by the equivalence of their
+final answers, and writes one row per prompt: G, semantic entropy, pass rate, number of clusters,
+majority answer and whether it is correct. Or it takes the responses of --rollouts, a folder of
+verl's rollout dumps, of each prompt those of the first step that has it. They are of as many
+policies as there are steps, so that a run takes such scores with scores_from=any_model only.
 
 --model is a model, or a run or checkpoint, whose trained policy is taken. The chat template's
 kwargs, the lengths, the dtype, --boxed-only and the reward function are by default those of that
@@ -242,6 +243,7 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     settings = cache_settings(prompts, sampling, measurement.hardware, measurement.chunk)
     content = settings["model"]
     if measurement.rollouts:
+        content = f"the policies of {measurement.rollouts}"
         read, size = read_dumps(prompts, measurement.rollouts, sampling), measurement.chunk
         chunks = (read[start : start + size] for start in range(0, len(read), size))
     else:
@@ -255,6 +257,9 @@ def measure(measurement: Measurement) -> pd.DataFrame:
     table.attrs["model"], table.attrs["model_path"] = content, measurement.sampling.model
     table.attrs["weights"] = measurement.weighting.weights
     table.attrs["reward"] = str(measurement.grading.reward or JUDGE)
+    if not measurement.rollouts:
+        table.attrs["max_prompt_length"] = sampling.max_prompt_length
+        table.attrs["left_out"] = sorted({*prompts["prompt_id"]} - {*table["prompt_id"]})
     write_table(table, out)
     print(summary(table))
     print(f"{len(table)} prompts -> {out}")

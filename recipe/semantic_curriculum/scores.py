@@ -72,11 +72,12 @@ def rows_of(table: pd.DataFrame, ids: Sequence[str], path: str | Path) -> pd.Dat
         ValueError: if a prompt has no row.
     """
     rows = table.reindex(ids)
-    missing = int(rows["semantic_entropy"].isna().sum())
+    missing = int(rows[["semantic_entropy", "pass_rate"]].isna().any(axis=1).sum())
     if missing:
         raise ValueError(
             f"data.curriculum.scores={path} has no score for {missing} of the {len(ids)} training "
-            "prompts: measure it on the same data.train_files."
+            "prompts: measure it on the same data.train_files, with --max-prompt-length as "
+            "data.max_prompt_length."
         )
     return rows
 

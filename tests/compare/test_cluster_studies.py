@@ -287,7 +287,7 @@ def test_the_measurement_samples_as_the_run_does(prepare, tmp_path):
 
 
 @pytest.mark.parametrize("template", [{"enable_thinking": False}, {}, None])
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", [{}, {"scale": 2}, None])
 def test_the_run_accepts_what_is_measured(prepare, tmp_path, template, own):
     """Its checks refuse scores of another format of the prompts, or of another judge."""
     from recipe.judge.reward_function import JUDGE
@@ -295,10 +295,11 @@ def test_the_run_accepts_what_is_measured(prepare, tmp_path, template, own):
 
     config = config_of(tmp_path)
     config["data"]["apply_chat_template_kwargs"] = template
-    if own:
+    if own is not None:
         file = tmp_path / "mine.py"
         file.write_text("def score(**_):\n    return 1.0\n")
-        config["reward"]["custom_reward_function"] = {"path": str(file), "name": "score"}
+        function = {"path": str(file), "name": "score", "reward_kwargs": own}
+        config["reward"]["custom_reward_function"] = function
     args = measured_with(prepare, config)
     scores = {
         "chat_template_kwargs": dict(args.sampling.chat_template_kwargs),
@@ -306,7 +307,7 @@ def test_the_run_accepts_what_is_measured(prepare, tmp_path, template, own):
     }
     check_template(OmegaConf.create(config), scores, "scores.parquet")
     check_reward(OmegaConf.create(config), scores, "scores.parquet")
-    assert (args.grading.reward is None) is not own
+    assert (args.grading.reward.kwargs if args.grading.reward else None) == own
 
 
 @pytest.mark.parametrize(
@@ -316,14 +317,6 @@ def test_the_run_accepts_what_is_measured(prepare, tmp_path, template, own):
         ({"data": {"curriculum": {"scores": None}}}, r"baseline has no data\.curriculum\.scores"),
         ({"actor_rollout_ref": {"rollout": {"dtype": None}}}, r"has no .*rollout\.dtype, which"),
         ({"data": {"train_files": None}}, r"data\.train_files=null is not allowed"),
-        (
-            {
-                "reward": {
-                    "custom_reward_function": {"path": "pkg://m", "reward_kwargs": {"scale": 2}}
-                }
-            },
-            r"reward_kwargs=.*'scale': 2.* cannot be handed to the measurement",
-        ),
     ],
 )
 def test_what_the_measurement_lacks_is_one_sentence(prepare, tmp_path, change, message):

@@ -282,6 +282,15 @@ LONG = {"data.max_prompt_length": 1024, "data.max_response_length": 3072}
             "ref.log_prob_max_token_len_per_gpu=4095, times",
         ),
         (
+            {
+                f"{NODES}.actor.use_dynamic_bsz": False,
+                f"{NODES}.rollout.log_prob_use_dynamic_bsz": False,
+                f"{NODES}.rollout.log_prob_max_token_len_per_gpu": 4095,
+                "trainer.v1.recipe_sync.held_out_entropy": True,  # its passes are dynamic
+            },
+            "rollout.log_prob_max_token_len_per_gpu=4095, times",
+        ),
+        (
             {"data.max_response_length": 3073},
             "make sequences of 4097 tokens, more than the model's context .*, 4096",
         ),
@@ -317,6 +326,11 @@ def test_a_length_that_does_not_fit(gpu, tmp_path, changes, sentence):
             f"{FSDP}.ulysses_sequence_parallel_size": 4,
         },
         {f"{NODES}.ref.log_prob_max_token_len_per_gpu": 5},  # without a reference
+        {
+            f"{NODES}.actor.use_dynamic_bsz": False,
+            f"{NODES}.rollout.log_prob_use_dynamic_bsz": False,
+            f"{NODES}.rollout.log_prob_max_token_len_per_gpu": 5,
+        },
         {f"{NODES}.rollout.enable_chunked_prefill": False},  # 8192 batched tokens
         # a longer context that the user gives the model, in verl's way
         {

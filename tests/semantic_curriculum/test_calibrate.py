@@ -203,6 +203,23 @@ def test_the_settings_are_those_of_the_responses(model, data, cache, capsys):
     assert f"{PROMPTS * G * 3} tokens of 24" in capsys.readouterr().out
 
 
+def test_a_response_that_was_cut_off_has_no_end_token(model, data, cache, capsys):
+    """Also where its text has fewer tokens than the limit, as the tokenizer may have it."""
+    shares = ["--high-cov-fraction", "0.1"]
+    assert run(model, data, cache, *shares) == 0
+    ended = int(capsys.readouterr().out.split(" tokens of 24")[0].split()[-1])
+    for file in sorted(cache.glob("*.parquet"))[:2]:  # of four prompts, one response of each
+        table = pd.read_parquet(file)
+        table["truncated"] = [[True] + [False] * (G - 1)] * len(table)
+        table.to_parquet(file)
+    last = sorted(cache.glob("*.parquet"))[-1]
+    table = pd.read_parquet(last)
+    table["truncated"] = [[False] * G] * len(table)
+    table.to_parquet(last)
+    assert run(model, data, cache, *shares) == 0
+    assert f"{ended - 4} tokens of 24 responses" in capsys.readouterr().out
+
+
 def test_as_many_prompts_as_asked_for_are_read(model, data, cache, capsys):
     assert run(model, data, cache, "--max-prompts", 3, "--high-cov-fraction", "0.1") == 0
     assert "12 responses to 3 prompts" in capsys.readouterr().out

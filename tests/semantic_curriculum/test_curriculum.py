@@ -21,7 +21,12 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum import scores
 from recipe.semantic_curriculum.config import CurriculumConfig
-from recipe.semantic_curriculum.curriculum import make_plan, plan_of, stages_by_quantile
+from recipe.semantic_curriculum.curriculum import (
+    make_plan,
+    plan_of,
+    stages_by_quantile,
+    steps_of_plan,
+)
 
 
 def settings_of(**values) -> CurriculumConfig:
@@ -201,6 +206,7 @@ def test_killed_twice_the_order_is_the_same(workers, tmp_path):
         ({"split": "threshold", "stages": 3, "thresholds": (2, 1)}, "give 2 rising numbers"),
         ({"thresholds": (1.0,)}, "give 0 rising numbers"),
         ({"only_stage": 3}, "from 1 to stages=2"),
+        ({"only_stage": 1, "order": "none"}, "only_stage=1 has no effect with order=none"),
         ({"optimizer": "reset"}, "only_stage"),
         ({"reference": "fresh"}, "keep, reset"),
         ({"seed": -1}, "from 0 up"),
@@ -215,6 +221,13 @@ def test_a_wrong_setting_is_refused_in_one_sentence(wrong, said):
 def test_an_unknown_setting_is_refused():
     with pytest.raises(ValueError, match=r"data\.curriculum\.stage .*did you mean stages"):
         CurriculumConfig.from_mapping({"stage": 2})
+
+
+def test_a_plan_without_a_step_is_refused():
+    """verl would divide by its number of steps, after Ray's start."""
+    assert steps_of_plan(16, 8, None) == 2
+    with pytest.raises(ValueError, match=r"has 7 prompts, less than data\.train_batch_size=8, so"):
+        steps_of_plan(7, 8, None)
 
 
 def test_an_empty_stage_is_refused():
@@ -237,6 +250,9 @@ def test_scores_are_found_by_what_the_prompt_says(tmp_path):
     assert rows["semantic_entropy"].tolist() == [2, 0, 2]
     with pytest.raises(ValueError, match="no score for 1 of the 2 training prompts"):
         scores.rows_of(table, [ids[0], prompt_id(prompt("d"))], file)
+    table.loc[ids[1], "pass_rate"] = None  # a table of one's own
+    with pytest.raises(ValueError, match="no score for 1 of the 3 training prompts"):
+        scores.rows_of(table, ids, file)
 
 
 @pytest.mark.parametrize(

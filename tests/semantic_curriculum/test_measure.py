@@ -246,6 +246,8 @@ def config_with_scores(scores, data, model="none"):
                 "train_files": str(data),
                 "train_batch_size": 1,
                 "shuffle": False,
+                "max_prompt_length": 1024,
+                "filter_overlong_prompts": True,
             },
             "actor_rollout_ref": {"model": {"path": model}},
             "algorithm": {},
@@ -279,6 +281,9 @@ def test_scores_by_another_reward_function_are_refused_before_the_run(command, d
     config.reward.custom_reward_function.path = "pkg://recipe.cpu.tasks.target_sums"
     message = r"judged by pkg://recipe.judge, and .* is pkg://recipe.cpu.tasks.target_sums:compute"
     with pytest.raises(ValueError, match=message + r"_score: measure .* --reward pkg://recipe.cpu"):
+        check_curriculum(config)
+    config.reward.custom_reward_function.reward_kwargs = {"scale": 2}
+    with pytest.raises(ValueError, match=r"""compute_score --reward-kwargs '\{"scale": 2\}'\.$"""):
         check_curriculum(config)
     config.reward.custom_reward_function.path = None  # verl's own, by the data's source
     check_curriculum(config)
@@ -330,11 +335,29 @@ def test_scores_of_another_model_are_refused_before_the_run(command, data, tmp_p
     check_curriculum(config)
 
 
-def test_prompts_that_are_too_long_are_left_out(command, monkeypatch, capsys):
+def test_prompts_that_are_too_long_are_left_out(command, data, monkeypatch, capsys):
     monkeypatch.setattr(responses, "tokenized", lambda p, s: [[i] * (i + 1) for i in range(len(p))])
     assert command("--max-prompt-length", "3") == 0
     assert "2 of 5 prompts are longer" in capsys.readouterr().out
     assert pd.read_parquet(command.out)["index"].tolist() == [0, 1, 2]
+    # a run that leaves them out too needs no score of them, and any other does
+    config = config_with_scores(command.out, data)
+    config.data.max_prompt_length = 3
+    check_curriculum(config)
+    config.data.max_prompt_length = 4
+    with pytest.raises(ValueError, match=r"no score for 2 of the 5 .*: .* with --max"):
+        check_curriculum(config)
+    config.data.max_prompt_length, config.data.filter_overlong_prompts = 3, False
+    with pytest.raises(ValueError, match="no score for 2 of the 5 training prompts"):
+        check_curriculum(config)
+    # of the first two prompts none is too long; with shuffle any two of the five may be taken
+    config.data.train_max_samples = 2
+    check_curriculum(config)
+    config.data.shuffle = True
+    with pytest.raises(ValueError, match="no score for 2 of the 5 training prompts"):
+        check_curriculum(config)
+    config.data.filter_overlong_prompts = True
+    check_curriculum(config)
     assert command("--max-prompt-length", "1", "--again") == 0
     monkeypatch.setattr(responses, "tokenized", lambda p, _: [[0, 0] for _ in range(len(p))])
     assert command("--max-prompt-length", "1", "--again") == 2
@@ -362,6 +385,22 @@ def test_a_reward_function_of_ones_own_gets_the_truth_as_the_data_has_it(command
     table.to_parquet(data)
     assert command("--reward", str(reward)) == 0
     assert pd.read_parquet(command.out)["pass_rate"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_a_reward_function_of_ones_own_gets_its_settings(command, tmp_path, capsys):
+    reward = tmp_path / "own.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None, *, right):\n"
+        "    return int(solution_str.removeprefix('#### ') == right)\n"
+    )
+    assert command("--reward", str(reward), "--reward-kwargs", '{"right": "2"}') == 0
+    table = pd.read_parquet(command.out)
+    assert table.attrs["reward"] == f"{reward}:compute_score (right=2)"
+    by_text = pd.Series(table["pass_rate"].tolist())
+    assert command("--reward", str(reward), "--reward-kwargs", '{"right": "none"}') == 0
+    assert by_text.sum() > 0 == pd.read_parquet(command.out)["pass_rate"].sum()
+    assert command("--reward-kwargs", '{"right": "2"}') == 2
+    assert "give --reward too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -423,7 +462,8 @@ def test_a_model_that_is_not_there_is_named(data, tmp_path, capsys):
 
 @pytest.fixture
 def dumps(monkeypatch, tmp_path):
-    """Two steps of a run; question i is written as its token, the tokenizer as its inverse."""
+    """Three steps of a run; question i is written as its token, the tokenizer as its inverse. The
+    responses of later steps say something else."""
     import transformers
 
     monkeypatch.setattr(
@@ -439,11 +479,13 @@ def dumps(monkeypatch, tmp_path):
     )
     folder = tmp_path / "rollouts"
     folder.mkdir()
-    for step in (1, 2):
+    for step in (1, 2, 10):
         rows = [
             {"input": f"user question {i}", "output": f"#### {answer}", "step": step}
-            for i, answer in ((1, 1), (1, 7), (3, 3), (8, 8))
+            for i, answer in ((1, step), (1, 7), (3, 2 + step), (8, 8))
         ]
+        rows += [{"input": "user question 4", "output": f"#### {6 - step}"}] * (step == 2)
+        rows += [{"input": "user question 4", "output": "#### 0"}] * (step == 10)
         (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return folder
 
@@ -453,10 +495,18 @@ def test_rollout_dumps_are_read(dumps, data, tmp_path, capsys):
     arguments = ["--model", "none", "--data", str(data), "--out", str(out)]
     assert measure.main([*arguments, "--rollouts", str(dumps)]) == 0
     table = pd.read_parquet(out)
-    assert table["index"].tolist() == [1, 3]
-    assert table["responses"].tolist() == [4, 2]
-    assert table["semantic_entropy"].tolist() == pytest.approx([math.log(2), 0])
-    assert "6 responses to 2 of 5 prompts; 2 to others" in capsys.readouterr().out
+    assert table["index"].tolist() == [1, 3, 4]
+    assert table["responses"].tolist() == [2, 1, 1]  # 3 and 4 of steps 1 and 2
+    assert table["semantic_entropy"].tolist() == pytest.approx([math.log(2), 0, 0])
+    assert table["pass_rate"].tolist() == [0.5, 1, 1]
+    assert "4 responses to 3 of 5 prompts; left out are 7 of later steps and 3 to other" in (
+        capsys.readouterr().out
+    )
+    # they are of several policies, and a run says that it takes them
+    config = config_with_scores(out, data)
+    config.data.max_prompt_length, config.data.filter_overlong_prompts = 1024, True
+    with pytest.raises(ValueError, match=r"another model .none, content the policies of .*any"):
+        check_curriculum(config)
 
 
 def test_rollout_dumps_are_judged_in_chunks_of_prompts(dumps, data, tmp_path, monkeypatch):
@@ -472,8 +522,8 @@ def test_rollout_dumps_are_judged_in_chunks_of_prompts(dumps, data, tmp_path, mo
     # with dumps nothing is sampled, at whatever temperature
     more = ["--rollouts", str(dumps), "--chunk", "1", "--temperature", "0"]
     assert measure.main([*arguments, *more]) == 0
-    assert judged == [1, 1]
-    assert pd.read_parquet(tmp_path / "scores.parquet")["index"].tolist() == [1, 3]
+    assert judged == [1, 1, 1]
+    assert pd.read_parquet(tmp_path / "scores.parquet")["index"].tolist() == [1, 3, 4]
 
 
 def test_a_broken_dump_is_named_by_file_and_line(dumps, data, tmp_path, capsys):
@@ -482,5 +532,5 @@ def test_a_broken_dump_is_named_by_file_and_line(dumps, data, tmp_path, capsys):
     out = tmp_path / "scores.parquet"
     arguments = ["--model", "none", "--data", str(data), "--out", str(out)]
     assert measure.main([*arguments, "--rollouts", str(dumps)]) == 2
-    assert "2.jsonl, line 5" in capsys.readouterr().err
+    assert "2.jsonl, line 6" in capsys.readouterr().err
     assert not out.exists()
