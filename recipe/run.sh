@@ -5,8 +5,12 @@
 # VERBOSE=1 is --verbose.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-[[ -x $PYTHON ]] || PYTHON=$(command -v python3)
+if [[ -z ${PYTHON:-} ]]; then
+  PYTHON=$ROOT/.venv/bin/python
+  [[ -x $PYTHON ]] || PYTHON=python3
+fi
+command -v "$PYTHON" >/dev/null ||
+  { echo "error: PYTHON=$PYTHON is no program: name the one of verl's environment." >&2; exit 2; }
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
 
 NNODES=${NNODES:-1}

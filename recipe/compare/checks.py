@@ -53,6 +53,7 @@ def check_plan(plan: Plan) -> None:
     for run in plan.runs:
         if run is first_of_arm[run.arm.name]:
             preflight.check(OmegaConf.create(run.record["config"]))
+    for run in {run.name: run for run in (*plan.baselines, *plan.runs)}.values():
         check_folder(run)
     check_fair([*plan.baselines, *plan.runs], plan.matrix.baseline)
     check_seeds(plan.runs)

@@ -46,9 +46,13 @@ class PlannedRun:
         return self.folder.is_complete(self.steps)
 
     @property
+    def config(self) -> dict[str, Any]:
+        return self.record["config"]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Its nodes, and its devices on each."""
-        trainer = self.record["config"]["trainer"]
+        trainer = self.config["trainer"]
         return trainer["nnodes"], trainer["n_gpus_per_node"]
 
     @property
@@ -161,6 +165,11 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
         raise ValueError(
             f"arm {arm.name}: trainer.total_training_steps=null has no end that a comparison could "
             "wait for: set STEPS."
+        )
+    if config.trainer.save_freq <= 0:
+        raise ValueError(
+            f"arm {arm.name}: trainer.save_freq={config.trainer.save_freq} (SAVE_FREQ) saves no "
+            "checkpoint, by which a comparison knows that a run has finished: set it above 0."
         )
     record = provenance.record(OmegaConf.to_container(config, resolve=True), command)
     return PlannedRun(arm, seed, folder, command, record, int(steps))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from recipe import machine
 from recipe.compare.plan import PlannedRun
-from recipe.launch.nodes import joined
+from recipe.launch.nodes import (
+    CPUS_PER_DEVICE,
+    cpus_of,
+    joined,
+    listed,
+    own_cpus,
+    places,
+    resources,
+)
 
 Slot = dict[str, str]  # environment variables of the runs in it
 
@@ -20,7 +28,6 @@ class TooFewDevices(ValueError):
     """This machine lends fewer devices than a run needs, as a login node does."""
 
 
-CPUS_PER_DEVICE = 3  # verl's placement groups take so many beside each device
 DEVICE_WAIT = 3600  # seconds that a run waits for devices while nothing of the comparison runs
 
 
@@ -47,17 +54,18 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
                 f"--gpus={gpus} cannot be kept to in the Ray cluster of RAY_ADDRESS, which chooses "
                 "the devices itself: use --jobs, or a cluster that has these GPUs only."
             )
-        with cluster():
-            nodes = cluster_nodes()
-        needed = min(runs, key=lambda run: places(nodes, run))
-        fitting = places(nodes, needed)
+        with joined() as ray:
+            nodes = resources(ray)
+        needed = min(runs, key=lambda run: places(nodes, run.config))
+        fitting = places(nodes, needed.config)
         if (jobs or 1) > fitting:
             nodes_of_run, devices = needed.shape
             raise ValueError(
                 f"{jobs or 1} runs at once, each on {nodes_of_run} x {devices} GPUs with "
-                f"{CPUS_PER_DEVICE} CPUs beside each, do not fit into the Ray cluster of "
-                f"RAY_ADDRESS, whose nodes have {listed(nodes)}: use fewer --jobs, change NNODES "
-                "or NGPUS_PER_NODE, or start Ray with more --num-cpus."
+                f"{CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(needed.config)} CPUs in all, do "
+                f"not fit into the Ray cluster of RAY_ADDRESS, whose nodes have {listed(nodes)}: "
+                "use fewer --jobs, change NNODES or NGPUS_PER_NODE, or start Ray with more "
+                "--num-cpus."
             )
         return [{} for _ in range(jobs or fitting)]
     jobs = jobs or 1
@@ -77,27 +85,6 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
     if jobs > 1:  # the cores too are shared by the runs
         environment |= machine.worker_environment(needed)
     return [dict(environment) for _ in range(jobs)]
-
-
-def places(nodes: Sequence[Mapping[str, float]], run: PlannedRun) -> int:
-    """Returns how many such runs fit at the same time.
-
-    Args:
-        nodes: the resources of each. What a run has on one node, one node must hold; a large node
-            may stand for two of a run's.
-    """
-    nodes_of_run, devices = run.shape
-    parts = [
-        min(node.get("GPU", 0) // devices, node.get("CPU", 0) // (CPUS_PER_DEVICE * devices))
-        for node in nodes
-    ]
-    return int(sum(parts)) // nodes_of_run
-
-
-def listed(nodes: Sequence[Mapping[str, float]]) -> str:
-    """Returns the nodes' resources as words."""
-    pairs = ((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
-    return ", ".join(f"{gpus:g} GPUs and {cpus:g} CPUs" for gpus, cpus in pairs)
 
 
 @contextmanager
@@ -125,14 +112,16 @@ def started(runs: Sequence[PlannedRun], slots: Sequence[Slot]) -> Iterator[None]
     machine.prepare()
     import ray
 
-    resources = {}
-    for name in ("num_cpus", "num_gpus"):  # null, the default: what Ray finds
-        each = [run.record["config"]["ray_kwargs"]["ray_init"].get(name) for run in runs]
-        resources[name] = None if None in each else len(slots) * max(each)
+    cpus = [own_cpus(run.config, len(slots)) for run in runs]
+    gpus = [run.config["ray_kwargs"]["ray_init"].get("num_gpus") for run in runs]
+    has = {  # None: what Ray finds
+        "num_cpus": None if None in cpus else max(cpus),
+        "num_gpus": None if None in gpus else len(slots) * max(gpus),
+    }
     if visible := slots[0].get("CUDA_VISIBLE_DEVICES"):
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     context = ray.init(
-        "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **resources
+        "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **has
     )
     os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]  # its runs join it
     try:
@@ -140,13 +129,6 @@ def started(runs: Sequence[PlannedRun], slots: Sequence[Slot]) -> Iterator[None]
     finally:
         del os.environ["RAY_ADDRESS"]
         ray.shutdown()
-
-
-def cluster_nodes() -> list[dict[str, float]]:
-    """Returns the resources of each node of the cluster, in use or not."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def wait_for_devices(run: PlannedRun, patient: Callable[[], bool | None]) -> None:
@@ -167,7 +149,8 @@ def wait_for_devices(run: PlannedRun, patient: Callable[[], bool | None]) -> Non
 
     nodes_of_run, devices = run.shape
     part = {"GPU": devices, "CPU": CPUS_PER_DEVICE * devices}
-    group = placement_group([part] * nodes_of_run, strategy="PACK")
+    others = cpus_of(run.config) - CPUS_PER_DEVICE * run.devices  # TransferQueue's
+    group = placement_group([part] * nodes_of_run + [{"CPU": 1}] * others, strategy="PACK")
     try:
         end, told = time.monotonic() + DEVICE_WAIT, False
         while not group.wait(timeout_seconds=2):
@@ -178,9 +161,9 @@ def wait_for_devices(run: PlannedRun, patient: Callable[[], bool | None]) -> Non
                 end = time.monotonic() + DEVICE_WAIT
             elif time.monotonic() > end:
                 raise TimeoutError(
-                    f"{run.name}: {nodes_of_run} x {devices} GPUs of the Ray cluster have not been "
-                    f"free for {DEVICE_WAIT // 60} minutes, other jobs hold them: start the same "
-                    "command again when they are."
+                    f"{nodes_of_run} x {devices} GPUs of the Ray cluster have not been free for "
+                    f"{DEVICE_WAIT // 60} minutes, other jobs hold them: start the same command "
+                    "again when they are."
                 )
             if not told:
                 tqdm.write(f"{run.name}: waiting for {nodes_of_run} x {devices} free GPUs")

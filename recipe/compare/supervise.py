@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from recipe.compare.checks import check_folder
 from recipe.compare.plan import (
     ROOT,
     PlannedRun,
@@ -27,6 +28,7 @@ from recipe.compare.plan import (
     run_environment,
 )
 from recipe.compare.slots import Slot, wait_for_devices
+from recipe.core import cli
 from recipe.experiment import provenance
 from recipe.experiment.evaluation import has_all_columns
 from recipe.experiment.matrix import Matrix
@@ -156,10 +158,14 @@ def run_once(
 
     Returns:
         "skipped" (it was finished before), "finished" or "failed".
+
+    Raises:
+        ValueError: its folder holds a run of another config.
     """
     with run_lock(run, lambda: processes.ended) as held:
         if held is None:
             return "failed"
+        check_folder(run)  # another comparison may have started it since it was planned
         if run.finished:
             return "skipped"
         environment = {**environment, LOCK: str(held.fileno())}
@@ -227,14 +233,20 @@ def evaluate_run(
     wait: Callable[[PlannedRun], None] = lambda run: None,
 ) -> bool:
     """Makes the evaluations of a finished run that are not there yet, each when the run's devices
-    are free (`wait`); returns whether all are there now."""
-    for evaluation in evaluations_of(settings):
-        if is_evaluated(run, evaluation):
-            continue
-        wait(run)
-        command = [sys.executable, "-m", "recipe.evaluate", *evaluation_arguments(run, evaluation)]
-        if processes.call(command, run.folder.evaluation_log, environment) != 0:
+    are free (`wait`); returns whether all are there now. It holds the run's lock meanwhile, as a
+    training does. Responses of other settings, which were the matrix's before, are sampled anew."""
+    with run_lock(run, lambda: processes.ended) as held:
+        if held is None:
             return False
+        for evaluation in evaluations_of(settings):
+            if is_evaluated(run, evaluation):
+                continue
+            wait(run)
+            words = [*evaluation_arguments(run, evaluation), "--again-if-changed"]
+            command = [sys.executable, "-m", "recipe.evaluate", *words]
+            log = run.folder.evaluation_log
+            if processes.call(command, log, environment, (held.fileno(),)) != 0:
+                return False
     return True
 
 
@@ -311,8 +323,8 @@ def run_all(
                 tqdm.write(f"{run.name}: evaluation failed, see {run.folder.evaluation_log}")
                 return "failed"
             return result
-        except TimeoutError as error:
-            tqdm.write(str(error))
+        except cli.ERRORS as error:  # of this run: the others go on
+            tqdm.write(f"{run.name}: {error}")
             return "failed"
         finally:
             at_work.discard(run.name)

@@ -73,6 +73,7 @@ class Evaluation:
     chunk: int = 64  # problems
     judge_only: bool = False
     again: bool = False
+    again_if_changed: bool = False
     sources: str = ""  # a line: where the settings come from
 
 
@@ -165,6 +166,11 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
     )
     add("--time-limit", type=float, default=5.0, help="seconds of CPU per verdict")
     parser.add_argument("--judge-only", action="store_true", help="judge cached responses again")
+    parser.add_argument(
+        "--again-if-changed",
+        action="store_true",
+        help="sample anew where the cached responses are of other settings",
+    )
     args = parser.parse_args(arguments)
     flags.check(parser, args)
     resolved = flags.resolve(args, args.checkpoint, args.preset, samplings.get(args.preset))
@@ -173,8 +179,12 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         if not 1 <= k < sampling.samples:
             parser.error(f"--k {k} is not allowed: pass@k wants 1 <= k < n = {sampling.samples}")
     flags.check_sampling(parser, sampling)
-    if args.judge_only and args.again:
-        parser.error("--judge-only needs the responses that --again would remove: give one of them")
+    for flag in ("again", "again_if_changed"):
+        if args.judge_only and getattr(args, flag):
+            parser.error(
+                f"--judge-only needs the responses that --{flag.replace('_', '-')} would remove: "
+                "give one of them"
+            )
     stems = [file.stem for file in args.benchmarks]
     if len(set(stems)) < len(stems):
         parser.error("two benchmarks have the same file name: rename one")
@@ -195,6 +205,7 @@ def parse(arguments: Sequence[str] | None) -> Evaluation:
         chunk=args.chunk,
         judge_only=args.judge_only,
         again=args.again,
+        again_if_changed=args.again_if_changed,
         sources=resolved.sources,
     )
 
@@ -242,7 +253,8 @@ def evaluate(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
     jobs = []
     for file, table in zip(files, prompts, strict=True):
         same = cache_settings(table, sampling, evaluation.hardware, evaluation.chunk)
-        cache = ResponseCache(out / f"{file.stem}.responses", same, evaluation.again)
+        place = out / f"{file.stem}.responses"
+        cache = ResponseCache(place, same, evaluation.again, evaluation.again_if_changed)
         jobs.append(SamplingJob(table, cache))
     chunks = sample_cached(
         jobs,

@@ -95,6 +95,7 @@ def train(config: DictConfig) -> None:
 
     from recipe import plot
     from recipe.experiment import provenance
+    from recipe.launch import nodes
 
     auto_set_device(config)
     folder = RunFolder.from_config(config)
@@ -111,6 +112,8 @@ def train(config: DictConfig) -> None:
         ray_init = config.ray_kwargs.ray_init
         if os.environ.get("RAY_ADDRESS"):  # that cluster's resources are not a run's to set
             ray_init.num_cpus = ray_init.num_gpus = None
+        else:
+            ray_init.num_cpus = nodes.own_cpus(config)
         runtime_env = ray_init.runtime_env
         runtime_env.env_vars = {
             "VERL_FILE_LOGGER_PATH": str(metrics_file),
@@ -192,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         lock = RunFolder.from_config(config).hold()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # also a folder that cannot be written
         return cli.fail(error)
     print(header(args.recipe, config), flush=True)
     verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.core import config as run_config
 from recipe.launch.check_reward import judges
@@ -38,6 +38,23 @@ def data(config: DictConfig) -> None:
             f"data.train_batch_size={config.data.train_batch_size} is larger than the training "
             f"data ({len(train)} rows), so no step would ever run: set TRAIN_BATCH_SIZE to at "
             f"most {len(train)}."
+        )
+    order = OmegaConf.select(config, "data.curriculum.order") or "none"  # whose plan has a length
+    if train is not None and order == "none":
+        check_epochs(config, len(train))
+
+
+def check_epochs(config: DictConfig, prompts: int) -> None:
+    """Raises ValueError where verl would end before the last planned step, with neither its
+    checkpoint nor its validation."""
+    trainer, batch = config.trainer, config.data.train_batch_size
+    steps = prompts // batch * trainer.total_epochs
+    if (trainer.total_training_steps or 0) > steps:
+        raise ValueError(
+            f"trainer.total_training_steps={trainer.total_training_steps} (STEPS) is more than the "
+            f"{steps} steps of trainer.total_epochs={trainer.total_epochs} ({prompts} prompts in "
+            f"batches of {batch}), after which verl ends: raise trainer.total_epochs, or set STEPS "
+            f"to at most {steps}."
         )
 
 

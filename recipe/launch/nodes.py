@@ -17,21 +17,87 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipe import machine
 from recipe.core import cli
 from recipe.core import config as run_config
 from recipe.core.recipe import FOLDER
 from recipe.experiment import provenance
 from recipe.experiment.run import RunFolder
+from recipe.machine.cpus import usable_cpus
 
+CPUS_PER_DEVICE = 3  # verl's placement groups take so many beside each device
 ANSWER_LIMIT = 300  # seconds for a node to import verl
 FILE_LIMIT = 30  # seconds for a new file to be seen on another node: NFS looks again after some
+
+
+def cpus_of(config: Mapping[str, Any]) -> int:
+    """Returns the CPUs that a run takes of Ray, which are logical: beside its devices, and for
+    TransferQueue's controller and storage units. verl and TransferQueue wait for them for ever."""
+    trainer, queue = config["trainer"], config["transfer_queue"]["backend"]
+    simple = queue["storage_backend"] == "SimpleStorage"
+    units = queue["SimpleStorage"]["num_data_storage_units"] if simple else 0
+    return CPUS_PER_DEVICE * trainer["nnodes"] * trainer["n_gpus_per_node"] + 1 + units
+
+
+def own_cpus(config: Mapping[str, Any], runs: int = 1) -> int | None:
+    """Returns the CPUs that a Ray of one's own is started with for some runs: where the config says
+    nothing, what Ray finds (None), or as many as the runs take."""
+    given = config["ray_kwargs"]["ray_init"].get("num_cpus")
+    if given is not None:
+        return runs * given
+    needed = runs * cpus_of(config)
+    return needed if usable_cpus() < needed else None
+
+
+def places(nodes: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> int:
+    """Returns how many such runs fit at the same time.
+
+    Args:
+        nodes: the resources of each. What a run has on one node, one node must hold; a large node
+            may stand for two of a run's.
+    """
+    nodes_of_run, devices = config["trainer"]["nnodes"], config["trainer"]["n_gpus_per_node"]
+    parts = [
+        min(node.get("GPU", 0) // devices, node.get("CPU", 0) // (CPUS_PER_DEVICE * devices))
+        for node in nodes
+    ]
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    return int(min(sum(parts) // nodes_of_run, cpus // cpus_of(config)))
+
+
+def listed(nodes: Sequence[Mapping[str, float]]) -> str:
+    """Returns the nodes' resources as words."""
+    pairs = ((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
+    return ", ".join(f"{gpus:g} GPUs and {cpus:g} CPUs" for gpus, cpus in pairs)
+
+
+def resources(ray: Any) -> list[dict[str, float]]:
+    """Returns the resources of each node of the cluster, in use or not."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_devices(config: DictConfig) -> None:
+    """Raises ValueError where this machine, or the config's own Ray, has less than a run takes."""
+    wanted = config.trainer.n_gpus_per_node
+    if (slots := machine.device_slots()) < wanted:
+        raise ValueError(
+            f"trainer.n_gpus_per_node={wanted} (NGPUS_PER_NODE) is more than the {slots} GPUs of "
+            "this machine: set it to what it has, or set RAY_ADDRESS of a cluster that has more."
+        )
+    given, needed = config.ray_kwargs.ray_init.num_cpus, cpus_of(config)
+    if given is not None and given < needed:
+        raise ValueError(
+            f"ray_kwargs.ray_init.num_cpus={given} is less than the {needed} that the run takes "
+            f"({CPUS_PER_DEVICE} beside each device, and TransferQueue's), for which verl would "
+            "wait for ever: set it to as many, or to null; they are logical."
+        )
 
 
 def versions() -> dict[str, str]:
@@ -163,13 +229,15 @@ def alive(ray: Any) -> dict[str, str]:
 
 
 def check(config: DictConfig) -> None:
-    """Asks each node of the cluster of RAY_ADDRESS whether it can run this config; does nothing
-    where the run starts a Ray of its own.
+    """Asks each node of the cluster of RAY_ADDRESS whether it can run this config, and looks
+    whether the run fits into all of it; where the run starts a Ray of its own, whether this machine
+    has its devices.
 
     Raises:
-        ValueError: one cannot; the sentence names it and what it lacks.
+        ValueError: one cannot, or it does not; the sentence says what is lacking.
     """
     if not os.environ.get("RAY_ADDRESS"):
+        check_devices(config)
         return
     folder = RunFolder.from_config(config).path
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +252,15 @@ def check(config: DictConfig) -> None:
     with joined(runtime_env) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        if not places(resources(ray), config):
+            trainer = config.trainer
+            raise ValueError(
+                f"trainer.nnodes={trainer.nnodes} x n_gpus_per_node={trainer.n_gpus_per_node} GPUs "
+                f"with {CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(config)} CPUs in all, do "
+                f"not fit into the Ray cluster of RAY_ADDRESS, whose nodes have "
+                f"{listed(resources(ray))}: change NNODES or NGPUS_PER_NODE, or start Ray with "
+                "more --num-cpus (they are logical)."
+            )
         token.touch()
         try:
             probe = ray.remote(num_cpus=0, max_retries=0)(make_probe())

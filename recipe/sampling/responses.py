@@ -62,11 +62,18 @@ class ResponseCache:
         folder: made if it does not exist.
         settings: JSON values; those of `cache_settings`, and more if more decides the responses.
         again: removes what the folder holds.
+        again_if_changed: removes responses of other settings.
 
     Raises ValueError if the folder holds responses of other settings.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], again: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        again: bool = False,
+        again_if_changed: bool = False,
+    ):
         self.folder = folder
         if again:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -74,13 +81,15 @@ class ResponseCache:
         if file.is_file():
             before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
-            if changed:
+            if not changed:
+                return
+            if not again_if_changed:
                 raise ValueError(
                     f"{self.folder} holds responses for another {changed[0]} "
                     f"({before.get(changed[0])!r}, now {settings[changed[0]]!r}): use another "
                     "--out, or --again to sample anew."
                 )
-            return
+            shutil.rmtree(self.folder, ignore_errors=True)
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
 

@@ -35,11 +35,12 @@ from recipe.experiment.evaluation import COLUMNS
 from recipe.experiment.matrix import Arm, Matrix, read_matrix
 from recipe.experiment.provenance import fingerprint
 from recipe.experiment.run import RunFolder
+from recipe.launch import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 ARM = Arm("grpo", "semantic_curriculum", "grpo", "GRPO", "run_cpu.sh")
 STAND_IN = textwrap.dedent("""
-    import json, os, signal, sys, time
+    import json, os, shutil, signal, sys, time
     from pathlib import Path
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray.init does
     folder, steps, crash_at, pause = Path(sys.argv[1]), *map(int, sys.argv[2:4]), float(sys.argv[4])
@@ -47,6 +48,7 @@ STAND_IN = textwrap.dedent("""
     with (folder / "starts").open("a") as starts:
         print(os.environ.get("CUDA_VISIBLE_DEVICES", "-"), file=starts)
     number = len(list(folder.glob("metrics/*.jsonl")))
+    shutil.copy(sys.argv[5], folder / f"metrics/{number:03d}.yaml")
     saved = folder / "latest_checkpointed_iteration.txt"
     first = int(saved.read_text()) + 1 if saved.exists() else 1
     with (folder / f"metrics/{number:03d}.jsonl").open("w", buffering=1) as metrics:
@@ -69,6 +71,13 @@ def record(**config):
         "data": {"train_files": "t", "val_files": "v", "seed": 0, "curriculum": {"order": "none"}},
         "trainer": {"device": "cpu", "nnodes": 1, "n_gpus_per_node": 1, "save_freq": 5},
         "algorithm": {"adv_estimator": "grpo"},
+        "ray_kwargs": {"ray_init": {"num_cpus": None}},
+        "transfer_queue": {
+            "backend": {
+                "storage_backend": "SimpleStorage",
+                "SimpleStorage": {"num_data_storage_units": 1},
+            }
+        },
     }
     for key, value in config.items():
         node, *path = key.split("__")
@@ -84,8 +93,11 @@ def run_of(tmp_path, arm=ARM, seed=0, steps=4, crash_at=0, pause=0.0, recorded=N
     folder = tmp_path / "out" / arm.name / f"seed{seed}"
     stand_in = tmp_path / "stand_in.py"
     stand_in.write_text(STAND_IN)
-    command = [sys.executable, str(stand_in), str(folder), str(steps), str(crash_at), str(pause)]
-    return PlannedRun(arm, seed, RunFolder(folder), command, recorded or record(), steps)
+    recorded = recorded or record()
+    file = tmp_path / f"{arm.name}-{seed}.yaml"
+    file.write_text(yaml.safe_dump(recorded))
+    command = [sys.executable, stand_in, folder, steps, crash_at, pause, file]
+    return PlannedRun(arm, seed, RunFolder(folder), list(map(str, command)), recorded, steps)
 
 
 def starts(run):
@@ -340,6 +352,33 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     assert len(starts(run)) == 1
 
 
+def test_a_run_that_another_comparison_has_started_otherwise_is_not_taken_for_this_one(
+    tmp_path, capsys
+):
+    """Since the folder was looked at: the other runs go on."""
+    other = run_of(tmp_path, recorded=record(actor_rollout_ref__actor__optim__lr=2e-6))
+    assert supervise.run_once(other, {}, Processes()) == "finished"
+    run, good = run_of(tmp_path), run_of(tmp_path, seed=1)
+    with pytest.raises(ValueError, match="holds a run of another config"):
+        supervise.run_once(run, {}, Processes())
+    matrix = Matrix((ARM,), (0, 1), "grpo", "t", tmp_path / "out")
+    results = supervise.run_all(matrix, [run, good], [{}])
+    assert results == {"finished": [good], "skipped": [], "failed": [run]}
+    assert "grpo, seed 0: " in (printed := capsys.readouterr().out) and "another config" in printed
+    assert len(starts(run)) == 1
+
+
+def test_the_baseline_s_folder_is_looked_at_although_it_is_not_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipe.launch.preflight.check", lambda config: None)
+    before = run_of(tmp_path, recorded=record(actor_rollout_ref__actor__optim__lr=2e-6))
+    assert supervise.run_once(before, {}, Processes()) == "finished"
+    other = Arm("other", "asymgrpo", "asymgrpo", "other", "run_cpu.sh")
+    base, run = run_of(tmp_path), run_of(tmp_path, other)
+    matrix = Matrix((ARM, other), (0,), "grpo", "t", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"out/grpo/seed0 holds a run of another config .*lr"):
+        checks.check_plan(plan.Plan(matrix, (run,), (base,)))
+
+
 def test_a_run_that_crashes_goes_on_once(tmp_path):
     run = run_of(tmp_path, crash_at=2)
     assert supervise.run_once(run, {}, Processes()) == "finished"
@@ -375,7 +414,7 @@ def refused(run, message):
 def test_a_start_that_was_refused_does_not_name_a_former_one_s_end(tmp_path, capsys):
     run = run_of(tmp_path)
     (run.folder.path / "metrics").mkdir(parents=True)
-    (run.folder.path / "metrics/000.yaml").write_text("{}")
+    (run.folder.path / "metrics/000.yaml").write_text(yaml.safe_dump(run.record))
     (run.folder.path / "metrics/000.end").write_text("failed: OutOfMemoryError: CUDA out of memory")
     assert supervise.run_once(refused(run, "error: another model"), {}, Processes()) == "failed"
     said = capsys.readouterr().out
@@ -525,15 +564,45 @@ def test_a_run_is_evaluated_once_with_each_preset(tmp_path, monkeypatch):
             preset,
             "--replicas",
             "1",
+            "--again-if-changed",
         ]
         for preset in ("asymgrpo", "sent")
     ]
     started.clear()
     there.append("asymgrpo")
     assert supervise.evaluate_run(run, settings, {}, processes)
-    assert [command[-3] for command in started] == ["sent"]
+    assert [command[command.index("--preset") + 1] for command in started] == ["sent"]
     monkeypatch.setattr(processes, "call", lambda *_: 1)
     assert not supervise.evaluate_run(run, settings, {}, processes)
+
+
+def test_an_evaluation_holds_the_run_s_lock_and_another_one_waits_for_it(tmp_path, monkeypatch):
+    """Of two comparisons of one folder, or of one after another that was killed."""
+    run, evaluated, started = run_of(tmp_path), tmp_path / "evaluated", []
+    monkeypatch.setattr(supervise, "is_evaluated", lambda *_: evaluated.exists())
+    left_behind = [
+        sys.executable,
+        "-c",
+        f"import time; time.sleep(1); open({str(evaluated)!r}, 'w')",
+    ]
+    processes = Processes()
+    call = processes.call
+
+    def start(command, log, environment, pass_fds):
+        started.append(pass_fds)
+        return call(left_behind, log, environment, pass_fds)
+
+    monkeypatch.setattr(processes, "call", start)
+    arguments = (run, {"benchmarks": ["b.parquet"]}, None, processes)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(lambda _: supervise.evaluate_run(*arguments), range(2)))
+    assert len(started) == 1 and len(started[0]) == 1  # the lock's file
+    # stopped while another one holds it
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    with run.folder.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        processes.ended = True
+        assert not supervise.evaluate_run(*arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -656,7 +725,7 @@ NODES = {  # GPUs and CPUs of each
 
 
 @pytest.mark.parametrize(
-    ("nodes", "shape", "slots"),
+    ("names", "shape", "slots"),
     [
         ("one", (1, 2), 4),
         ("one", (2, 4), 1),  # verl lets a large node stand for two of a run's
@@ -665,13 +734,14 @@ NODES = {  # GPUs and CPUs of each
         ("two", (1, 8), 0),  # no node has 8
         ("odd", (1, 2), 2),  # not 3: a device of each node stays over
         ("few CPUs", (1, 4), 1),  # verl takes 3 CPUs beside each device
+        ("few CPUs", (1, 5), 0),  # and TransferQueue two
         ("few CPUs", (1, 8), 0),
         ("no GPU", (1, 1), 1),
     ],
 )
-def test_in_a_cluster_as_many_as_fit_node_by_node(tmp_path, monkeypatch, nodes, shape, slots):
+def test_in_a_cluster_as_many_as_fit_node_by_node(tmp_path, monkeypatch, names, shape, slots):
     ray = pytest.importorskip("ray")
-    resources = [{"GPU": float(gpus), "CPU": float(cpus)} for gpus, cpus in NODES[nodes]]
+    resources = [{"GPU": float(gpus), "CPU": float(cpus)} for gpus, cpus in NODES[names]]
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     monkeypatch.setattr(ray, "init", lambda address, **_: address == "somewhere:6379" or 1 / 0)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -692,7 +762,16 @@ def test_in_a_cluster_as_many_as_fit_node_by_node(tmp_path, monkeypatch, nodes, 
 
 def test_as_many_cpus_beside_a_device_as_verl_takes():
     base = pytest.importorskip("verl.single_controller.ray.base")
-    assert base.ResourcePoolManager.max_colocate_count == slots.CPUS_PER_DEVICE
+    assert base.ResourcePoolManager.max_colocate_count == nodes.CPUS_PER_DEVICE
+
+
+def test_as_many_cpus_as_transfer_queue_takes():
+    """One for each of its actors."""
+    controller = pytest.importorskip("transfer_queue.controller")
+    storage = pytest.importorskip("transfer_queue.storage.simple_storage")
+    actors = (controller.TransferQueueController, storage.SimpleStorageUnit)
+    assert [actor._default_options["num_cpus"] for actor in actors] == [1, 1]
+    assert nodes.cpus_of(record()["config"]) == 3 + 2
 
 
 def test_the_sentence_by_which_a_refused_start_is_known_is_verl_s():
@@ -725,15 +804,14 @@ def test_a_start_that_verl_refuses_for_want_of_devices_is_no_crash(tmp_path):
 def test_a_run_waits_until_its_devices_are_free(tmp_path, monkeypatch):
     """In a real cluster of two nodes with 2 virtual GPUs each, of which another job holds some."""
     ray = pytest.importorskip("ray")
-    nodes = [{"num_gpus": 2, "num_cpus": 6}] * 2
-    with ray_cluster(*nodes) as address:
+    with ray_cluster(*[{"num_gpus": 2, "num_cpus": 8}] * 2) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         two_nodes = on_devices(run_of(tmp_path), devices=2, nodes=2)
         one_node = on_devices(run_of(tmp_path), devices=2)
         too_wide = on_devices(run_of(tmp_path), devices=4)
         assert len(run_slots([two_nodes], None, None)) == 1
         assert len(run_slots([one_node], None, None)) == 2
-        with pytest.raises(ValueError, match="2 GPUs and 6 CPUs, 2 GPUs and 6 CPUs"):
+        with pytest.raises(ValueError, match="2 GPUs and 8 CPUs, 2 GPUs and 8 CPUs"):
             run_slots([too_wide], None, None)  # 4 are there, but on no node
         monkeypatch.setattr(slots, "DEVICE_WAIT", 1)
         with slots.cluster():
@@ -859,6 +937,14 @@ def small_matrix(tmp_path, monkeypatch):
         return [str(tmp_path / "m.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
 
     return write
+
+
+def test_runs_that_save_nothing_are_refused(small_matrix, tmp_path, capsys):
+    """They would be trained twice, and called failed."""
+    arms = {"grpo": {"recipe": "asymgrpo", "preset": "grpo"}}
+    arms["grpo"]["overrides"] = ["trainer.save_freq=-1"]
+    assert compare.main(small_matrix(arms=arms)) == 2
+    assert "arm grpo: trainer.save_freq=-1 (SAVE_FREQ) saves no" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_all_and_starts_nothing(small_matrix, tmp_path, capsys):

@@ -41,6 +41,7 @@ def valid(tmp_path: Path) -> list[str]:
         f"actor_rollout_ref.model.path={tmp_path}/model",
         "data.train_batch_size=8",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "trainer.total_epochs=100",  # of one step each
         f"trainer.default_local_dir={tmp_path}/run",
     ]
 
@@ -74,6 +75,10 @@ def test_a_valid_command_line_dry_runs_and_prints_the_resolved_settings(valid, c
         ("actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.n=1 leaves preset=asymgrpo"),
         ("data.train_files=/nowhere/x.parquet", "/nowhere/x.parquet does not exist: write it with"),
         ("data.train_batch_size=16", "larger than the training data (8 rows)"),
+        (
+            "trainer.total_training_steps=101",
+            "more than the 100 steps of trainer.total_epochs=100 (8 prompts in batches of 8)",
+        ),
         ("actor_rollout_ref.model.path=/nowhere", "model.path=/nowhere does not exist: set MODEL"),
         ("trainer.nnodes=2", "trainer.nnodes=2 needs a running Ray cluster"),
         ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode=sync would run without"),
@@ -347,6 +352,14 @@ def test_a_cluster_s_resources_are_not_set_by_a_run(valid, monkeypatch):
         assert launch.main([*valid, *resources]) == 0
         ray_init = seen["config"].ray_kwargs.ray_init
         assert [ray_init.num_cpus, ray_init.num_gpus] == left
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(valid, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    folder = f"trainer.default_local_dir={tmp_path}/file/run"
+    assert launch.main([*valid, folder]) == 2
+    assert "Not a directory" in (error := capsys.readouterr().err.strip().splitlines()[-1])
+    assert error.startswith("error: ") and not ray.is_initialized()
 
 
 def test_an_unknown_recipe(capsys):

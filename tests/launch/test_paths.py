@@ -97,6 +97,18 @@ def test_a_checkout_of_any_name_dry_runs(folder):
     assert "dry run: the config is valid" in done.stdout
 
 
+def test_a_python_that_is_not_there_is_one_sentence(folder, tmp_path):
+    """Another one, found by chance, would be another environment."""
+    script, file = FOLDER / "asymgrpo" / "run_cpu.sh", tmp_path / "command"
+    env = {**environment(folder), "COMMAND_FILE": str(file)}
+    command = ["bash", str(script)]
+    done = subprocess.run(command, env={**env, "PYTHON": "pyhton"}, capture_output=True, text=True)
+    assert done.returncode == 2 and not file.exists()
+    assert "error: PYTHON=pyhton is no program" in done.stderr
+    subprocess.run(command, env={**env, "PYTHON": "python3"}, check=True)  # a name, as of a program
+    assert file.read_bytes().startswith(b"python3\0")
+
+
 def test_a_path_that_refers_to_another_key_is_one_sentence(folder):
     script = FOLDER / "asymgrpo" / "run_cpu.sh"
     done = subprocess.run(

@@ -12,6 +12,7 @@ from builders import run_overrides
 pytest.importorskip("verl")
 from ray_head import START, ray_cluster
 
+from recipe import machine
 from recipe.cpu import platform
 from recipe.launch import nodes
 from recipe.launch.compose import compose
@@ -53,7 +54,7 @@ def a_node_without_the_package(address, folder):
 def test_a_node_that_lacks_the_package_is_named_before_training(
     config, tmp_path, monkeypatch, capsys
 ):
-    two = {"num_cpus": 2, "num_gpus": 2}
+    two = {"num_cpus": 6, "num_gpus": 2}
     with ray_cluster(two, two) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert len(nodes.wait(2, 60)) == 2
@@ -61,6 +62,10 @@ def test_a_node_that_lacks_the_package_is_named_before_training(
         assert "2 nodes can run this" in capsys.readouterr().out
         folder = Path(config.trainer.default_local_dir)
         assert list(folder.iterdir()) == []  # the file that every node was to see is gone
+        config.trainer.n_gpus_per_node = 4  # as many as both nodes have, and on neither
+        with pytest.raises(ValueError, match=r"1 x n_gpus_per_node=4 GPUs .* do not fit into the"):
+            nodes.check(config)
+        config.trainer.n_gpus_per_node = 1
 
         # as the nodes were started: those in this process's own environment need no second look
         path = [str(ROOT), os.environ.get("PYTHONPATH")]
@@ -113,6 +118,41 @@ def test_a_run_with_a_ray_of_its_own_asks_no_node(config, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     nodes.check(config)
     assert not Path(config.trainer.default_local_dir).exists()
+
+
+def test_a_run_with_a_ray_of_its_own_needs_the_devices_of_this_machine(config, monkeypatch):
+    """Where verl raises after Ray's start, or waits for ever."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    trainer, ray_init = config.trainer, config.ray_kwargs.ray_init
+    trainer.n_gpus_per_node = 2
+    monkeypatch.setattr(machine, "device_slots", lambda: 1)
+    with pytest.raises(ValueError, match=r"n_gpus_per_node=2 .* is more than the 1 GPUs of this"):
+        nodes.check(config)
+    monkeypatch.setattr(machine, "device_slots", lambda: 2)
+    units = config.transfer_queue.backend.SimpleStorage
+    units.num_data_storage_units = 8  # verl's default
+    ray_init.num_cpus = 14
+    with pytest.raises(ValueError, match="num_cpus=14 is less than the 15 that the run takes"):
+        nodes.check(config)
+    ray_init.num_cpus = 15
+    nodes.check(config)
+
+
+def test_ray_is_given_as_many_cpus_as_a_run_takes(config, monkeypatch):
+    """3 beside each of 2 x 4 devices, TransferQueue's controller and 8 storage units: 33."""
+    config.trainer.nnodes, config.trainer.n_gpus_per_node = 2, 4
+    config.transfer_queue.backend.SimpleStorage.num_data_storage_units = 8
+    assert nodes.cpus_of(config) == 33
+    config.ray_kwargs.ray_init.num_cpus = None
+    monkeypatch.setattr(nodes, "usable_cpus", lambda: 33)
+    assert nodes.own_cpus(config) is None  # what Ray finds is enough
+    assert nodes.own_cpus(config, runs=2) == 66
+    monkeypatch.setattr(nodes, "usable_cpus", lambda: 32)
+    assert nodes.own_cpus(config) == 33
+    config.ray_kwargs.ray_init.num_cpus = 40
+    assert nodes.own_cpus(config, runs=2) == 80
+    config.transfer_queue.backend.storage_backend = "MooncakeStore"  # without units
+    assert nodes.cpus_of(config) == 25
 
 
 def test_the_files_of_a_run_are_those_that_are_here(config, tmp_path):

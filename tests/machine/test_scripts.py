@@ -1,6 +1,7 @@
 """The scripts for batch systems and new machines, with stand-ins for what this machine lacks."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -101,6 +102,14 @@ def test_a_job_gets_its_variables_with_its_command(tmp_path):
         *("env", "--chdir", "/shared/recipes", "RAY_OVERRIDE_JOB_RUNTIME_ENV=1"),
         *("NNODES=2", "CKPTS_DIR=/shared/a b", "bash", "run.sh", "a=b c"),
     ]
+    texts = [(ROOT / "recipe/run.sh").read_text()]
+    texts += [file.read_text() for file in ROOT.glob("recipe/*/run_*.sh") if "cpu" not in file.name]
+    read = {name for text in texts for name in re.findall(r"\$\{([A-Z_]+):[-?]", text)}
+    read -= {"PYTHON", "COMMAND_FILE"}  # of the machine that submits, and of recipe.compare
+    assert len(read) > 15
+    all_set = {**environment, **dict.fromkeys(read, "1")}
+    done = subprocess.run(command, env=all_set, capture_output=True, text=True, check=True)
+    assert {f"{name}=1" for name in read} <= set(done.stdout.splitlines())
     del environment["RAY_API"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and "RAY_API: is not set: give the address" in done.stderr

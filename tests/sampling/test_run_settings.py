@@ -200,5 +200,13 @@ def test_cached_responses_of_other_kwargs_or_weights_are_not_taken(model, tmp_pa
         other = cache_settings(prompts, sampling, Hardware(dtype="bfloat16"), 2)
         ResponseCache(tmp_path / "cache", other)
     (model / "config.json").write_text("{}")
+    other = cache_settings(prompts, sampling, hardware, 2)
     with pytest.raises(ValueError, match="another model"):
-        ResponseCache(tmp_path / "cache", cache_settings(prompts, sampling, hardware, 2))
+        ResponseCache(tmp_path / "cache", other)
+    chunk = tmp_path / "cache/000000.parquet"
+    chunk.write_text("responses")
+    ResponseCache(tmp_path / "cache", settings, again_if_changed=True)
+    assert chunk.exists()  # nothing has changed
+    ResponseCache(tmp_path / "cache", other, again_if_changed=True)
+    assert not chunk.exists()
+    ResponseCache(tmp_path / "cache", other)
