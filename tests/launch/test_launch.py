@@ -423,7 +423,7 @@ def test_what_a_preset_sets_reaches_verl_and_an_override_wins(valid):
 def test_every_run_script_dry_runs_on_a_machine_without_a_gpu(script, tmp_path, capfd):
     """Environment variables, bash, Hydra, verl's own checks. The command that a script would start
     is called in this process, but for STARTED, of which it starts it."""
-    write_data(tmp_path, rows=700)
+    write_data(tmp_path, rows=2100)  # of the scripts' batches enough for their steps
     write_model(tmp_path / "model")
     write_scores(tmp_path)
     command_file = tmp_path / "command"
