@@ -41,12 +41,16 @@ Key = tuple[str, int]
 
 
 def run_rows(runs: Collection[Run]) -> pd.DataFrame:
-    """Returns what each run began from, a row per run."""
-    return pd.DataFrame(
-        {"arm": run.arm, "seed": run.seed, "started": run.records[0]["started"]}
-        | {"commit": run.record["commit"], **run.record["files"]}
-        for run in runs
-    ).fillna("")
+    """Returns what each run began from, a row of texts per run."""
+    return (
+        pd.DataFrame(
+            {"arm": run.arm, "seed": run.seed, "started": run.records[0]["started"]}
+            | {"commit": run.record["commit"], **run.record["files"]}
+            for run in runs
+        )
+        .astype("string")
+        .fillna("")
+    )
 
 
 def keys(rows: pd.DataFrame) -> set[Key]:
@@ -98,7 +102,7 @@ def command(arguments: list[str] | None) -> None:
     if not new:
         print(f"{record}: {len(already)} runs, no new ones")
         return
-    began = pd.concat([kept, run_rows(new).astype(str)]).fillna("")
+    began = pd.concat([kept, run_rows(new)]).fillna("")
     check_pairs(record, began)
     chosen = pd.DataFrame([(run.arm, run.seed) for run in new], columns=KEY)
     for end, file in files.items():

@@ -18,8 +18,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the training runs, which take longest, then the file that would be alone at the
     end."""
-    longest = (is_training_run, lambda nodeid: "/test_write_a_recipe.py" in nodeid)
-    items.sort(key=lambda item: [not is_long(item.nodeid) for is_long in longest])
+
+    def order(item: pytest.Item) -> tuple[bool, bool]:
+        last = "/test_write_a_recipe.py" in item.nodeid
+        return not is_training_run(item.nodeid), not last
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed

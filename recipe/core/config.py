@@ -45,6 +45,12 @@ def updates_per_rollout(config: DictConfig) -> int:
     return config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
 
 
+def steps_of_epochs(config: DictConfig, prompts: int) -> int:
+    """Returns after how many steps `trainer.total_epochs` end: verl leaves a last batch out that is
+    not full."""
+    return prompts // config.data.train_batch_size * config.trainer.total_epochs
+
+
 def check_several_updates(config: DictConfig, what: str, cure: str) -> None:
     """Raises ValueError for one update per rollout, where every ratio is 1.
 

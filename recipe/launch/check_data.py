@@ -48,7 +48,7 @@ def check_epochs(config: DictConfig, prompts: int) -> None:
     """Raises ValueError where verl would end before the last planned step, with neither its
     checkpoint nor its validation."""
     trainer, batch = config.trainer, config.data.train_batch_size
-    steps = prompts // batch * trainer.total_epochs
+    steps = run_config.steps_of_epochs(config, prompts)
     if (trainer.total_training_steps or 0) > steps:
         raise ValueError(
             f"trainer.total_training_steps={trainer.total_training_steps} (STEPS) is more than the "

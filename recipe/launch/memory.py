@@ -193,7 +193,7 @@ def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
         rows = sum(pq.read_metadata(file).num_rows for file in files)
         limit = config.data.get("train_max_samples", -1)
         rows = min(rows, limit) if limit > 0 else rows
-    return rows // config.data.train_batch_size * config.trainer.total_epochs
+    return run_config.steps_of_epochs(config, rows)
 
 
 def checkpoint_bytes(config: DictConfig, model: Model) -> float:

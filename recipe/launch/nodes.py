@@ -252,13 +252,13 @@ def check(config: DictConfig) -> None:
     with joined(runtime_env) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if not places(resources(ray), config):
-            trainer = config.trainer
+        trainer, has = config.trainer, resources(ray)
+        if not places(has, config):
             raise ValueError(
                 f"trainer.nnodes={trainer.nnodes} x n_gpus_per_node={trainer.n_gpus_per_node} GPUs "
                 f"with {CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(config)} CPUs in all, do "
                 f"not fit into the Ray cluster of RAY_ADDRESS, whose nodes have "
-                f"{listed(resources(ray))}: change NNODES or NGPUS_PER_NODE, or start Ray with "
+                f"{listed(has)}: change NNODES or NGPUS_PER_NODE, or start Ray with "
                 "more --num-cpus (they are logical)."
             )
         token.touch()
