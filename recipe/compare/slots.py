@@ -15,7 +15,7 @@ from recipe.launch.nodes import (
     CPUS_PER_DEVICE,
     cpus_of,
     joined,
-    listed,
+    lacking,
     own_cpus,
     places,
     resources,
@@ -59,13 +59,9 @@ def run_slots(runs: Sequence[PlannedRun], jobs: int | None, gpus: str | None) ->
         needed = min(runs, key=lambda run: places(nodes, run.config))
         fitting = places(nodes, needed.config)
         if (jobs or 1) > fitting:
-            nodes_of_run, devices = needed.shape
             raise ValueError(
-                f"{jobs or 1} runs at once, each on {nodes_of_run} x {devices} GPUs with "
-                f"{CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(needed.config)} CPUs in all, do "
-                f"not fit into the Ray cluster of RAY_ADDRESS, whose nodes have {listed(nodes)}: "
-                "use fewer --jobs, change NNODES or NGPUS_PER_NODE, or start Ray with more "
-                "--num-cpus."
+                f"{jobs or 1} runs at once, each with {lacking(nodes, needed.config)}: use fewer "
+                "--jobs, change NNODES or NGPUS_PER_NODE, or start Ray with more --num-cpus."
             )
         return [{} for _ in range(jobs or fitting)]
     jobs = jobs or 1

@@ -78,6 +78,16 @@ def listed(nodes: Sequence[Mapping[str, float]]) -> str:
     return ", ".join(f"{gpus:g} GPUs and {cpus:g} CPUs" for gpus, cpus in pairs)
 
 
+def lacking(nodes: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> str:
+    """Says what of a run does not fit into the cluster of RAY_ADDRESS, for a message."""
+    trainer = config["trainer"]
+    return (
+        f"trainer.nnodes={trainer['nnodes']} x n_gpus_per_node={trainer['n_gpus_per_node']} GPUs "
+        f"with {CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(config)} CPUs in all, do not fit "
+        f"into the Ray cluster of RAY_ADDRESS, whose nodes have {listed(nodes)}"
+    )
+
+
 def resources(ray: Any) -> list[dict[str, float]]:
     """Returns the resources of each node of the cluster, in use or not."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -252,14 +262,11 @@ def check(config: DictConfig) -> None:
     with joined(runtime_env) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        trainer, has = config.trainer, resources(ray)
+        has = resources(ray)
         if not places(has, config):
             raise ValueError(
-                f"trainer.nnodes={trainer.nnodes} x n_gpus_per_node={trainer.n_gpus_per_node} GPUs "
-                f"with {CPUS_PER_DEVICE} CPUs beside each, and {cpus_of(config)} CPUs in all, do "
-                f"not fit into the Ray cluster of RAY_ADDRESS, whose nodes have "
-                f"{listed(has)}: change NNODES or NGPUS_PER_NODE, or start Ray with "
-                "more --num-cpus (they are logical)."
+                f"{lacking(has, config)}: change NNODES or NGPUS_PER_NODE, or start Ray with more "
+                "--num-cpus (they are logical)."
             )
         token.touch()
         try:

@@ -755,7 +755,10 @@ def test_in_a_cluster_as_many_as_fit_node_by_node(tmp_path, monkeypatch, names, 
     if slots:
         assert run_slots([small, run], None, None) == [{}] * slots
         assert run_slots([run], 1, None) == [{}]
-    sentence = rf"{slots + 1} runs at once, each on {shape[0]} x {shape[1]} GPUs .* do not fit"
+    sentence = (
+        rf"{slots + 1} runs at once, each with trainer.nnodes={shape[0]} x "
+        rf"n_gpus_per_node={shape[1]} GPUs .* do not fit"
+    )
     with pytest.raises(ValueError, match=sentence):
         run_slots([run], slots + 1, None)
 
