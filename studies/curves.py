@@ -60,9 +60,13 @@ def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool
         curves: of `run_curves`.
         column: of METRICS.
         difference: to the baseline's run of the same seed, with an interval; the baseline itself
-            has no line then.
+            has no line then, nor has a method with two seeds where others have more: its interval
+            would flatten theirs.
     """
     wide = curves.pivot(index="step", columns=["arm", "seed"], values=column)
+    of_arm = curves.groupby("arm")["seed"].unique().map(set)
+    paired = {name: len(seeds & of_arm[matrix.baseline]) for name, seeds in of_arm.items()}
+    most = max(count for name, count in paired.items() if name != matrix.baseline)
     lines = []
     for arm in matrix.baseline_first():
         if arm.name not in wide or (difference and arm.name == matrix.baseline):
@@ -70,6 +74,8 @@ def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool
         values = wide[arm.name]
         if difference:
             values = (values - wide[matrix.baseline]).dropna(axis="columns", how="all")
+            if paired[arm.name] < min(3, most):
+                continue
         values = values.dropna()
         if values.empty:
             continue

@@ -6,14 +6,15 @@
 A long comparison runs in sittings, and not always on one machine. Each time this adds its new runs
 to four files, and prints their names but none of their values:
 
-    PREFIX_runs.csv     when each started, its commit, and the fingerprints of its model and data
+    PREFIX_runs.csv     when each started, the commits of its starts, and the fingerprints of its
+                        model and data
     PREFIX.csv          the statistics of the hypotheses, for `windows.py --values`
     PREFIX_curves.csv   the held-out curves, for `curves.py --values`
     PREFIX_results.csv  the last values and those of the evaluation, for `tables.py`
 
 A run that is kept already stays as it is. Runs are paired by their seed, so a seed whose kept runs
-began from another model or other data is refused. A matrix with an evaluation has runs without one
-left out.
+are of another commit, or began from another model or other data, is refused. A run that has not
+ended is left out; one that has ended without the matrix's evaluation is too, and named.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def run_rows(runs: Collection[Run]) -> pd.DataFrame:
     return (
         pd.DataFrame(
             {"arm": run.arm, "seed": run.seed, "started": run.records[0]["started"]}
-            | {"commit": run.record["commit"], **run.record["files"]}
+            | {"commit": " ".join(dict.fromkeys(record["commit"] for record in run.records))}
+            | run.record["files"]
             for run in runs
         )
         .astype("string")
@@ -66,8 +68,8 @@ def read(file: Path) -> pd.DataFrame:
 
 
 def check_pairs(file: Path, rows: pd.DataFrame) -> None:
-    """Raises ValueError for a seed whose runs began from different files."""
-    for name in rows.columns.difference([*KEY, "started", "commit"]):
+    """Raises ValueError for a seed whose runs are of different commits or files."""
+    for name in rows.columns.difference([*KEY, "started"]):
         for seed, values in rows.groupby("seed")[name]:
             if (different := values[values != ""].nunique()) > 1:
                 raise ValueError(
@@ -99,6 +101,9 @@ def command(arguments: list[str] | None) -> None:
     kept = read(record)
     already = {(arm, int(seed)) for arm, seed in keys(kept)}
     new = [run for run in runs if (run.arm, run.seed) in evaluated - already]
+    for run in runs:
+        if (run.arm, run.seed) not in evaluated | already:
+            print(f"{run.arm}, seed {run.seed}: has ended without an evaluation, and is left out")
     if not new:
         print(f"{record}: {len(already)} runs, no new ones")
         return

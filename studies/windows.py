@@ -2,7 +2,7 @@
 
     python studies/windows.py outputs/study_acts_cpu studies/hypotheses/study_acts_cpu.yaml
     python studies/windows.py studies/study_acts_cpu.yaml studies/hypotheses/study_acts_cpu.yaml \
-      --values docs/study_acts_cpu.csv --into docs/study_acts_cpu.md
+      --values docs/study_acts_cpu.csv --into docs/study_acts_cpu_results.md
 
 A hypothesis is about a logged metric in a window of steps (the format is in the head of
 studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
@@ -63,14 +63,18 @@ class Hypothesis:
     claim: Literal["", "above", "below", "at_most", "at_least"] = ""
     than: float = 0.0
     half_width: Annotated[float, Field(gt=0)] | None = None  # the interval's largest
-    beside: tuple[str, ...] = ()  # metrics that say why: each arm's means over `steps`
+    beside: tuple[str, ...] = ()  # metrics that say why: each arm's means over `window`
+
+    @property
+    def window(self) -> Window:
+        """The steps that it is about."""
+        window = self.steps or self.changes
+        assert window
+        return window
 
     def values(self, steps: Metrics) -> dict[str, float | None]:
         """Returns the statistic of one run and its means of the metrics beside, by the metric."""
-        beside = {
-            metric: window_mean(steps, metric, *self.steps) if self.steps else None
-            for metric in self.beside
-        }
+        beside = {metric: window_mean(steps, metric, *self.window) for metric in self.beside}
         return {self.metric: self.value(steps)} | beside
 
     def value(self, steps: Metrics) -> float | None:
@@ -111,8 +115,6 @@ def read_hypotheses(file: Path) -> list[Hypothesis]:
             raise ValueError(f"{file}: {where} is not allowed: {first['msg']}.") from None
         if (hypotheses[-1].steps is None) == (hypotheses[-1].changes is None):
             raise ValueError(f"{file}: {name} needs either steps or changes, and not both.")
-        if hypotheses[-1].beside and hypotheses[-1].steps is None:
-            raise ValueError(f"{file}: {name}.beside is about steps, and it has changes.")
     return hypotheses
 
 
@@ -217,13 +219,16 @@ def table(hypotheses: list[Hypothesis], values: Values) -> str:
 
 def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
     """Returns, for each arm's own accuracy, the standard deviation between seeds, and the seeds
-    that show a paired difference of SEEN."""
+    that show a paired difference of SEEN; what is the same for several hypotheses once."""
     lines = ["| hypothesis | arm | seeds | mean | sd between seeds | seeds needed |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
+    shown = set()
     for h in hypotheses:
         for arm in dict.fromkeys(filter(None, (h.arm, h.minus))):
             x = [value for _, value in sorted(values.get((h.name, arm, h.metric), {}).items())]
-            if h.family == "accuracy" and len(x) > 1:
+            same = (arm, h.metric, h.steps, h.less)
+            if h.family == "accuracy" and len(x) > 1 and same not in shown:
+                shown.add(same)
                 sd = float(np.std(x, ddof=1))
                 needed = seeds_needed(sd, SEEN, least=4)
                 lines.append(
@@ -234,23 +239,26 @@ def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
 
 def mechanism(hypotheses: Sequence[Hypothesis], values: Values) -> str:
     """Returns the metrics beside the hypotheses, of each arm the mean over the window and over the
-    seeds."""
-    metrics = list(dict.fromkeys(metric for h in hypotheses for metric in h.beside))
-    if not metrics:
-        return ""
-    names = [name.removeprefix("clip_entropy/").replace("_", " ") for name in metrics]
-    lines = [f"| {' | '.join(['hypothesis', 'steps', 'arm', 'seeds', *names])} |"]
-    lines.append("| --- " * (len(names) + 4) + "|")
-    for h in hypotheses:
-        for arm in dict.fromkeys(filter(None, (h.minus, h.arm))):
-            by_metric = [values.get((h.name, arm, metric), {}) for metric in metrics]
-            if h.beside and h.steps and any(by_metric):
-                first, last = h.steps
-                seeds = max(map(len, by_metric))
-                means = [f"{np.mean(list(x.values())):.3g}" if x else "" for x in by_metric]
-                cells = [h.name, f"{first} to {last}", arm, str(seeds), *means]
+    seeds that both arms have: a table for each list of metrics."""
+    tables = []
+    for metrics in dict.fromkeys(h.beside for h in hypotheses if h.beside):
+        names = [name.removeprefix("clip_entropy/").replace("_", " ") for name in metrics]
+        lines = [f"| {' | '.join(['hypothesis', 'steps', 'arm', 'seeds', *names])} |"]
+        lines.append("| --- " * (len(names) + 4) + "|")
+        for h in (h for h in hypotheses if h.beside == metrics):
+            arms = list(filter(None, (h.minus, h.arm)))
+            by_arm = [values.get((h.name, arm, h.metric), {}).keys() for arm in arms]
+            seeds = set(by_arm[0]).intersection(*by_arm)
+            for arm in arms if seeds else ():
+                by_metric = [values.get((h.name, arm, metric), {}) for metric in metrics]
+                paired = [[x[seed] for seed in seeds & x.keys()] for x in by_metric]
+                means = [f"{np.mean(x):.3g}" if x else "" for x in paired]
+                first, last = h.window
+                cells = [h.name, f"{first} to {last}", arm, str(len(seeds)), *means]
                 lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        if len(lines) > 2:
+            tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:

@@ -1,6 +1,7 @@
 """Held-out curves of a comparison, on made-up metrics files with known answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,21 @@ def test_values_of_finished_runs_and_their_lines(curves, out, capsys):
     values = ["--values", str(out / "curves.csv"), "--picture", str(again)]
     curves.command([str(out / "matrix.yaml"), *values])
     assert again.read_bytes() == (out / "curves.png").read_bytes()
+
+
+def test_a_method_with_two_seeds_does_not_flatten_the_others(curves, out):
+    matrix = curves.read_matrix(out)
+    rows = [
+        {"arm": arm, "seed": seed, "step": step, "entropy": seed + step, "accuracy": 0.5}
+        for arm, seeds in {"grpo": 3, "id": 3, "od": 2}.items()
+        for seed in range(seeds)
+        for step in (0, 2)
+    ]
+    kept = pd.DataFrame(rows)
+    matrix = replace(matrix, arms=(*matrix.arms, replace(matrix.arms[0], name="od", label="od")))
+    for difference, labels in {True: ["id"], False: ["grpo", "id", "od"]}.items():
+        lines = curves.lines_of(matrix, kept, "entropy", difference)
+        assert [line.label for line in lines] == labels
 
 
 def test_without_a_baseline_there_is_nothing_to_draw(curves, out):

@@ -21,7 +21,9 @@ def keep(monkeypatch):
     return load_script("studies/keep.py")
 
 
-def sitting(out: Path, runs: dict, model: str = "m", offset: float = 0, evaluated=True) -> Path:
+def sitting(
+    out: Path, runs: dict, model: str = "m", offset: float = 0, evaluated=True, commit="c0ffee"
+) -> Path:
     """Writes a comparison of which some runs are there: {(arm, seed): steps}."""
     reports.matrix(out, ["grpo", "id"], seeds=(0, 1))
     file = out / "matrix.yaml"
@@ -31,7 +33,7 @@ def sitting(out: Path, runs: dict, model: str = "m", offset: float = 0, evaluate
             step: {"E": step + seed + offset, "diagnostics/held_out_entropy": step + offset}
             for step in range(1, steps + 1)
         }
-        record = {"started": f"day {seed}", "files": {"model": model}}
+        record = {"started": f"day {seed}", "files": {"model": model}, "commit": commit}
         reports.run(out, arm, seed, rows, planned=2, **record)
         if evaluated:
             reports.evaluated(out, arm, seed, np.array([[1, 0], [1, 1]]))
@@ -98,13 +100,25 @@ def test_runs_of_one_seed_began_from_one_model(keep, tmp_path):
     other = sitting(tmp_path / "second", {("id", 0): 2}, model="n")
     with pytest.raises(ValueError, match="the runs of seed 0 would have 2 different model"):
         run(keep, other, prefix)
+    other = sitting(tmp_path / "third", {("id", 0): 2})
+    # begun at another commit, and gone on with at the kept runs'
+    start = other / "id/seed0/metrics/000.yaml"
+    record = yaml.safe_load(start.read_text())
+    start.write_text(yaml.safe_dump(record | {"commit": "0ld"}))
+    (other / "id/seed0/metrics/001.yaml").write_text(yaml.safe_dump(record))
+    (other / "id/seed0/metrics/001.jsonl").write_text("")
+    with pytest.raises(ValueError, match="the runs of seed 0 would have 2 different commit"):
+        run(keep, other, prefix)
     assert {file: file.read_bytes() for file in tmp_path.glob("study*.csv")} == before
 
 
 def test_a_run_without_its_evaluation_is_left_for_later(keep, tmp_path, capsys):
     out = sitting(tmp_path / "out", {("grpo", 0): 2}, evaluated=False)
     keep.command([str(out), str(out / "hypotheses.yaml"), str(tmp_path / "study")])
-    assert capsys.readouterr().out.endswith("0 runs, no new ones\n")
+    assert capsys.readouterr().out == (
+        "grpo, seed 0: has ended without an evaluation, and is left out\n"
+        f"{tmp_path / 'study_runs.csv'}: 0 runs, no new ones\n"
+    )
     assert not list(tmp_path.glob("study*"))
 
 

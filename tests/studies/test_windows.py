@@ -2,14 +2,17 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.special import stdtrit
 
 from recipe.experiment.metrics import changes, window_mean
 from recipe.experiment.statistics import holm, interval, seeds_needed, t_test
@@ -132,6 +135,32 @@ def test_metrics_beside_a_hypothesis_are_shown_of_both_arms(windows, tmp_path, c
     assert page.read_text().split("-->\n")[1].startswith(printed.split("\n\n")[2])
 
 
+def test_metrics_beside_are_of_the_paired_seeds_and_of_any_window(windows, tmp_path, capsys):
+    """A table for each list of metrics; id has no run at seed 2, so that grpo's is left out."""
+    beside = {name: dict(spec) for name, spec in HYPOTHESES.items()}
+    beside["1"]["beside"] = ["c/k"]
+    beside["3"]["beside"] = ["c/k", "E"]  # of the steps in which the changes are counted
+    out, file, _ = run(windows, tmp_path, capsys, beside)
+    metrics = out / "id/seed2/metrics/000.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
+    windows.command([str(out), str(file)])
+    # steps 2 and 3: 2.5, and 0, 1 more at the seeds; steps 1 to 4: 2.5 and 0, 1, 2 more; 25 + 0.1
+    assert capsys.readouterr().out.endswith(
+        "\n\n| hypothesis | steps | arm | seeds | c/k |\n| --- | --- | --- | --- | --- |\n"
+        "| 1 | 2 to 3 | grpo | 2 | 3 |\n| 1 | 2 to 3 | id | 2 | 3 |\n\n"
+        "| hypothesis | steps | arm | seeds | c/k | E |\n| --- | --- | --- | --- | --- | --- |\n"
+        "| 3 | 1 to 4 | od | 3 | 3.5 | 25.1 |\n"
+    )
+
+
+def test_a_spread_that_several_hypotheses_share_is_shown_once(windows):
+    spec = {"family": "accuracy", "minus": "grpo", "metric": "A", "steps": (1, 1)}
+    hypotheses = [windows.Hypothesis(name=arm, arm=arm, **spec) for arm in ("id", "od")]
+    values = {(h.name, arm, "A"): {0: 0.1, 1: 0.3} for h in hypotheses for arm in (h.arm, "grpo")}
+    rows = windows.spreads(hypotheses, values).splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["id", "grpo", "od"]
+
+
 def family_of_three(offsets: list[float], claim: str) -> tuple[list[dict], dict]:
     """Two hypotheses whose interval holds 0, and one of these paired differences."""
     zero = dict.fromkeys(range(3), 0.0)
@@ -221,7 +250,6 @@ def test_a_window_beyond_the_last_step_of_a_finished_run_is_refused(
         ({"changes": [1, 2]}, "1 needs either steps or changes"),
         ({"claim": "higher"}, "1.claim is not allowed"),
         ({"half_width": 0}, "1.half_width is not allowed"),
-        ({"steps": None, "changes": [1, 2], "beside": ["E"]}, "1.beside is about steps"),
         ({"arm": "idd"}, "1: idd does not exist: did you mean id"),
     ],
 )
@@ -260,6 +288,65 @@ def test_the_committed_hypotheses_name_arms_of_their_matrix(windows, name):
     hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}_cpu.yaml")
     named = {arm for h in hypotheses for arm in (h.arm, h.minus) if arm}
     assert named <= set(matrix["arms"])
+
+
+def test_the_study_s_page_and_its_file_have_the_same_windows_and_claims(windows):
+    """Each row of the page: `steps 160 to 200) minus (the same, steps 80 to 120): below 0`."""
+    hypotheses = {
+        h.name: h for h in windows.read_hypotheses(ROOT / "studies/hypotheses/study_acts_cpu.yaml")
+    }
+    page = (ROOT / "docs/study_acts_cpu.md").read_text()
+    rows = re.findall(r"^\| (\d[abc]?) \| .* \| (.*) \|$", page, flags=re.MULTILINE)
+    checked = set()
+    for name, statistic in rows:
+        h = hypotheses[name]
+        written = [tuple(map(int, pair)) for pair in re.findall(r"(\d+) to (\d+)", statistic)]
+        if h.changes:
+            assert statistic.endswith(f"at least {h.than:.0f} in every seed")
+        elif written:
+            assert written == [window for window in (h.steps, h.less) if window]
+            claims = {"at_most": f"at most {h.than:g}"}
+            assert claims.get(h.claim, f"{h.claim} {h.than:g}") in statistic
+        checked.add(name)
+    # 5b, 5c: the same as 5a
+    same = [replace(hypotheses[name], name="", arm="", beside=()) for name in ("5a", "5b", "5c")]
+    assert same[1:] == same[:1] * 2
+    accuracy = [h for h in hypotheses.values() if h.family == "accuracy"]
+    assert {h.steps for h in accuracy} == {(160, 200)} and "A | accuracy of each method" in page
+    assert checked | {"5b", "5c"} == {h.name for h in hypotheses.values() if h.name[0].isdigit()}
+
+
+def test_what_three_seeds_of_the_rivals_can_see():
+    """The page's numbers: t(2, 1 - 0.025 / tests) sd / sqrt(3)."""
+    page = " ".join((ROOT / "docs/rivals_cpu.md").read_text().split())
+
+    def seen(sd, tests=1):
+        return f"{-stdtrit(2, 0.025 / tests) * sd / 3**0.5:.3f}"
+
+    accuracy, entropy = 0.0171 * 2**0.5, 0.0104  # two runs, unpaired; a paired difference
+    assert f"of {seen(accuracy)} in accuracy or {seen(entropy)} nats" in page
+    assert f"of nine must be {seen(accuracy, 9)}, and" in page
+    assert f"of ten {seen(entropy, 10)} nats" in page
+
+
+@pytest.mark.parametrize("name", ["study_acts_cpu"])
+def test_the_kept_statistics_are_means_of_the_kept_curves(windows, name):
+    """Whatever a hypothesis's window was when its runs were kept, it is the file's now."""
+    columns = {"diagnostics/held_out_entropy": "entropy", "val-core/": "accuracy"}
+    curves = pd.read_csv(ROOT / f"docs/{name}_curves.csv").set_index(["arm", "seed"]).sort_index()
+    values = windows.read_values(ROOT / f"docs/{name}.csv")
+    hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}.yaml")
+    compared = 0
+    for h in hypotheses:
+        column = next((c for prefix, c in columns.items() if h.metric.startswith(prefix)), None)
+        for arm in filter(None, (h.arm, h.minus)) if column else ():
+            for seed, value in values.get((h.name, arm, h.metric), {}).items():
+                rows = curves.loc[(arm, seed)].set_index("step")[column]
+                means = [rows.loc[slice(*w)].mean() for w in (h.steps, h.less) if w]
+                same = abs(means[0] - sum(means[1:]) - value) < 1e-6 * (1 + abs(value))
+                assert same, f"{h.name} of {arm}, seed {seed}"  # without the values: see the page
+                compared += 1
+    assert compared >= 18
 
 
 def test_a_window_holds_both_of_its_ends_and_only_logged_steps():
