@@ -6,9 +6,9 @@ clusters of equivalent answers; with another reward function than recipe.judge, 
 of equal responses where it has none), response length, and the share that the limit cut off.
 
 CHECKPOINT is a Hugging Face folder or name, or a run's folder (its last checkpoint), a
-global_step_N of it, or that one's actor/; FSDP shards are merged by verl's own model merger, a LoRA
-adapter with its base model by peft. BENCHMARKs are files of data_prep/, such as those of
-data_prep/benchmarks.py.
+global_step_N of it, or that one's actor/; FSDP shards are merged into a model beside them
+(actor/merged/), a LoRA adapter into its base by peft. BENCHMARKs are files of data_prep/, such as
+those of data_prep/benchmarks.py.
 
 The chat template's kwargs, the lengths, the dtype and --boxed-only are by default those of the
 run's training, as its record says; a preset overrides them, and flags override both.

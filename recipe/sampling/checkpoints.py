@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from recipe.core import cli
 from recipe.experiment.run import RunFolder, run_of
-from recipe.sampling import lora
+from recipe.sampling import shards
 from recipe.sampling.prompts import resolve_model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # all weights, or their index
@@ -40,7 +39,6 @@ def model_of(checkpoint: str) -> tuple[str, Path | None]:
     Raises:
         FileNotFoundError, ValueError: for a path that does not exist, or from which the trained
             policy cannot be made.
-        RuntimeError: if verl's model merger fails.
     """
     folder = resolve_model(checkpoint, "", "give a checkpoint's folder, or a model's name")
     if folder is None:
@@ -72,19 +70,31 @@ def check_complete(folder: Path) -> None:
 
 
 def trained_policy(actor: Path) -> Path:
-    """Returns the folder of the policy that an actor's folder holds; see `model_of`."""
-    shards, model = shards_of(actor), actor / "huggingface"
-    if (actor / lora.META).is_file() or has_adapter(model):
-        return merged_adapter(actor, shards)
-    if weight_names(model) is not None and not is_older(model, shards):
+    """Returns the folder of the policy that an actor's folder holds; see `model_of`. It is merged
+    where that is not done or older than the shards."""
+    files, model, merged = shards_of(actor), actor / "huggingface", actor / "merged"
+    adapted = (actor / shards.META).is_file() or has_adapter(model)
+    if not adapted and is_newest(model, files):
         return model
-    if not shards:
+    if not files and adapted:
+        raise ValueError(
+            f"{actor} is of a LoRA run and holds no FSDP shards, which alone have the trained "
+            "adapter and its base: add `model` to actor_rollout_ref.actor.checkpoint.save_contents."
+        )
+    if not files:
         raise ValueError(
             f"{actor} holds no trained model: neither FSDP shards (model_world_size_*.pt) nor all "
             "weights in huggingface/; give a run's folder, a global_step_N or a Hugging Face model."
         )
-    merge(actor, model)
-    return model
+    if not is_newest(merged, files):
+        temporary = actor / f".merged.{os.getpid()}"
+        try:
+            shards.merge(actor, files, temporary)
+            shutil.rmtree(merged, ignore_errors=True)
+            temporary.rename(merged)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return merged
 
 
 def shards_of(actor: Path) -> list[Path]:
@@ -135,76 +145,18 @@ def has_adapter(model: Path) -> bool:
     """Says whether a Hugging Face folder is of a LoRA run: verl's merger puts the adapter beside
     the base model's weights, and verl's hf_model saves both under PEFT's names."""
     names = weight_names(model) or ()
-    return (model / "lora_adapter").is_dir() or any(name.startswith(lora.PREFIX) for name in names)
+    return (model / "lora_adapter").is_dir() or any(
+        name.startswith(shards.PREFIX) for name in names
+    )
 
 
-def is_older(model: Path, shards: list[Path]) -> bool:
-    """Says whether weights were written before the shards: the step was trained again since."""
-    weights = max(f.stat().st_mtime_ns for f in (model / SINGLE, model / INDEX) if f.is_file())
-    return any(shard.stat().st_mtime_ns > weights for shard in shards)
-
-
-def merged_adapter(actor: Path, shards: list[Path]) -> Path:
-    """Returns actor/lora_merged: the base model with its trained adapter, merged where that is
-    not done or older than the shards.
-
-    Raises ValueError if it cannot be done.
-    """
-    if not shards:
-        raise ValueError(
-            f"{actor} is of a LoRA run and holds no FSDP shards, which alone have the trained "
-            "adapter and its base: add `model` to actor_rollout_ref.actor.checkpoint.save_contents."
-        )
-    merged = actor / "lora_merged"
-    if weight_names(merged) is None or is_older(merged, shards):
-        temporary = actor / f".lora_merged.{os.getpid()}"
-        try:
-            lora.merge(actor, shards, temporary)
-            shutil.rmtree(merged, ignore_errors=True)
-            temporary.rename(merged)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return merged
-
-
-def merge(actor: Path, model: Path) -> None:
-    """Merges FSDP shards by verl's model merger, atomically.
-
-    Args:
-        actor: the folder of the shards.
-        model: the folder that gets the weights; it holds config and tokenizer already.
-
-    Raises:
-        RuntimeError: if the merger fails.
-        ValueError: if the shards turn out to be of a LoRA run of which nothing else is known.
-    """
-    target = model.with_name(f".huggingface.{os.getpid()}")
-    command = ["merge", "--backend", "fsdp", "--local_dir", actor, "--target_dir", target]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "verl.model_merger", *map(str, command)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode or weight_names(target) is None:
-            raise RuntimeError(
-                f"verl's model merger failed on {actor}: {' '.join(done.stderr.split())[-300:]}"
-            )
-        if has_adapter(target):
-            raise ValueError(
-                f"{actor} is of a LoRA run and has no {lora.META}, without which the adapter's "
-                "scale is not known: copy it there too."
-            )
-        # a reader takes weights for complete once one of these is there
-        last = (INDEX, SINGLE)
-        for name in last:
-            (model / name).unlink(missing_ok=True)
-        for file in model.glob("model-*.safetensors"):
-            file.unlink()
-        for file in sorted(target.iterdir(), key=lambda file: file.name in last):
-            file.replace(model / file.name)
-    finally:
-        shutil.rmtree(target, ignore_errors=True)
+def is_newest(model: Path, files: list[Path]) -> bool:
+    """Says whether a folder holds all weights of a model, none of them written before the shards:
+    else the step was trained again since."""
+    if weight_names(model) is None:
+        return False
+    written = max(f.stat().st_mtime_ns for f in (model / SINGLE, model / INDEX) if f.is_file())
+    return all(file.stat().st_mtime_ns <= written for file in files)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -79,7 +79,7 @@ def test_it_can_be_evaluated_by_the_settings_of_its_training(run, small, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "by the run (" in done.stdout
     record = json.loads((tmp_path / "test.json").read_text())
-    assert record["model"] == str(run / "global_step_3/actor/lora_merged")
+    assert record["model"] == str(run / "global_step_3/actor/merged")
     settings = record["settings"]
     assert (settings["max_prompt_length"], settings["max_response_length"]) == (32, 24)
     assert (settings["dtype"], settings["chat_template_kwargs"]) == ("float32", {})

@@ -1,29 +1,30 @@
-"""Which model a checkpoint is: found, merged anew, or refused.
+"""Which model a checkpoint is: found, merged from its shards, or refused.
 
-verl's merger is a stand-in here; real shards of a real run are in tests/e2e.
+The shards are torch's own, of tiny models; those of a real run are in tests/e2e.
 """
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
 from recipe.cpu.model import ModelShape, make_model, make_tokenizer
-from recipe.sampling import checkpoints
 from recipe.sampling.checkpoints import main, model_of
 
 INDEX = "model.safetensors.index.json"
-WEIGHT = {"weight": torch.zeros(1)}
+SHAPE = ModelShape(layers=2, hidden_size=32, heads=2, mlp_size=32)
 
 
-def write_shards(actor, size, ranks=None, state=WEIGHT):
+def write_shards(actor, size, state, ranks=None):
     for rank in range(size) if ranks is None else ranks:
         torch.save(state, actor / f"model_world_size_{size}_rank_{rank}.pt")
     (actor / "fsdp_config.json").write_text(json.dumps({"world_size": size}))
@@ -34,69 +35,135 @@ def actor(tmp_path):
     """actor/ of step 7 of a run, with the config and tokenizer that verl writes, and no weights."""
     folder = tmp_path / "run/global_step_7/actor"
     (folder / "huggingface").mkdir(parents=True)
-    (folder / "huggingface/config.json").write_text("{}")
     (tmp_path / "run/latest_checkpointed_iteration.txt").write_text("7")
     return folder
 
 
 @pytest.fixture
-def merged(monkeypatch):
-    """What was merged, by a merger that writes a weight."""
-    calls = []
-
-    def merge(actor, model):
-        calls.append(actor)
-        save_file(WEIGHT, model / "model.safetensors")
-
-    monkeypatch.setattr(checkpoints, "merge", merge)
-    return calls
+def trained(actor):
+    """A model in float32; its config and tokenizer are the checkpoint's."""
+    tokenizer = make_tokenizer()
+    model = make_model(SHAPE, tokenizer, seed=0)
+    model.config.save_pretrained(actor / "huggingface")
+    tokenizer.save_pretrained(actor / "huggingface")
+    return model.eval()
 
 
-def test_checkpoints_are_found_and_merged_once(actor, merged):
-    run, model = actor.parents[1], str(actor / "huggingface")
+def weights_of(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def test_a_checkpoint_is_found_and_is_its_shards_to_the_last_bit(actor, trained):
+    """Beside them, once; verl's merger would round the weights to bfloat16."""
+    run, merged = actor.parents[1], str(actor / "merged")
     with pytest.raises(ValueError, match="holds no trained model"):
         model_of(str(run))
-    write_shards(actor, 1)
+    write_shards(actor, 1, trained.state_dict())
     for folder in (run, actor.parent, actor):
-        assert model_of(str(folder)) == (model, actor.parent)
-    assert merged == [actor]
-    assert model_of(model) == (model, actor / "huggingface")
+        assert model_of(str(folder)) == (merged, actor.parent)
+    made = weights_of(merged)
+    assert made.keys() == trained.state_dict().keys()
+    assert all(torch.equal(made[name], weight) for name, weight in trained.state_dict().items())
+    assert not torch.equal(made["lm_head.weight"], made["lm_head.weight"].bfloat16().float())
+    torch.testing.assert_close(log_probs(loaded(merged)), log_probs(trained), atol=0, rtol=0)
+    assert (actor / "merged/tokenizer.json").is_file() and not list(actor.glob(".*"))
+    assert model_of(str(actor / "huggingface")) == (merged, actor / "huggingface")
     assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
 
 
-def test_weights_that_are_cut_off_are_merged_again(actor, merged):
-    write_shards(actor, 1)
-    model = actor / "huggingface"
-    save_file(WEIGHT, model / "model-00001-of-00002.safetensors")  # a merge that was killed
+def test_shards_of_several_ranks_are_joined(actor, trained):
+    """Split on the first axis as FSDP does; 1,111 rows are no multiple of the ranks."""
+    state = trained.state_dict() | {"lm_head.weight": torch.randn_like(trained.lm_head.weight)}
+    for rank in range(3):
+        torch.distributed.init_process_group("fake", rank=rank, world_size=3, store=FakeStore())
+        try:
+            mesh = init_device_mesh("cpu", (3,), mesh_dim_names=("fsdp",))
+            parts = {name: weight.chunk(3) for name, weight in state.items()}
+            local = {
+                name: DTensor.from_local(
+                    (part[rank] if rank < len(part) else part[0][:0]).clone(),
+                    mesh,
+                    [Shard(0)],
+                    shape=state[name].shape,
+                    stride=state[name].stride(),
+                )
+                for name, part in parts.items()
+            }
+            write_shards(actor, 3, local, ranks=[rank])
+        finally:
+            torch.distributed.destroy_process_group()
+    made = weights_of(model_of(str(actor))[0])
+    assert all(torch.equal(made[name], weight) for name, weight in state.items())
+
+
+def test_tied_weights_are_merged_tied(actor, trained):
+    trained.config.tie_word_embeddings = True
+    trained.tie_weights()
+    trained.config.save_pretrained(actor / "huggingface")
+    write_shards(actor, 1, trained.state_dict())
+    merged = loaded(model_of(str(actor))[0])
+    assert merged.lm_head.weight is merged.model.embed_tokens.weight
+    torch.testing.assert_close(log_probs(merged), log_probs(trained), atol=0, rtol=0)
+
+
+def test_shards_in_bfloat16_stay_so(actor, trained):
+    write_shards(actor, 1, trained.bfloat16().state_dict())
+    assert {w.dtype for w in weights_of(model_of(str(actor))[0]).values()} == {torch.bfloat16}
+
+
+def test_shards_of_another_model_are_refused(actor, trained):
+    state = trained.state_dict()
+    write_shards(actor, 1, {name: w for name, w in state.items() if "layers.1" not in name})
+    with pytest.raises(ValueError, match=r"not of the model of .*json, as model\.layers\.1"):
+        model_of(str(actor))
+    assert not list(actor.glob("*merged*"))
+
+
+def test_shards_hold_no_code(actor, trained):
+    """They may be anyone's: what is no tensor is not made."""
+    torch.save(trained.state_dict() | {"x": Path("x")}, actor / "model_world_size_1_rank_0.pt")
+    (actor / "fsdp_config.json").write_text('{"world_size": 1}')
+    with pytest.raises(Exception, match="Weights only load failed"):
+        model_of(str(actor))
+
+
+def test_weights_that_are_cut_off_are_merged_again(actor, trained):
+    write_shards(actor, 1, trained.state_dict())
+    file = Path(model_of(str(actor))[0]) / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
     model_of(str(actor))
-    assert len(merged) == 1
-    whole = (model / "model.safetensors").read_bytes()
-    (model / "model.safetensors").write_bytes(whole[:-1])
-    model_of(str(actor))
-    (model / "model.safetensors").unlink()
+    assert file.read_bytes() == whole
+    file.unlink()
     files = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (model / INDEX).write_text(json.dumps({"weight_map": files}))
+    (file.parent / INDEX).write_text(json.dumps({"weight_map": files}))
     model_of(str(actor))
-    assert len(merged) == 3
-    (model / "model.safetensors").unlink()
-    save_file(WEIGHT, model / "model-00002-of-00002.safetensors")
-    model_of(str(actor))
-    assert len(merged) == 3
+    assert file.read_bytes() == whole and not (file.parent / INDEX).exists()
 
 
-def test_weights_older_than_the_shards_are_merged_again(actor, merged):
-    """A run that was started from an earlier step writes its shards into the same folder."""
-    write_shards(actor, 1)
-    model_of(str(actor))
-    later = (actor / "huggingface/model.safetensors").stat().st_mtime_ns + 1
-    os.utime(actor / "model_world_size_1_rank_0.pt", ns=(later, later))
-    model_of(str(actor / "huggingface"))
-    assert len(merged) == 2
+def test_weights_older_than_the_shards_are_merged_again(actor, trained):
+    """A run that was started from an earlier step writes its shards into the same folder. What
+    verl has saved as a model (hf_model) is taken where it is not older."""
+    write_shards(actor, 1, trained.state_dict())
+    shard = actor / "model_world_size_1_rank_0.pt"
+    saved, merged = actor / "huggingface", actor / "merged/model.safetensors"
+    trained.save_pretrained(saved)
+    assert model_of(str(actor))[0] == str(saved)
+    for file in (saved / "model.safetensors", merged):
+        later = file.stat().st_mtime_ns + 1
+        os.utime(shard, ns=(later, later))
+        first = merged.stat().st_ino if merged.exists() else 0
+        assert model_of(str(saved))[0] == str(actor / "merged")
+        assert merged.stat().st_ino != first
+    first = merged.stat().st_ino
+    model_of(str(saved))
+    assert merged.stat().st_ino == first
 
 
-def test_shards_of_another_world_size_are_not_counted(actor, merged):
-    write_shards(actor, 4)
-    write_shards(actor, 2)  # the last save's
+def test_shards_of_another_world_size_are_not_counted(actor, trained):
+    state = trained.state_dict()
+    write_shards(actor, 4, state)
+    write_shards(actor, 2, state)  # the last save's
     model_of(str(actor))
     (actor / "model_world_size_2_rank_1.pt").unlink()
     with pytest.raises(ValueError, match=r"lacks 1 of its 2 FSDP shards \(model_world_size_2_rank"):
@@ -106,38 +173,15 @@ def test_shards_of_another_world_size_are_not_counted(actor, merged):
         model_of(str(actor))
 
 
-def test_a_checkpoint_whose_save_was_cut_off_is_refused(actor, merged):
+def test_a_checkpoint_whose_save_was_cut_off_is_refused(actor, trained):
     cut = actor.parents[1] / "global_step_8/actor"
-    (cut / "huggingface").mkdir(parents=True)
-    write_shards(cut, 1)
+    cut.parent.mkdir()
+    actor.rename(cut)
+    write_shards(cut, 1, trained.state_dict())
     with pytest.raises(ValueError, match="last complete checkpoint, which is of step 7"):
         model_of(str(cut.parent))
-    (actor.parents[1] / "latest_checkpointed_iteration.txt").write_text("8")
-    assert model_of(str(cut.parent))[0] == str(cut / "huggingface")
-
-
-def test_merged_weights_appear_last_and_no_old_ones_stay(actor, monkeypatch):
-    model = actor / "huggingface"
-    save_file(WEIGHT, model / "model.safetensors")
-
-    def fake_merger(command, **_):
-        target = Path(command[command.index("--target_dir") + 1])
-        target.mkdir()
-        save_file(WEIGHT, target / "model-1-of-1.safetensors")
-        (target / "config.json").write_text("{}")
-        (target / INDEX).write_text(
-            json.dumps({"weight_map": {"weight": "model-1-of-1.safetensors"}})
-        )
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    moved = []
-    replace = Path.replace
-    monkeypatch.setattr(checkpoints.subprocess, "run", fake_merger)
-    monkeypatch.setattr(Path, "replace", lambda a, b: moved.append(b.name) or replace(a, b))
-    checkpoints.merge(actor, model)
-    assert moved[-1] == INDEX and len(moved) == 3
-    assert [path.name for path in actor.iterdir()] == ["huggingface"]
-    assert not (model / "model.safetensors").exists()
+    (cut.parents[1] / "latest_checkpointed_iteration.txt").write_text("8")
+    assert model_of(str(cut.parent))[0] == str(cut / "merged")
 
 
 # ---- LoRA ----------------------------------------------------------------------------------------
@@ -147,8 +191,7 @@ def test_merged_weights_appear_last_and_no_old_ones_stay(actor, monkeypatch):
 def policy(request, actor):
     """A model with a trained adapter, as verl saves it on one rank."""
     tokenizer = make_tokenizer()
-    shape = ModelShape(layers=2, hidden_size=32, heads=2, mlp_size=32)
-    model = make_model(shape, tokenizer, seed=0)
+    model = make_model(SHAPE, tokenizer, seed=0)
     if request.param:
         model.config.tie_word_embeddings = True
         model.tie_weights()
@@ -159,7 +202,7 @@ def policy(request, actor):
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    write_shards(actor, 1, state=model.state_dict())
+    write_shards(actor, 1, model.state_dict())
     (actor / "lora_train_meta.json").write_text(json.dumps({"r": 4, "lora_alpha": 12}))
     return model.eval()
 
@@ -177,11 +220,11 @@ def test_a_lora_checkpoint_is_its_base_with_the_adapter(actor, policy, capsys):
     """Log-probs within 1e-5: x (W + s B A) and x W + s x B A round differently in float32."""
     assert main([str(actor.parents[1])]) == 0
     folder = capsys.readouterr().out.strip()
-    assert folder == str(actor / "lora_merged")
+    assert folder == str(actor / "merged")
     torch.testing.assert_close(log_probs(loaded(folder)), log_probs(policy), atol=1e-5, rtol=0)
     with policy.disable_adapter():
         assert (log_probs(loaded(folder)) - log_probs(policy)).abs().max() > 0.1
-    assert (actor / "lora_merged/tokenizer.json").is_file()
+    assert (actor / "merged/tokenizer.json").is_file()
     assert not list(actor.glob(".*"))
 
 
@@ -192,10 +235,10 @@ def test_verl_s_exports_beside_the_shards_are_not_taken_for_the_policy(actor, po
         {name: w.clone() for name, w in policy.state_dict().items()}, model / "model.safetensors"
     )
     for asked in (actor.parent, model):
-        assert model_of(str(asked))[0] == str(actor / "lora_merged")
+        assert model_of(str(asked))[0] == str(actor / "merged")
     policy.unload().save_pretrained(model)
     (model / "lora_adapter").mkdir()
-    assert model_of(str(model))[0] == str(actor / "lora_merged")
+    assert model_of(str(model))[0] == str(actor / "merged")
     elsewhere = actor.parents[2] / "copied"
     model.rename(elsewhere)
     with pytest.raises(ValueError, match=r"copied is of a LoRA run and its weights are not the tr"):
@@ -207,7 +250,7 @@ def test_a_merged_adapter_is_kept_until_the_shards_are_newer(actor, policy):
     first = merged.stat().st_ino
     assert Path(model_of(str(actor))[0]).stat().st_ino == first
     state = {k: w + 0.1 if "lora_B" in k else w for k, w in policy.state_dict().items()}
-    write_shards(actor, 1, state=state)
+    write_shards(actor, 1, state)
     assert Path(model_of(str(actor))[0]).stat().st_ino != first
     policy.load_state_dict(state)
     torch.testing.assert_close(log_probs(loaded(merged)), log_probs(policy), atol=1e-5, rtol=0)
@@ -216,14 +259,14 @@ def test_a_merged_adapter_is_kept_until_the_shards_are_newer(actor, policy):
 def test_an_adapter_that_cannot_be_merged_is_refused_in_a_sentence(actor, policy):
     state = policy.state_dict()
     alone = {name: weight for name, weight in state.items() if ".lora_" in name}
-    write_shards(actor, 1, state=alone)  # save_lora_only=true
+    write_shards(actor, 1, alone)  # save_lora_only=true
     with pytest.raises(ValueError, match=r"save_lora_only=false"):
         model_of(str(actor))
     dora = state | {f"{min(alone)}.lora_magnitude_vector": torch.zeros(1)}
-    write_shards(actor, 1, state=dora)
+    write_shards(actor, 1, dora)
     with pytest.raises(ValueError, match="only plain LoRA can be merged"):
         model_of(str(actor))
-    write_shards(actor, 1, state=state)
+    write_shards(actor, 1, state)
     save_file(
         {name: w.clone() for name, w in state.items()}, actor / "huggingface/model.safetensors"
     )
@@ -233,7 +276,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused_in_a_sentence(actor, policy
     (actor / "model_world_size_1_rank_0.pt").unlink()
     with pytest.raises(ValueError, match="holds no FSDP shards"):
         model_of(str(actor))
-    assert not (actor / "lora_merged").exists() and not list(actor.glob(".*"))
+    assert not (actor / "merged").exists() and not list(actor.glob(".*"))
 
 
 def test_an_adapter_that_started_from_another_keeps_that_one_s_scale(actor, policy):
@@ -254,6 +297,6 @@ def test_an_adapter_that_started_from_another_keeps_that_one_s_scale(actor, poli
         log_probs(loaded(model_of(str(actor))[0])), log_probs(policy), atol=1e-5, rtol=0
     )
     (actor / "first/adapter_config.json").unlink()
-    write_shards(actor, 1, state=policy.state_dict())
+    write_shards(actor, 1, policy.state_dict())
     with pytest.raises(ValueError, match=r"lora_adapter_path=.*first, which has no adapter_config"):
         model_of(str(actor))

@@ -17,11 +17,11 @@ for word in "$@"; do
 done
 if [[ $* == *recipe.launch* ]]; then
   [[ -z ${FAIL:-} || $* != *"$FAIL"* ]] || exit 137
-  mkdir -p "$folder/global_step_7/actor/lora_merged"
-  touch "$folder/global_step_7/actor/lora_merged/config.json"
+  mkdir -p "$folder/global_step_7/actor/merged"
+  touch "$folder/global_step_7/actor/merged/config.json"
   echo 7 > "$folder/latest_checkpointed_iteration.txt"
 elif [[ $* == *sampling.checkpoints* ]]; then
-  echo "${@: -1}/global_step_7/actor/lora_merged"
+  echo "${@: -1}/global_step_7/actor/merged"
 elif [[ -n $out ]]; then
   touch "$out"
 fi
@@ -74,7 +74,7 @@ def test_each_stage_begins_with_the_model_of_the_one_before(tmp_path, script, st
     model, order = str(tmp_path), scores
     for stage, words in enumerate(starts, 1):
         if stage > 1:  # as it was printed
-            model = f"{tmp_path}/run/stage{stage - 1}/global_step_7/actor/lora_merged"
+            model = f"{tmp_path}/run/stage{stage - 1}/global_step_7/actor/merged"
         if stage > 1 and refresh == "1":
             order = f"{tmp_path}/run/semantic_entropy_stage{stage}.parquet"
             (command,) = (c for c in measured if words_after("--out", c) == [order])

@@ -1,7 +1,9 @@
-"""A LoRA checkpoint's base model and adapter as one model.
+"""A checkpoint's FSDP shards as one Hugging Face model, a LoRA adapter in its base.
 
-verl's own exports are not that model: its merger writes the base's weights and the adapter apart,
-both rounded to bfloat16, and `hf_model` saves them under PEFT's names, which a plain load ignores.
+verl's own exports need not be the trained policy: its merger rounds all weights to bfloat16 (the
+actor's are float32 as a rule), and unpickles whatever the files hold; of a LoRA run it writes the
+base's weights and the adapter apart, and `hf_model` saves both under PEFT's names, which a plain
+load ignores.
 """
 
 from __future__ import annotations
@@ -22,10 +24,9 @@ PREFIX = "base_model.model."  # of PEFT's names
 
 
 def merge(actor: Path, shards: Sequence[Path], target: Path) -> None:
-    """Writes the model that the actor's policy is: W + (alpha / r) B A in each adapted layer.
-
-    It is computed and kept in float32: an update that is smaller than bfloat16's rounding of W
-    would be lost.
+    """Writes the model that the actor's policy is: its weights as they are; of a LoRA run
+    W + (alpha / r) B A in each adapted layer, computed and kept in float32, as an update that is
+    smaller than bfloat16's rounding of W would be lost.
 
     Args:
         actor: the checkpoint's folder of the actor.
@@ -33,30 +34,43 @@ def merge(actor: Path, shards: Sequence[Path], target: Path) -> None:
         target: the folder to make.
 
     Raises:
-        ValueError: if the shards are not of a plain LoRA adapter and its base.
+        ValueError: if the shards are neither of the model of huggingface/ nor of a plain LoRA
+            adapter and that model as its base.
     """
     import torch
-    from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
     hub_files = actor / "huggingface"
-    state = {name: weight.float() for name, weight in full_state(shards).items()}
-    config = adapter_config(actor, list(state))
+    state = full_state(shards)
+    adapted = (actor / META).is_file() or any(".lora_" in name for name in state)
+    if adapted:
+        state = {name: weight.float() for name, weight in state.items()}
+    dtype = next(iter(state.values())).dtype
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(hub_files), dtype=torch.float32
-        )
-        model = get_peft_model(plain, config)
-    tied = {f"{PREFIX}{name}" for name in plain.all_tied_weights_keys}
+        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(hub_files), dtype=dtype)
+    model, prefix = plain, ""
+    if adapted:
+        from peft import get_peft_model
+
+        config = adapter_config(actor, list(state))
+        with torch.device("meta"):
+            model, prefix = get_peft_model(plain, config), PREFIX
+    tied = {f"{prefix}{name}" for name in plain.all_tied_weights_keys}
     absent = {name for name in model.state_dict() if name not in state} - tied
     if strange := sorted(absent | (state.keys() - model.state_dict().keys())):
+        if adapted:
+            raise ValueError(
+                f"{actor} is no LoRA adapter with its base model, as {strange[0]} shows: only "
+                "plain LoRA can be merged here, with "
+                "actor_rollout_ref.actor.checkpoint.save_lora_only=false."
+            )
         raise ValueError(
-            f"{actor} is no LoRA adapter with its base model, as {strange[0]} shows: only plain "
-            "LoRA can be merged here, with actor_rollout_ref.actor.checkpoint.save_lora_only=false."
+            f"{actor}: its FSDP shards are not of the model of {hub_files / 'config.json'}, as "
+            f"{strange[0]} shows: copy the checkpoint's own files there."
         )
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    model.merge_and_unload().save_pretrained(target)
+    (model.merge_and_unload() if adapted else model).save_pretrained(target)
     for file in hub_files.iterdir():  # tokenizer, template, generation config
         if file.is_file() and file.name != "config.json" and "safetensors" not in file.name:
             shutil.copy(file, target)
