@@ -208,6 +208,7 @@ class RecipeTrainerSync(PPOTrainerSync):
         super()._init_dataloader()
         ordering = [part for part in self.parts if type(part).prompt_order is not Part.prompt_order]
         if not ordering:
+            self._check_length()
             return  # verl's sampler, of any dataset that verl takes
         dataset = self.train_dataset
         try:
@@ -223,6 +224,22 @@ class RecipeTrainerSync(PPOTrainerSync):
         order = the_one([order for order in orders if order is not None], "order the prompts", None)
         if order is not None:
             self._follow(order)
+        else:
+            self._check_length()
+
+    def _check_length(self) -> None:
+        """Raises ValueError where verl would end before the last planned step, with neither its
+        checkpoint nor its validation: what `recipe.launch` cannot know of a model on a hub, whose
+        tokens decide which prompts are too long."""
+        trainer, batches = self.config.trainer, len(self.train_dataloader)
+        if self.total_training_steps > batches * trainer.total_epochs:
+            raise ValueError(
+                f"trainer.total_training_steps={self.total_training_steps} (STEPS) is more than "
+                f"the {batches * trainer.total_epochs} steps of trainer.total_epochs="
+                f"{trainer.total_epochs}, after which verl ends: {batches} batches are what the "
+                f"{len(self.train_dataset)} prompts make that are not too long; raise trainer."
+                "total_epochs, or set STEPS to at most as many."
+            )
 
     def _follow(self, order: PromptOrder) -> None:
         """Gives verl's dataloader an order in place of its sampler, and the run its length.
@@ -241,10 +258,10 @@ class RecipeTrainerSync(PPOTrainerSync):
         if order.steps is None:
             return
         self.steps_per_epoch = self.total_training_steps = order.steps
+        updates = order.steps * self.parameter_sync_step
         with open_dict(self.config):
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = (
-                order.steps * self.parameter_sync_step
-            )
+            self.config.actor_rollout_ref.actor.optim.total_training_steps = updates
+            self.config.critic.optim.total_training_steps = updates
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)

@@ -21,7 +21,7 @@ from recipe.asymgrpo.part import AsymGRPOPart
 from recipe.clip_entropy.config import ClipSettings
 from recipe.clip_entropy.part import ClipSchedulePart
 from recipe.core import states, transfer_queue
-from recipe.core.part import Part
+from recipe.core.part import Part, PromptOrder
 from recipe.core.settings import settings_of
 from recipe.core.step import Step
 from recipe.launch.compose import compose
@@ -58,6 +58,31 @@ def test_its_settings_reach_it():
     assert ours.settings.log_prob_gain_freq == 3
     (asymgrpo,) = (part for part in ours.parts if isinstance(part, AsymGRPOPart))
     assert asymgrpo.settings.entropy_shaped
+
+
+def test_more_steps_than_verl_would_train_are_refused():
+    """Two epochs of three batches; verl's loop would end without the last checkpoint."""
+    ours = trainer()
+    ours.train_dataloader, ours.train_dataset = [None] * 3, [None] * 13
+    ours.config.trainer.total_epochs, ours.total_training_steps = 2, 6
+    ours._check_length()
+    ours.total_training_steps = 7
+    with pytest.raises(ValueError, match=r"total_training_steps=7 .* more than the 6 steps .* 13 "):
+        ours._check_length()
+
+
+def test_a_plan_s_length_is_that_of_all_learning_rates():
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    ours = trainer()
+    ours.train_dataset = [{}] * 8
+    ours.train_dataloader = StatefulDataLoader(ours.train_dataset, batch_size=4)
+    ours._follow(PromptOrder([3, 2, 1, 0] * 3, steps=3))
+    assert ours.total_training_steps == 3
+    nodes = (ours.config.actor_rollout_ref.actor, ours.config.critic)
+    assert [node.optim.total_training_steps for node in nodes] == [3, 3]
+    batches = [batch["dataset_row"].tolist() for batch in ours.train_dataloader]
+    assert batches == [[3, 2, 1, 0]] * 3
 
 
 def test_a_wrong_preset_is_refused_by_the_trainer_too():

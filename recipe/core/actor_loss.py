@@ -165,6 +165,12 @@ def actor_loss(
     if settings.get(FORWARD_ONLY):
         return torch.zeros(()), {}
     if ENTROPY_COEFF in settings:
+        if settings[ENTROPY_COEFF] and (model_output or {}).get("entropy") is None:
+            raise ValueError(
+                f"tell_loss({ENTROPY_COEFF}={settings[ENTROPY_COEFF]}) needs the entropies of the "
+                "update, without which verl leaves the term out: set "
+                "actor_rollout_ref.actor.calculate_entropy=true."
+            )
         config = _with_entropy_coeff(config, settings[ENTROPY_COEFF])
     with as_current(MicroBatch(settings, data, model_output or {})) as micro_batch:
         loss, metrics = ppo_loss(config, model_output, data, dp_group)

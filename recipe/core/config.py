@@ -51,6 +51,11 @@ def steps_of_epochs(config: DictConfig, prompts: int) -> int:
     return prompts // config.data.train_batch_size * config.trainer.total_epochs
 
 
+def has_curriculum(config: DictConfig) -> bool:
+    """Returns whether a curriculum orders the prompts: its plan has the run's length then."""
+    return (OmegaConf.select(config, "data.curriculum.order") or "none") != "none"
+
+
 def check_several_updates(config: DictConfig, what: str, cure: str) -> None:
     """Raises ValueError for one update per rollout, where every ratio is 1.
 

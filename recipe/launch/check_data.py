@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.core import config as run_config
 from recipe.launch.check_reward import judges
@@ -39,8 +39,7 @@ def data(config: DictConfig) -> None:
             f"data ({len(train)} rows), so no step would ever run: set TRAIN_BATCH_SIZE to at "
             f"most {len(train)}."
         )
-    order = OmegaConf.select(config, "data.curriculum.order") or "none"  # whose plan has a length
-    if train is not None and order == "none":
+    if train is not None and not run_config.has_curriculum(config):
         check_epochs(config, len(train))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.core import config as run_config
 from recipe.core.settings import plain
 from recipe.launch.check_data import VARIABLES, Prompt, files_of, local_prompts
 from recipe.launch.check_model import tokenizer_folder
@@ -106,9 +108,12 @@ def lengths(texts: Sequence[str], order: Sequence[int], tokenizer: Any) -> Itera
 
 
 def check_enough_fit(config: DictConfig, key: str, texts: Sequence[str], tokenizer: Any) -> None:
-    """Raises ValueError if verl's filter would leave fewer prompts than a batch."""
+    """Raises ValueError if verl's filter would leave fewer prompts than a batch, or than the
+    planned steps take; a curriculum has a length of its own."""
     limit, batch = config.data.max_prompt_length, config.data.train_batch_size
-    needed = batch if key == "train_files" else 1
+    steps, epochs = config.trainer.total_training_steps or 1, config.trainer.total_epochs
+    batches = 1 if run_config.has_curriculum(config) else math.ceil(steps / epochs)
+    needed = batches * batch if key == "train_files" else 1
     fit, shortest = 0, None
     for length in lengths(texts, sorted(range(len(texts)), key=lambda i: len(texts[i])), tokenizer):
         fit += sum(tokens <= limit for tokens in length.values())
@@ -116,6 +121,11 @@ def check_enough_fit(config: DictConfig, key: str, texts: Sequence[str], tokeniz
         if fit >= needed:
             return
     needs = f"data.train_batch_size={batch} needs {batch}" if needed > 1 else "one is needed"
+    if fit >= batch:
+        needs = (
+            f"the {steps} steps of trainer.total_training_steps (STEPS) take {needed} in trainer."
+            f"total_epochs={epochs}, after which verl ends"
+        )
     raise ValueError(
         f"data.max_prompt_length={limit} leaves {fit} of the {len(texts)} prompts of data.{key} "
         f"(the shortest has {shortest} tokens), and {needs}: raise it, or give shorter prompts."

@@ -178,7 +178,8 @@ def engine_bytes(config: DictConfig, model: Model) -> float:
 
 
 def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
-    """Returns how many steps a run trains: `trainer.total_training_steps`, or the epochs.
+    """Returns how many steps a run trains: `trainer.total_training_steps`, or the epochs; None
+    where a curriculum's plan has another length than these, which the trainer knows.
 
     Args:
         config: A resolved config.
@@ -186,6 +187,10 @@ def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
     """
     if config.trainer.total_training_steps is not None:
         return config.trainer.total_training_steps
+    if run_config.has_curriculum(config):
+        plan = config.data.curriculum
+        if plan.only_stage or plan.epochs_per_stage != config.trainer.total_epochs:
+            return None
     if rows is None:
         files = run_config.local_parquet_files(config, "train_files")
         if files is None:

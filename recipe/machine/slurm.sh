@@ -19,7 +19,11 @@ cd "${SLURM_SUBMIT_DIR:-$PWD}"  # Slurm runs a copy of this file from elsewhere
 export PYTHON=${PYTHON:-$PWD/.venv/bin/python}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export NGPUS_PER_NODE=${NGPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-8}}
-cpus=${SLURM_CPUS_ON_NODE:?is not set: start this with sbatch}
+: "${SLURM_CPUS_ON_NODE:?is not set: start this with sbatch}"
+# Ray's CPUs are logical; a run waits for ever without 3 beside each GPU and 9 for TransferQueue, so
+# that runs of one GPU take 12 each
+needed=$((12 * NGPUS_PER_NODE))
+cpus=${RAY_NUM_CPUS:-$((SLURM_CPUS_ON_NODE > needed ? SLURM_CPUS_ON_NODE : needed))}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export NNODES=${NNODES:-${#nodes[@]}}
 

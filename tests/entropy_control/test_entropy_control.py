@@ -121,7 +121,7 @@ def test_pi_control_at_the_target_changes_nothing():
 # ---- the coefficient in the loss -----------------------------------------------------------------
 
 
-def loss_and_gradients(config, told):
+def loss_and_gradients(config, told, outputs=("log_probs", "entropy")):
     """verl's loss of a micro-batch, or ours with what a part told it."""
     data = random_tokens()
     data["response_mask"][:, 0] = True
@@ -142,7 +142,7 @@ def loss_and_gradients(config, told):
         data["old_log_prob"].abs().requires_grad_(),
     ]
     output = {}
-    for name, leaf in zip(("log_probs", "entropy"), leaves, strict=True):
+    for name, leaf in zip(outputs, leaves, strict=False):
         rows = [torch.cat([leaf[i, :n], leaf.new_zeros(1)]) for i, n in enumerate(lengths)]
         output[name] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
     if told is None:
@@ -152,6 +152,13 @@ def loss_and_gradients(config, told):
         loss, _ = actor_loss.actor_loss(config, output, batch)
     loss.backward()
     return loss.detach(), [leaf.grad for leaf in leaves]
+
+
+def test_a_coefficient_that_verl_would_leave_out_is_refused():
+    told = {ENTROPY_COEFF: 0.03}
+    with pytest.raises(ValueError, match=r"entropy_coeff=0\.03\) needs .*calculate_entropy=true"):
+        loss_and_gradients(actor_config("vanilla"), told, outputs=("log_probs",))
+    loss_and_gradients(actor_config("vanilla"), {ENTROPY_COEFF: 0.0}, outputs=("log_probs",))
 
 
 @pytest.mark.parametrize("loss_mode", ["vanilla", "cispo", "dynamic_clip"])

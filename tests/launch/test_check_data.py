@@ -374,6 +374,20 @@ def test_too_few_prompts_that_fit_are_refused(config, tmp_path):
         check(config)
 
 
+def test_too_few_prompts_for_the_planned_steps_are_refused(config, tmp_path):
+    """3 steps of batches of 4 in 2 epochs take 8 prompts; where 7 fit, verl ends after step 2."""
+    config.data.filter_overlong_prompts = True
+    config.data.max_prompt_length = 40
+    config.trainer.total_training_steps, config.trainer.total_epochs = 3, 2
+    write_lengths(config, tmp_path, [500] * 8 + [1] * 8)
+    check(config)
+    write_lengths(config, tmp_path, [500] * 8 + [1] * 7)
+    with pytest.raises(ValueError, match=r"leaves 7 of the 15 .* the 3 steps of .* take 8 in"):
+        check(config)
+    config.trainer.total_training_steps = 2
+    check(config)
+
+
 def test_a_prompt_that_verl_would_cut_is_refused_unless_the_cut_is_wanted(config, tmp_path):
     config.data.filter_overlong_prompts = False
     config.data.max_prompt_length = 40

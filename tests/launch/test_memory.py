@@ -277,6 +277,19 @@ def test_every_preset_of_sent_s_scripts_trains_as_long_as_sent(tmp_path, preset)
     assert config.trainer.total_epochs == config.data.curriculum.epochs_per_stage == 5
 
 
+def test_one_stage_has_no_number_of_steps_before_its_plan(tmp_path):
+    """Not the 66 x 5 of all prompts, nor those of run_cpu.sh's placeholder of 100,000 epochs."""
+    path = ROOT / "recipe/semantic_curriculum/run_qwen7b.sh"
+    config = GPU_RUNS.config_of(path, "sent", tmp_path)
+    config.data.curriculum.only_stage = 1
+    assert memory.training_steps(config, GPU_RUNS.ROWS["dapo_math"]) is None
+    config.data.curriculum.only_stage, config.trainer.total_epochs = None, 100_000
+    assert memory.training_steps(config, GPU_RUNS.ROWS["dapo_math"]) is None
+    assert memory.estimate(config, GPU_RUNS.ROWS["dapo_math"]).checkpoints == 2
+    config.data.curriculum.order = "none"
+    assert memory.training_steps(config, GPU_RUNS.ROWS["dapo_math"]) == 6_600_000
+
+
 def test_the_plan_of_sent_has_as_many_steps():
     from recipe.semantic_curriculum.config import CurriculumConfig
     from recipe.semantic_curriculum.curriculum import plan_of, steps_of_plan

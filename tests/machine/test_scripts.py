@@ -17,7 +17,8 @@ SCONTROL = r"printf 'node-a\nnode-b\n'"
 JOB = """
 import os, ray
 ray.init(address=os.environ["RAY_ADDRESS"], logging_level="ERROR")
-print("joined:", [node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]])
+alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+print("joined:", *([has.get(kind) for has in alive] for kind in ("GPU", "CPU")))
 print("told:", os.environ["NNODES"], os.environ["NGPUS_PER_NODE"], os.environ["RAY_AUTH_MODE"])
 """
 PYTHON = """
@@ -75,7 +76,7 @@ def test_a_slurm_job_starts_ray_on_its_nodes_and_ends_it(tmp_path, free_port):
     command = ["bash", ROOT / "recipe/machine/slurm.sh", sys.executable, tmp_path / "job.py"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "joined: [2.0, 2.0]" in done.stdout
+    assert "joined: [2.0, 2.0] [24.0, 24.0]" in done.stdout
     assert "told: 2 2 token" in done.stdout
     commands = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
     left = [command for command in commands if ray_folder in command]
@@ -102,11 +103,12 @@ def test_a_job_gets_its_variables_with_its_command(tmp_path):
         *("env", "--chdir", "/shared/recipes", "RAY_OVERRIDE_JOB_RUNTIME_ENV=1"),
         *("NNODES=2", "CKPTS_DIR=/shared/a b", "bash", "run.sh", "a=b c"),
     ]
-    texts = [(ROOT / "recipe/run.sh").read_text()]
-    texts += [file.read_text() for file in ROOT.glob("recipe/*/run_*.sh") if "cpu" not in file.name]
+    files = {ROOT / "recipe/run.sh", *ROOT.glob("recipe/*/*.sh")}
+    files -= set(ROOT.glob("recipe/machine/*.sh"))
+    texts = [file.read_text() for file in files]
     read = {name for text in texts for name in re.findall(r"\$\{([A-Z_]+):[-?]", text)}
     read -= {"PYTHON", "COMMAND_FILE"}  # of the machine that submits, and of recipe.compare
-    assert len(read) > 15
+    assert len(read) > 20
     all_set = {**environment, **dict.fromkeys(read, "1")}
     done = subprocess.run(command, env=all_set, capture_output=True, text=True, check=True)
     assert {f"{name}=1" for name in read} <= set(done.stdout.splitlines())
