@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from omegaconf import DictConfig
 
 from recipe.asymgrpo.config import NAME, NODE, PRESETS, AsymGRPOConfig, check_group_size
@@ -20,7 +22,7 @@ def check(config: DictConfig) -> None:
             )
         return
     settings = AsymGRPOConfig.from_mapping(plain(node))
-    check_estimator(settings, config.algorithm.adv_estimator)
+    check_estimator(settings, config.algorithm.adv_estimator, chosen=node.preset is not None)
     check_baseline(settings, config)
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
     if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
@@ -44,12 +46,18 @@ def check(config: DictConfig) -> None:
         )
 
 
-def check_estimator(settings: AsymGRPOConfig, estimator: str) -> None:
-    """Raises ValueError where a preset was chosen whose advantages another estimator replaces."""
+def check_estimator(settings: AsymGRPOConfig, estimator: str, chosen: bool) -> None:
+    """Raises ValueError where a preset was chosen, or a beta given, whose advantages another
+    estimator replaces."""
     preset = PRESETS[settings.preset]
-    # the default stands in the configs of all recipes; GRPO's rows are also verl's grpo with a clip
-    chosen = settings.preset != AsymGRPOConfig.preset and preset.rule != "grpo"
-    if estimator != preset.adv_estimator and (chosen or preset.rule == "verl"):
+    for name in ("beta_pos", "beta_neg"):
+        if (value := getattr(settings, name)) is not None and estimator != NAME:
+            raise ValueError(
+                f"{NODE}.{name}={value} has no effect with algorithm.adv_estimator={estimator}: "
+                f"set algorithm.adv_estimator={NAME}, or leave it at null."
+            )
+    # GRPO's rows are also verl's grpo with a clip, a bonus or a term of the entropy
+    if estimator != preset.adv_estimator and chosen and preset.rule != "grpo":
         raise ValueError(
             f"{NODE}.preset={settings.preset} has no effect with algorithm.adv_estimator="
             f"{estimator}, which computes other advantages: set algorithm.adv_estimator="
@@ -74,5 +82,5 @@ def summary(config: DictConfig) -> dict[str, str]:
     """Returns what the summary of a run says of these settings."""
     if config.algorithm.adv_estimator != NAME:
         return {}
-    given = {key: value for key, value in config.algorithm[NAME].items() if value is not None}
-    return {"estimator": str(given)}
+    settings = dataclasses.asdict(AsymGRPOConfig.from_mapping(plain(config.algorithm[NAME])))
+    return {"estimator": str({key: value for key, value in settings.items() if value is not None})}

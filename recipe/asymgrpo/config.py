@@ -72,9 +72,11 @@ GRPO_BETAS = (0.5, 0.5)  # eq 6: GRPO is the odds rule at these
 
 @dataclass(frozen=True)
 class AsymGRPOConfig:
-    """The estimator's settings. A beta of None is the preset's."""
+    """The estimator's settings. A beta of None is the preset's; a preset of None, asymgrpo."""
 
-    preset: str = setting("asymgrpo", "paper sec. 4.3; a row of Table 1", choices=PRESETS)
+    preset: str = setting(
+        None, "a row of paper's Table 1; null, and the recipe's yaml: asymgrpo", choices=PRESETS
+    )
     beta_pos: float | None = setting(
         None, "paper sec. 4.3: 0.9, on correct rollouts; null: the preset's", at_least=0
     )
@@ -147,6 +149,8 @@ class AsymGRPOConfig:
 
     def __post_init__(self) -> None:
         check_settings(self, NODE)
+        if self.preset is None:
+            object.__setattr__(self, "preset", NAME)
         for name in ("beta_pos", "beta_neg"):
             if getattr(self, name) is not None and self.betas is None:
                 self._refuse(name, f"has no meaning for preset={self.preset}", "set it to null")

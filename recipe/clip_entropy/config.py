@@ -204,7 +204,22 @@ class ClipSettings(PolicyLossSettings):
                     "and slope + intercept >= 0."
                 )
 
+        self._check_schedule()
         self._check_variant()
+
+    def _check_schedule(self) -> None:
+        """Raises ValueError for a setting of another schedule; od_h_init, which run scripts set for
+        a model whatever the preset, may stand beside any."""
+        own, fields = SCHEDULES[self.schedule].reads, settings_of(ClipSettings)
+        for schedule, other in SCHEDULES.items():
+            for name in other.reads:
+                value, default = getattr(self, name), fields[name].default
+                if name not in (*own, "od_h_init") and value != default:
+                    usual = "null" if default is None else default
+                    raise ValueError(
+                        f"{NODE}.{name}={value} has no effect with schedule={self.schedule}: leave "
+                        f"it at {usual}, or use schedule={schedule}."
+                    )
 
     def _check_variant(self) -> None:
         """Raises ValueError for a setting of another variant, or one that makes it plain PPO."""

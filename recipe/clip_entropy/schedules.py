@@ -19,6 +19,9 @@ from recipe.core.policy_loss import NODE
 if TYPE_CHECKING:
     from recipe.clip_entropy.config import ClipSettings
 
+# Settings of every schedule that moves
+LINES = ("total_steps", "upper_slope", "upper_intercept", "lower_slope", "lower_intercept")
+
 
 @dataclass(frozen=True)
 class ClipLines:
@@ -48,6 +51,7 @@ class Static:
     """
 
     name = "static"
+    reads: tuple[str, ...] = ()  # the settings that it has, beside those of all
 
     def __init__(self, lines: ClipLines, total_steps: int | None = None):
         self.lines = lines
@@ -123,6 +127,8 @@ class TwoPhases(Static):
         second_phase: of the lower bound. "printed" is sec. 4.2's formula, which jumps to M(p) and
             goes back to eps_std; "prose" is what its text says, from eps_std to M(p).
     """
+
+    reads = (*LINES, "phase_split", "second_phase")
 
     def __init__(
         self,
@@ -208,6 +214,7 @@ class OscillatoryDecay(Static):
     """
 
     name = "od"
+    reads = (*LINES, "od_h_init", "od_h_init_steps", "od_ratio", "od_start", "od_smoothing")
 
     def __init__(
         self,

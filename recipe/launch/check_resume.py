@@ -244,7 +244,12 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
     the content of files that an older version did not look at; and the name of a preset that is
-    nothing but values of keys, which are compared themselves."""
+    nothing but values of keys, which are compared themselves. A preset of null is the one of the
+    recipe's name, as older versions wrote it."""
+    for key, name in ((recipe.preset_key, recipe.name) for recipe in recipes()):
+        for identity in (old, new):
+            if key in identity and identity[key] is None:
+                identity[key] = name
     for key in names_of_values():
         old.pop(key, None)
         new.pop(key, None)

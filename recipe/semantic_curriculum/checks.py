@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.core import config as run_config
-from recipe.core.settings import plain
+from recipe.core.recipe import POLICY_LOSS
+from recipe.core.settings import plain, settings_of
 from recipe.judge import reward_function
 from recipe.judge.reward_function import DEFAULT_NAME, JUDGE, RewardFunction
 from recipe.sampling import rows
@@ -20,7 +21,9 @@ from recipe.semantic_curriculum.config import (
     CURRICULUM,
     LOSS_MODE,
     NODE,
+    PRESETS,
     CurriculumConfig,
+    TokenRule,
     TokenRuleSettings,
 )
 from recipe.semantic_curriculum.curriculum import curriculum_for, steps_of_plan
@@ -36,7 +39,10 @@ def check(config: DictConfig) -> None:
 def check_token_rule(config: DictConfig) -> None:
     """Checks the token rule against the actor's settings."""
     settings = run_config.policy_loss(config)
-    if not isinstance(settings, TokenRuleSettings) or settings.loss_mode != LOSS_MODE:
+    if not isinstance(settings, TokenRuleSettings):
+        return
+    if settings.loss_mode != LOSS_MODE:
+        check_other_loss(plain(config.actor_rollout_ref.actor.policy_loss), settings)
         return
     actor, rule = config.actor_rollout_ref.actor, settings.token_rule
     if rule.scope == "micro_batch":
@@ -76,6 +82,26 @@ def check_token_rule(config: DictConfig) -> None:
             f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
             f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
         )
+
+
+def check_other_loss(node: Mapping[str, Any], settings: TokenRuleSettings) -> None:
+    """Raises ValueError for a preset, or a setting of the token rule, that the loss does not read.
+
+    Args:
+        node: `policy_loss` as the config has it, where a null is the preset's.
+    """
+    preset = settings.token_rule.preset
+    given = [name for name, value in node["token_rule"].items() if value is not None]
+    for name in given:
+        if name in settings_of(TokenRule) and (
+            name != "preset" or PRESETS[preset].loss_mode == LOSS_MODE
+        ):
+            raise ValueError(
+                f"{NODE}.{name}={node['token_rule'][name]} has no effect with "
+                f"{POLICY_LOSS}.loss_mode={settings.loss_mode}, which has no token rule: set "
+                f"{POLICY_LOSS}.loss_mode={LOSS_MODE}, or "
+                f"{'another preset' if name == 'preset' else 'leave it at null'}."
+            )
 
 
 def check_curriculum(config: DictConfig) -> None:

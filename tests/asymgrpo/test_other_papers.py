@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo import core_algos
 
 from recipe.asymgrpo import advantages as adv
-from recipe.asymgrpo.checks import check, check_estimator
+from recipe.asymgrpo.checks import check, check_estimator, summary
 from recipe.asymgrpo.config import NODE, PRESETS, AsymGRPOConfig, check_group_size
 from recipe.asymgrpo.register import rollout_advantages
 from recipe.launch.compose import compose
@@ -154,11 +154,36 @@ def test_a_setting_or_group_size_that_makes_a_method_another_is_refused(settings
 
 @pytest.mark.parametrize(
     ("preset", "estimator"),
-    [("nsr", "grpo"), ("qae", "rloo"), ("rloo", "asymgrpo"), ("dr_grpo", "asymgrpo")],
+    [
+        *(("nsr", "grpo"), ("qae", "rloo"), ("rloo", "asymgrpo"), ("dr_grpo", "asymgrpo")),
+        *(("asymgrpo", "grpo"), ("reinforce", "rloo")),
+    ],
 )
 def test_a_preset_whose_advantages_another_estimator_replaces_is_refused(preset, estimator):
+    settings = AsymGRPOConfig(preset=preset)
     with pytest.raises(ValueError, match=f"preset={preset} has no effect with .*={estimator},"):
-        check_estimator(AsymGRPOConfig(preset=preset), estimator)
+        check_estimator(settings, estimator, chosen=True)
+    check_estimator(settings, estimator, chosen=False)
+
+
+@pytest.mark.parametrize("beta", ["beta_pos", "beta_neg"])
+def test_a_beta_that_the_estimator_does_not_read_is_refused(beta):
+    settings = AsymGRPOConfig(**{beta: 0.7})
+    with pytest.raises(ValueError, match=rf"{beta}=0\.7 has no effect with .*adv_estimator=grpo:"):
+        check_estimator(settings, "grpo", chosen=False)
+    check_estimator(settings, "asymgrpo", chosen=False)
+
+
+def test_another_recipe_s_run_with_the_estimator_has_the_paper_s_own_preset(tmp_path):
+    """No preset is chosen in it: null, which is asymgrpo and is no setting of other estimators."""
+    config = compose("clip_entropy", run_overrides(tmp_path))
+    assert config.algorithm.asymgrpo.preset is None
+    check(config)
+    config.algorithm.adv_estimator = "asymgrpo"
+    check(config)
+    settings = AsymGRPOConfig.from_mapping(dict(config.algorithm.asymgrpo))
+    assert (settings.preset, settings.betas) == ("asymgrpo", (0.9, 0.4))
+    assert "'preset': 'asymgrpo'" in summary(config)["estimator"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +205,6 @@ def test_a_preset_that_another_setting_makes_grpo_is_refused(overrides, sentence
         check(config)
 
 
-def test_the_default_preset_and_grpos_own_allow_another_estimator():
-    for preset in ("asymgrpo", "grpo_clip_higher", "grpo_entropy_adv"):
-        check_estimator(AsymGRPOConfig(preset=preset), "grpo")
+def test_grpos_own_presets_allow_another_estimator():
+    for preset in ("grpo", "grpo_clip_higher", "grpo_entropy_adv"):
+        check_estimator(AsymGRPOConfig(preset=preset), "grpo", chosen=True)

@@ -14,6 +14,7 @@ pytest.importorskip("verl")
 from recipe.clip_entropy import config, schedules
 from recipe.clip_entropy.schedules import SCHEDULES, ClipLines, Static
 from recipe.core.clip import Bounds, Line
+from recipe.core.settings import settings_of
 
 T = 400
 P = np.linspace(0, 1, 11)
@@ -250,13 +251,34 @@ def test_settings_reach_their_schedule():
     assert did.make_schedule(ClipLines(), 40).second_phase == "prose"
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_setting_of_another_schedule_is_refused(schedule):
+    """But od_h_init, which the run scripts set whatever the preset."""
+    fields = settings_of(config.ClipSettings)
+    every = {name for other in SCHEDULES.values() for name in other.reads}
+    assert "second_phase" in every and "od_smoothing" in every and "upper_slope" in every
+    other_values = {"second_phase": "prose", "od_start": "raise", "total_steps": 50}
+    for name in every:
+        value = 7 if fields[name].type == "int" else other_values.get(name)
+        if value is None:
+            value = (fields[name].default or 0.2) / 2
+        given = {"schedule": schedule, name: value}
+        if name in SCHEDULES[schedule].reads or name == "od_h_init":
+            config.ClipSettings(**given)
+            continue
+        refused = rf"{name}={value} has no effect with schedule={schedule}: leave it at"
+        with pytest.raises(ValueError, match=refused):
+            config.ClipSettings(**given)
+
+
 def test_the_readme_s_own_schedule_works(monkeypatch):
     text = (Path(schedules.__file__).parent / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names = {"Static": Static, "Bounds": Bounds}
+    names = {"Static": Static, "Bounds": Bounds, "LINES": schedules.LINES}
     exec(code, names)  # our own file
     monkeypatch.setitem(SCHEDULES, "linear", names["Linear"])
-    linear = config.ClipSettings(schedule="linear").make_schedule(ClipLines(), 10)
+    settings = config.ClipSettings(schedule="linear", upper_intercept=0.4)
+    linear = settings.make_schedule(ClipLines(), 10)
     assert linear.advance(0, 0.4).upper == ClipLines().wide_upper
     assert linear.advance(5, 0.3).upper == pytest.approx(
         ClipLines().wide_upper.lerp(ClipLines().base_upper, 0.5)

@@ -189,6 +189,12 @@ RULE = f"{LOSS}.token_rule"
             "low_fraction=0.8 and low_threshold=0.5 say the same thing twice",
         ),
         ([f"{RULE}.scope=micro_batch"], "set actor_rollout_ref.actor.calculate_entropy=true"),
+        ([f"{LOSS}.loss_mode=vanilla"], f"{RULE}.preset=sent has no effect with {LOSS}.loss_mode="),
+        (
+            [f"{RULE}.preset=curriculum", f"{RULE}.coef=0.1"],
+            f"{RULE}.coef=0.1 has no effect with {LOSS}.loss_mode=dynamic_clip, which has no token "
+            f"rule: set {LOSS}.loss_mode=sent, or leave it at null",
+        ),
         (
             ["actor_rollout_ref.actor.shuffle=true", "actor_rollout_ref.actor.ppo_epochs=2"],
             "chooses tokens once for each mini-batch",
