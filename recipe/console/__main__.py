@@ -180,11 +180,10 @@ def main() -> int:
     parser.add_argument("end_file", type=Path)
     parser.add_argument("--process", type=int, required=True)
     parser.add_argument("--begin", type=int, default=0)
-    parser.add_argument("--steps", type=int)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     folder = RunFolder(args.end_file.parent.parent)
-    run = Progress(folder.path.name, folder, args.steps)
+    run = Progress(folder.path.name, folder)
     follower = Follower(run, args.end_file, args.begin, args.process, time.monotonic())
     console = Console()
     with contextlib.suppress(OSError):  # the terminal or the reader of the pipe is gone

@@ -94,9 +94,7 @@ def written_end(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def followed(
-    folder: RunFolder, steps: int | None = None, verbose: bool = False, before: bytes = b""
-) -> Iterator[None]:
+def followed(folder: RunFolder, verbose: bool = False, before: bytes = b"") -> Iterator[None]:
     """Shows the start of a run that happens meanwhile, and writes how it ended to its folder.
 
     Standard output and error are the log's afterwards. An exception passes through; its traceback
@@ -104,7 +102,6 @@ def followed(
 
     Args:
         folder: Of the run.
-        steps: Its last step, where it is known.
         verbose: Copy the log to the screen instead.
         before: What was printed before, for the log.
     """
@@ -119,7 +116,7 @@ def followed(
     with folder.log.open("ab", buffering=0) as file:
         begin = file.tell()
         file.write(f"$ {shlex.join(sys.orig_argv)}\n".encode() + before)
-        viewer = start_viewer(end_file, begin, steps, verbose)
+        viewer = start_viewer(end_file, begin, verbose)
         flush()
         for stream in STREAMS:
             os.dup2(file.fileno(), stream)
@@ -140,13 +137,10 @@ def followed(
             viewer.wait(LAST_WORD)
 
 
-def start_viewer(
-    end_file: Path, begin: int, steps: int | None, verbose: bool
-) -> subprocess.Popen[bytes]:
+def start_viewer(end_file: Path, begin: int, verbose: bool) -> subprocess.Popen[bytes]:
     """Starts the process that shows the run on what are standard output and error now."""
     command = [sys.executable, "-m", "recipe.console", str(end_file), f"--begin={begin}"]
-    command += [f"--process={os.getpid()}", *([f"--steps={steps}"] if steps else [])]
-    command += ["--verbose"] if verbose else []
+    command += [f"--process={os.getpid()}", *(["--verbose"] if verbose else [])]
     # those signals are for the run, whose end is the console's: it inherits that they are blocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
     try:

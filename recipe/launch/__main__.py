@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe import machine
 from recipe.console import screen
 from recipe.core import cli
+from recipe.core import config as run_config
 from recipe.core.recipe import TRAINER, recipe_named, recipes
 from recipe.core.settings import markdown_table
 from recipe.core.trainer_settings import TrainerSettings
@@ -67,7 +68,7 @@ def header(name: str, config: DictConfig) -> str:
     record, trainer = recipe_named(name), config.trainer
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     preset = OmegaConf.select(config, record.preset_key) if record.preset_key else None
-    updates = config.data.train_batch_size // actor.ppo_mini_batch_size * actor.ppo_epochs
+    updates = run_config.updates_per_rollout(config)
     steps, folder = memory.training_steps(config), RunFolder.from_config(config)
     done = folder.checkpoint_step() if trainer.resume_mode == "auto" else 0
     lines = {
@@ -199,9 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         return cli.fail(error)
     print(header(args.recipe, config), flush=True)
     verbose = args.verbose or "file" not in config.trainer.logger  # without it no step is seen
-    with screen.followed(
-        RunFolder.from_config(config), memory.training_steps(config), verbose, aside.getvalue()
-    ):
+    with screen.followed(RunFolder.from_config(config), verbose, aside.getvalue()):
         print(summary(config))
         train(config)
     if lock:

@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.core.recipe import TRAINER
 from recipe.core.settings import plain
 from recipe.sampling.prompts import resolve_model
 
-TRAINER_MODE = TRAINER.rpartition(".")[2]
 MODEL = "actor_rollout_ref.model.path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
@@ -41,7 +40,7 @@ def model(config: DictConfig) -> None:
     if vocabulary is None:
         print(f"[preflight] model {path} states no vocab_size: its vocabulary is not checked")
     else:
-        allow_padding = config.trainer.v1[TRAINER_MODE].allow_padded_vocab
+        allow_padding = OmegaConf.select(config, TRAINER).allow_padded_vocab
         check_vocabulary(path, vocabulary, len(tokenizer), allow_padding)
     note_end_of_turn(config, hf_config, tokenizer)
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.core.recipe import POLICY_LOSS
 from recipe.core.settings import check_choice, plain
+from recipe.sampling.flags import DTYPES
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 KL_ESTIMATORS = ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")  # verl's; tests hold them
@@ -24,7 +25,6 @@ AGGREGATIONS = (
     "seq-mean-token-sum-norm",
 )
 CONTENTS = ("model", "optimizer", "extra", "hf_model")
-DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")  # vLLM's
 PACKAGES = {  # of loggers and engines whose package has, or has not, their name
     name: name
     for name in (

@@ -20,6 +20,7 @@ from recipe.sampling.prompts import prompt_id
 from recipe.semantic_curriculum.config import (
     CURRICULUM,
     LOSS_MODE,
+    NO_REFERENCE,
     NODE,
     PRESETS,
     CurriculumConfig,
@@ -66,10 +67,7 @@ def check_token_rule(config: DictConfig) -> None:
         )
     if rule.constrains and rule.anchor == "ref":
         if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
-            raise ValueError(
-                f"{NODE}.anchor=ref needs the reference's log-probs: set "
-                "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
-            )
+            raise ValueError(NO_REFERENCE)
     elif rule.constrains and run_config.updates_per_rollout(config) <= 1:
         raise ValueError(
             f"{NODE}.anchor=old with one update per rollout (data.train_batch_size="

@@ -22,6 +22,10 @@ from recipe.core.settings import check_settings, setting
 LOSS_MODE = "sent"
 NODE = f"{POLICY_LOSS}.token_rule"
 CURRICULUM = "data.curriculum"
+NO_REFERENCE = (
+    f"{NODE}.anchor=ref needs the reference's log-probs: set actor_rollout_ref.actor."
+    "use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
+)
 FRACTION_OR_THRESHOLD = (
     ("low_fraction", "low_threshold"),
     ("high_cov_fraction", "high_cov_threshold"),

@@ -24,7 +24,13 @@ from recipe.core.clipped_term import clipped_term
 from recipe.core.policy_loss import NODE as POLICY_LOSS
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
-from recipe.semantic_curriculum.config import LOSS_MODE, NODE, TokenRule, TokenRuleSettings
+from recipe.semantic_curriculum.config import (
+    LOSS_MODE,
+    NO_REFERENCE,
+    NODE,
+    TokenRule,
+    TokenRuleSettings,
+)
 from recipe.semantic_curriculum.kl import anchored_kl
 
 CLASS_FIELD = "sent_class"  # field of the batch: index of token_rule.CLASSES, per token
@@ -109,10 +115,7 @@ def anchor_log_prob(
     if rule.anchor == "old":
         return old_log_prob_BT
     if micro_batch is None or "ref_log_prob" not in micro_batch.fields:
-        raise ValueError(
-            f"{NODE}.anchor=ref needs the reference's log-probs: set "
-            "actor_rollout_ref.actor.use_kl_loss=true (kl_loss_coef=0 adds no other KL)."
-        )
+        raise ValueError(NO_REFERENCE)
     return micro_batch.padded("ref_log_prob")
 
 

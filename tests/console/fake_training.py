@@ -55,5 +55,5 @@ def train() -> None:
 
 
 print("[recipe] the header", flush=True)
-with screen.followed(RunFolder(args.folder), args.steps, args.verbose, b"of the checks\n"):
+with screen.followed(RunFolder(args.folder), args.verbose, b"of the checks\n"):
     train()
