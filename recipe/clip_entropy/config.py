@@ -210,11 +210,11 @@ class ClipSettings(PolicyLossSettings):
     def _check_schedule(self) -> None:
         """Raises ValueError for a setting of another schedule; od_h_init, which run scripts set for
         a model whatever the preset, may stand beside any."""
-        own, fields = SCHEDULES[self.schedule].reads, settings_of(ClipSettings)
+        fields, read = settings_of(ClipSettings), SCHEDULES[self.schedule].reads
         for schedule, other in SCHEDULES.items():
             for name in other.reads:
                 value, default = getattr(self, name), fields[name].default
-                if name not in (*own, "od_h_init") and value != default:
+                if name not in (*read, "od_h_init") and value != default:
                     usual = "null" if default is None else default
                     raise ValueError(
                         f"{NODE}.{name}={value} has no effect with schedule={self.schedule}: leave "
