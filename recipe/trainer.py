@@ -224,14 +224,14 @@ class RecipeTrainerSync(PPOTrainerSync):
         order = the_one([order for order in orders if order is not None], "order the prompts", None)
         if order is not None:
             self._follow(order)
-        else:
+        if order is None or order.steps is None:
             self._check_length()
 
     def _check_length(self) -> None:
         """Raises ValueError where verl would end before the last planned step, with neither its
         checkpoint nor its validation: what `recipe.launch` cannot know of a model on a hub, whose
         tokens decide which prompts are too long."""
-        trainer, batches = self.config.trainer, len(self.train_dataloader)
+        trainer, batches = self.config.trainer, self.steps_per_epoch
         if self.total_training_steps > batches * trainer.total_epochs:
             raise ValueError(
                 f"trainer.total_training_steps={self.total_training_steps} (STEPS) is more than "

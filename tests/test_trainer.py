@@ -63,7 +63,8 @@ def test_its_settings_reach_it():
 def test_more_steps_than_verl_would_train_are_refused():
     """Two epochs of three batches; verl's loop would end without the last checkpoint."""
     ours = trainer()
-    ours.train_dataloader, ours.train_dataset = [None] * 3, [None] * 13
+    # with dynamic sampling the dataloader has a prompt at a time
+    ours.steps_per_epoch, ours.train_dataloader, ours.train_dataset = 3, [None] * 13, [None] * 13
     ours.config.trainer.total_epochs, ours.total_training_steps = 2, 6
     ours._check_length()
     ours.total_training_steps = 7
@@ -410,6 +411,34 @@ def test_a_state_file_that_is_cut_off_is_one_sentence(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match=r"state\.json (cannot be read|is not a table).*anew"):
         states.load_states(trainer(*SCHEDULE).parts, file)
+
+
+def test_a_part_may_have_no_state_at_a_step(tmp_path):
+    class Sometimes(Part):
+        name = "sometimes"
+        state = None
+
+        def state_dict(self):
+            return self.state
+
+        def load_state_dict(self, state):
+            self.state = state
+
+    class Never(Part):
+        name = "never"
+
+    file, part = tmp_path / "recipe_state.json", Sometimes()
+    states.save_states([part, Never()], file)
+    assert json.loads(file.read_text()) == {"sometimes": None, "_settings": {"sometimes": {}}}
+    part.state = {"kept": 1}
+    states.load_states([part, Never()], file)
+    assert part.state == {"kept": 1}  # nothing was there to be restored
+    states.save_states([part], file)
+    states.load_states([again := Sometimes(), Never()], file)
+    assert again.state == {"kept": 1}
+    states.save_states([Never()], file)
+    with pytest.raises(ValueError, match="holds no state of sometimes: that checkpoint was"):
+        states.load_states([Sometimes()], file)
 
 
 def test_a_curriculum_of_other_settings_is_refused_by_name(tmp_path):

@@ -16,7 +16,13 @@ from recipe.compare.plan import (
     evaluations_of,
 )
 from recipe.core.recipe import recipes
-from recipe.experiment.provenance import config_identity, differences, flatten, is_below
+from recipe.experiment.provenance import (
+    CONTENT,
+    config_identity,
+    differences,
+    flatten,
+    is_below,
+)
 from recipe.launch.check_resume import forget_unused_settings
 
 # What makes a method, beside the recipes' own settings and presets (`method_keys`)
@@ -154,7 +160,7 @@ def check_fair(runs: Iterable[PlannedRun], baseline: str) -> None:
             actual = config_identity(run.record)
             allowed = (*method_keys(), *first.arm.may_differ, *run.arm.may_differ)
             for key in differences(expected, actual):
-                if not is_below(key, allowed):
+                if not is_below(key.removeprefix(CONTENT), allowed):
                     raise ValueError(
                         f"arms {first.arm.name} and {run.arm.name} differ in {key} "
                         f"({expected.get(key)} and {actual.get(key)}), so that their difference "

@@ -106,7 +106,8 @@ class Part:
         return {}
 
     def state_dict(self) -> Mapping[str, Any] | None:
-        """Returns the state for a checkpoint as plain numbers and strings; None for no state."""
+        """Returns the state for a checkpoint as plain numbers and strings; None where there is
+        none at this step, and nothing is to be restored."""
         return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

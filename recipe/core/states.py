@@ -22,8 +22,9 @@ SETTINGS = "_settings"
 
 
 def save_states(parts: Sequence[Part], file: Path) -> None:
-    """Writes the state, and the settings that it belongs to, of every part that has a state."""
-    states = {part.name: state for part in parts if (state := part.state_dict()) is not None}
+    """Writes the state, and the settings that it belongs to, of every part that may have a state:
+    null for one that has none at this step."""
+    states = {part.name: part.state_dict() for part in parts if may_have_state(part)}
     settings = {part.name: dict(part.resume_settings()) for part in parts if part.name in states}
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps({**states, SETTINGS: settings}, indent=1))
@@ -38,8 +39,13 @@ def load_states(parts: Sequence[Part], file: Path) -> None:
     states = read_states(file)
     check_settings(parts, file)
     for part in parts:
-        if part.name in states:
-            part.load_state_dict(states[part.name])
+        if (state := states.get(part.name)) is not None:
+            part.load_state_dict(state)
+
+
+def may_have_state(part: Part) -> bool:
+    """Returns whether a part has a state of its own at some step."""
+    return type(part).state_dict is not Part.state_dict
 
 
 def check_settings(parts: Sequence[Part], file: Path) -> None:
@@ -55,7 +61,7 @@ def check_settings(parts: Sequence[Part], file: Path) -> None:
     states = read_states(file)
     saved = states.pop(SETTINGS, None)
     for part in parts:
-        if type(part).state_dict is not Part.state_dict and part.name not in states:
+        if may_have_state(part) and part.name not in states:
             raise ValueError(
                 f"{file} holds no state of {part.name}: that checkpoint was written without it, so "
                 f"{START_ANEW}."

@@ -112,7 +112,10 @@ def check_enough_fit(config: DictConfig, key: str, texts: Sequence[str], tokeniz
     planned steps take; a curriculum has a length of its own."""
     limit, batch = config.data.max_prompt_length, config.data.train_batch_size
     steps, epochs = config.trainer.total_training_steps or 1, config.trainer.total_epochs
-    batches = 1 if run_config.has_curriculum(config) else math.ceil(steps / epochs)
+    # verl draws train_max_samples at random where it shuffles, and these are the first
+    drawn = config.data.get("train_max_samples", -1) > 0 and config.data.shuffle
+    ordered = run_config.has_curriculum(config)
+    batches = 1 if ordered or drawn else math.ceil(steps / epochs)
     needed = batches * batch if key == "train_files" else 1
     fit, shortest = 0, None
     for length in lengths(texts, sorted(range(len(texts)), key=lambda i: len(texts[i])), tokenizer):

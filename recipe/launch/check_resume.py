@@ -103,6 +103,8 @@ COPIES = {
     "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
     "actor_rollout_ref.rollout.response_length": "data.max_response_length",
 }
+# settings whose default has become null, which stands for what it was
+NULL_NOW = {"algorithm.asymgrpo.preset": "asymgrpo"}
 CHECKPOINT = "global_step_"  # and its step: the folder of a checkpoint
 SHARD = re.compile(r"model_world_size_(\d+)_rank_")  # of FSDP
 RANKS = {"trainer.nnodes", "trainer.n_gpus_per_node"}
@@ -218,9 +220,9 @@ def same_run(config: DictConfig, folder: RunFolder, step: int, parts: Sequence[P
             "set it back",
             "start anew in another folder (trainer.default_local_dir, CKPTS_DIR of a run script)",
         ]
-        of_states = {key for part in parts for key in part.resume_settings()}
-        # other ranks cannot load the shards, nor a part the state of other settings
-        if (RANKS | of_states).isdisjoint(keys):
+        # other ranks cannot load the shards, nor other parts the states
+        file = folder.path / f"{CHECKPOINT}{step}" / STATE_FILE
+        if RANKS.isdisjoint(keys) and fits(parts, file):
             cures.append(
                 "let a new run there continue from this one's weights (trainer.resume_mode="
                 f"resume_path trainer.resume_from_path={folder.path}/{CHECKPOINT}{step})"
@@ -229,6 +231,15 @@ def same_run(config: DictConfig, folder: RunFolder, step: int, parts: Sequence[P
             f"{keys[0]} is {new.get(keys[0])}, but {folder.path} holds step {step} of a run with "
             f"{old.get(keys[0])}{more}: {', '.join(cures[:-1])}, or {cures[-1]}."
         )
+
+
+def fits(parts: Sequence[Part], file: Path) -> bool:
+    """Says whether these parts can go on from the states in a checkpoint."""
+    try:
+        check_settings(parts, file)
+    except ValueError:
+        return False
+    return True
 
 
 def may_differ(key: str, config: dict[str, Any]) -> bool:
@@ -244,12 +255,12 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
     the content of files that an older version did not look at; and the name of a preset that is
-    nothing but values of keys, which are compared themselves. A preset of null is the one of the
-    recipe's name, as older versions wrote it."""
-    for key, name in ((recipe.preset_key, recipe.name) for recipe in recipes()):
+    nothing but values of keys, which are compared themselves. A null of NULL_NOW is the value that
+    older versions wrote."""
+    for key, value in NULL_NOW.items():
         for identity in (old, new):
             if key in identity and identity[key] is None:
-                identity[key] = name
+                identity[key] = value
     for key in names_of_values():
         old.pop(key, None)
         new.pop(key, None)

@@ -189,7 +189,8 @@ def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
         return config.trainer.total_training_steps
     if run_config.has_curriculum(config):
         plan = config.data.curriculum
-        if plan.only_stage or plan.epochs_per_stage != config.trainer.total_epochs:
+        epochs = plan.epochs_per_stage
+        if plan.only_stage or plan.replay or epochs != config.trainer.total_epochs:
             return None
     if rows is None:
         files = run_config.local_parquet_files(config, "train_files")

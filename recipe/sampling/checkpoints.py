@@ -10,10 +10,12 @@ policy is merged anew from the shards, or refused.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
-import os
 import shutil
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -76,6 +78,8 @@ def trained_policy(actor: Path) -> Path:
     adapted = (actor / shards.META).is_file() or has_adapter(model)
     if not adapted and is_newest(model, files):
         return model
+    if is_newest(merged, files):  # also where the shards have been removed since
+        return merged
     if not files and adapted:
         raise ValueError(
             f"{actor} is of a LoRA run and holds no FSDP shards, which alone have the trained "
@@ -86,14 +90,17 @@ def trained_policy(actor: Path) -> Path:
             f"{actor} holds no trained model: neither FSDP shards (model_world_size_*.pt) nor all "
             "weights in huggingface/; give a run's folder, a global_step_N or a Hugging Face model."
         )
-    if not is_newest(merged, files):
-        temporary = actor / f".merged.{os.getpid()}"
-        try:
-            shards.merge(actor, files, temporary)
-            shutil.rmtree(merged, ignore_errors=True)
-            temporary.rename(merged)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with (actor / ".merge.lock").open("w") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not is_newest(merged, files):  # no other command has done it meanwhile
+            temporary = Path(tempfile.mkdtemp(prefix=".merged.", dir=actor))
+            try:
+                shards.merge(actor, files, temporary)
+                shutil.rmtree(merged, ignore_errors=True)
+                temporary.rename(merged)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     return merged
 
 

@@ -9,6 +9,7 @@ load ignores.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ def merge(actor: Path, shards: Sequence[Path], target: Path) -> None:
             adapter and that model as its base.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+    from verl.utils.model import get_hf_auto_model_class
 
     hub_files = actor / "huggingface"
     state = full_state(shards)
@@ -46,8 +48,9 @@ def merge(actor: Path, shards: Sequence[Path], target: Path) -> None:
     if adapted:
         state = {name: weight.float() for name, weight in state.items()}
     dtype = next(iter(state.values())).dtype
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(hub_files), dtype=dtype)
+    hf_config = AutoConfig.from_pretrained(hub_files)
+    with torch.device("meta"):  # of the class that verl trains
+        plain = get_hf_auto_model_class(hf_config).from_config(hf_config, dtype=dtype)
     model, prefix = plain, ""
     if adapted:
         from peft import get_peft_model
@@ -117,11 +120,22 @@ def adapter_config(actor: Path, names: Sequence[str]) -> Any:
 
 
 def full_state(shards: Sequence[Path]) -> dict[str, Tensor]:
-    """Returns the weights of a model from the FSDP shards of all ranks."""
+    """Returns the weights of a model from the FSDP shards of all ranks.
+
+    Raises:
+        ValueError: if they hold anything but tensors, or a copy differs between ranks.
+    """
     import torch
     import torch.distributed.tensor  # lets torch.load read DTensor without any other class
 
-    parts = [torch.load(file, "cpu", weights_only=True, mmap=True) for file in shards]
+    try:
+        parts = [torch.load(file, "cpu", weights_only=True, mmap=True) for file in shards]
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{shards[0].parent}: its FSDP shards hold more than tensors, which is not read "
+            f"({' '.join(str(error).split()):.160}): give a checkpoint that verl's FSDP actor has "
+            "written."
+        ) from error
     return {name: joined(name, parts) for name in parts[0]}
 
 
@@ -132,6 +146,11 @@ def joined(name: str, parts: Sequence[Mapping[str, Any]]) -> Tensor:
 
     first = parts[0][name]
     if isinstance(first, torch.Tensor) and not hasattr(first, "placements"):
+        if not all(torch.equal(first, part[name]) for part in parts[1:]):
+            raise ValueError(
+                f"{name} is whole in each FSDP shard and differs between ranks: the checkpoint is "
+                "not of one model; give an earlier one."
+            )
         return first
     placement = first.placements[-1]
     if not placement.is_shard():

@@ -42,6 +42,7 @@ def check_token_rule(config: DictConfig) -> None:
     settings = run_config.policy_loss(config)
     if not isinstance(settings, TokenRuleSettings):
         return
+    check_advantage(settings.token_rule.preset, config)
     if settings.loss_mode != LOSS_MODE:
         check_other_loss(plain(config.actor_rollout_ref.actor.policy_loss), settings)
         return
@@ -79,6 +80,23 @@ def check_token_rule(config: DictConfig) -> None:
         raise ValueError(
             f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
             f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
+        )
+
+
+def check_advantage(preset: str, config: DictConfig) -> None:
+    """Raises ValueError where AsymGRPO's estimator was set beside a preset of SENT's without the
+    one of its presets that it is to compute: GRPO's stands there."""
+    own = PRESETS[preset]
+    advantage = (config.algorithm.get("asymgrpo") or {}).get("preset")
+    if (
+        preset != TokenRule.preset
+        and (own.adv_estimator, own.asymgrpo_preset) == ("grpo", advantage)
+        and config.algorithm.adv_estimator == "asymgrpo"
+    ):
+        raise ValueError(
+            f"algorithm.adv_estimator=asymgrpo with {NODE}.preset={preset} computes GRPO's "
+            f"advantages, by algorithm.asymgrpo.preset={advantage}: set algorithm.asymgrpo."
+            "preset=asymgrpo, or leave the estimator at grpo."
         )
 
 

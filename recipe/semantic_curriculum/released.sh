@@ -27,7 +27,7 @@ overrides=(
 )
 # the file that recipe.semantic_curriculum.calibrate has written for this model: for PRESET=sent_paper
 # and paper, whose thresholds have no default
-if [[ -n ${THRESHOLDS:-} ]]; then
+if [[ -n ${THRESHOLDS:-} && $PRESET =~ ^(sent_)?paper$ ]]; then
   mapfile -t thresholds <"$THRESHOLDS"
   overrides+=("${thresholds[@]}")
 fi

@@ -6,8 +6,8 @@
 #   bash recipe/semantic_curriculum/run_cpu.sh [--dry-run] [key=value ...]
 # PRESET=sent_paper, curriculum, as_described, grpo … chooses the method, SEED the order within a stage.
 # data.curriculum.order=reversed, pass_rate, shuffled are the controls of the curriculum;
-# algorithm.adv_estimator=asymgrpo combines it with AsymGRPO, actor_rollout_ref.actor.policy_loss.
-# schedule=id with a clip schedule.
+# algorithm.adv_estimator=asymgrpo with algorithm.asymgrpo.preset=asymgrpo combines it with AsymGRPO,
+# actor_rollout_ref.actor.policy_loss.schedule=id with a clip schedule.
 set -euo pipefail
 
 PRESET=${PRESET:-sent}

@@ -167,6 +167,18 @@ def test_what_is_no_method_s_may_not_differ_unless_an_arm_names_it(tmp_path, key
     checks.check_fair([base, run_of(tmp_path, named, recorded=changed)], "grpo")
 
 
+def test_the_content_of_a_file_differs_where_its_key_may(tmp_path):
+    key = "reward.custom_reward_function.path"
+    other = Arm("other", "asymgrpo", "asymgrpo", "other", "run_cpu.sh")
+    changed = record()
+    changed["files"] = {**changed.get("files", {}), f"content of {key}": "changed"}
+    runs = [run_of(tmp_path), run_of(tmp_path, other, recorded=changed)]
+    with pytest.raises(ValueError, match=f"differ in content of {re.escape(key)} "):
+        checks.check_fair(runs, "grpo")
+    named = replace(other, may_differ=("reward.custom_reward_function",))
+    checks.check_fair([runs[0], run_of(tmp_path, named, recorded=changed)], "grpo")
+
+
 def test_a_method_is_what_presets_and_the_recipes_settings_are():
     keys = checks.method_keys()
     loss = "actor_rollout_ref.actor.policy_loss"

@@ -384,7 +384,9 @@ def test_too_few_prompts_for_the_planned_steps_are_refused(config, tmp_path):
     write_lengths(config, tmp_path, [500] * 8 + [1] * 7)
     with pytest.raises(ValueError, match=r"leaves 7 of the 15 .* the 3 steps of .* take 8 in"):
         check(config)
-    config.trainer.total_training_steps = 2
+    config.data.train_max_samples, config.data.shuffle = 15, True  # of which verl draws its own
+    check(config)
+    config.data.train_max_samples, config.trainer.total_training_steps = -1, 2
     check(config)
 
 

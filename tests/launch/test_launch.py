@@ -280,7 +280,10 @@ def test_every_sent_preset_is_valid(sent, preset):
 
 def test_the_three_recipes_combine_from_any_of_them(sent, capsys):
     mixed = ["algorithm.adv_estimator=asymgrpo", f"{LOSS}.schedule=od"]
+    grpos = "computes GRPO's advantages, by algorithm.asymgrpo.preset=grpo: set algorithm.asymgrpo."
     steps = "trainer.total_training_steps=10"
+    assert grpos in refuse(capsys, [*sent, steps, *mixed])
+    mixed += ["algorithm.asymgrpo.preset=asymgrpo"]
     assert launch.main([*sent, steps, *mixed, "--dry-run"]) == 0
     rule = [f"{LOSS}.loss_mode=sent", f"{RULE}.preset=as_described", *mixed]
     rule += ["actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0"]

@@ -5,6 +5,8 @@ The shards are torch's own, of tiny models; those of a real run are in tests/e2e
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
 from recipe.cpu.model import ModelShape, make_model, make_tokenizer
+from recipe.sampling import shards
 from recipe.sampling.checkpoints import main, model_of
 
 INDEX = "model.safetensors.index.json"
@@ -44,6 +47,7 @@ def trained(actor):
     """A model in float32; its config and tokenizer are the checkpoint's."""
     tokenizer = make_tokenizer()
     model = make_model(SHAPE, tokenizer, seed=0)
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(actor / "huggingface")
     tokenizer.save_pretrained(actor / "huggingface")
     return model.eval()
@@ -66,7 +70,7 @@ def test_a_checkpoint_is_found_and_is_its_shards_to_the_last_bit(actor, trained)
     assert all(torch.equal(made[name], weight) for name, weight in trained.state_dict().items())
     assert not torch.equal(made["lm_head.weight"], made["lm_head.weight"].bfloat16().float())
     torch.testing.assert_close(log_probs(loaded(merged)), log_probs(trained), atol=0, rtol=0)
-    assert (actor / "merged/tokenizer.json").is_file() and not list(actor.glob(".*"))
+    assert (actor / "merged/tokenizer.json").is_file() and not list(actor.glob(".merged*"))
     assert model_of(str(actor / "huggingface")) == (merged, actor / "huggingface")
     assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
 
@@ -123,8 +127,44 @@ def test_shards_hold_no_code(actor, trained):
     """They may be anyone's: what is no tensor is not made."""
     torch.save(trained.state_dict() | {"x": Path("x")}, actor / "model_world_size_1_rank_0.pt")
     (actor / "fsdp_config.json").write_text('{"world_size": 1}')
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(ValueError, match="hold more than tensors, which is not read"):
         model_of(str(actor))
+
+
+def test_a_copy_that_differs_between_ranks_is_refused(actor, trained):
+    state = trained.state_dict()
+    write_shards(actor, 2, state)
+    changed = state | {"lm_head.weight": state["lm_head.weight"] + 1}
+    write_shards(actor, 2, changed, ranks=[1])
+    with pytest.raises(ValueError, match=r"lm_head\.weight is whole .* differs between ranks"):
+        model_of(str(actor))
+
+
+def test_the_policy_stays_where_its_shards_are_removed(actor, trained):
+    """As docs/cluster.md does once all runs are evaluated."""
+    write_shards(actor, 1, trained.state_dict())
+    merged = model_of(str(actor))[0]
+    (actor / "model_world_size_1_rank_0.pt").unlink()
+    for folder in (actor.parents[1], actor.parent, actor):
+        assert model_of(str(folder))[0] == merged
+
+
+def test_two_commands_merge_once(actor, trained, monkeypatch):
+    """The second waits for the first, whose model it then takes."""
+    write_shards(actor, 1, trained.state_dict())
+    merge, calls, done = shards.merge, [], []
+
+    def slow(*arguments):
+        calls.append(arguments)
+        time.sleep(0.3)
+        merge(*arguments)
+
+    monkeypatch.setattr(shards, "merge", slow)
+    first = threading.Thread(target=lambda: done.append(model_of(str(actor))))
+    first.start()
+    done.append(model_of(str(actor)))
+    first.join()
+    assert len(calls) == 1 and done[0] == done[1]
 
 
 def test_weights_that_are_cut_off_are_merged_again(actor, trained):
@@ -192,6 +232,7 @@ def policy(request, actor):
     """A model with a trained adapter, as verl saves it on one rank."""
     tokenizer = make_tokenizer()
     model = make_model(SHAPE, tokenizer, seed=0)
+    model.config.architectures = [type(model).__name__]
     if request.param:
         model.config.tie_word_embeddings = True
         model.tie_weights()
@@ -225,7 +266,7 @@ def test_a_lora_checkpoint_is_its_base_with_the_adapter(actor, policy, capsys):
     with policy.disable_adapter():
         assert (log_probs(loaded(folder)) - log_probs(policy)).abs().max() > 0.1
     assert (actor / "merged/tokenizer.json").is_file()
-    assert not list(actor.glob(".*"))
+    assert not list(actor.glob(".merged.*"))
 
 
 def test_verl_s_exports_beside_the_shards_are_not_taken_for_the_policy(actor, policy):
@@ -276,7 +317,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused_in_a_sentence(actor, policy
     (actor / "model_world_size_1_rank_0.pt").unlink()
     with pytest.raises(ValueError, match="holds no FSDP shards"):
         model_of(str(actor))
-    assert not (actor / "merged").exists() and not list(actor.glob(".*"))
+    assert not (actor / "merged").exists() and not list(actor.glob(".merged.*"))
 
 
 def test_an_adapter_that_started_from_another_keeps_that_one_s_scale(actor, policy):

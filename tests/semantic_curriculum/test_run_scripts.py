@@ -67,3 +67,6 @@ def test_a_script_takes_the_file_of_thresholds(run, tmp_path, script):
     os.utime(file, (1, 1))  # older than the scores: the user's own choice all the same
     (launched,) = run(script, PRESET="sent_paper", THRESHOLDS=str(file))
     assert set(THRESHOLDS) <= set(launched)
+    # a comparison's environment is that of all arms, and GRPO has no token rule
+    (launched,) = run(script, PRESET="grpo", THRESHOLDS=str(file))
+    assert not any("threshold" in word for word in launched)
