@@ -103,8 +103,6 @@ COPIES = {
     "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
     "actor_rollout_ref.rollout.response_length": "data.max_response_length",
 }
-# settings whose default has become null, which stands for what it was
-NULL_NOW = {"algorithm.asymgrpo.preset": "asymgrpo"}
 CHECKPOINT = "global_step_"  # and its step: the folder of a checkpoint
 SHARD = re.compile(r"model_world_size_(\d+)_rank_")  # of FSDP
 RANKS = {"trainer.nnodes", "trainer.n_gpus_per_node"}
@@ -234,7 +232,7 @@ def same_run(config: DictConfig, folder: RunFolder, step: int, parts: Sequence[P
 
 
 def fits(parts: Sequence[Part], file: Path) -> bool:
-    """Says whether these parts can go on from the states in a checkpoint."""
+    """Says whether these parts can continue from the states in a checkpoint."""
     try:
         check_settings(parts, file)
     except ValueError:
@@ -255,11 +253,11 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
     the content of files that an older version did not look at; and the name of a preset that is
-    nothing but values of keys, which are compared themselves. A null of NULL_NOW is the value that
-    older versions wrote."""
-    for key, value in NULL_NOW.items():
-        for identity in (old, new):
-            if key in identity and identity[key] is None:
+    nothing but values of keys, which are compared themselves. A preset of null is the one that it
+    stands for, which older versions wrote."""
+    for key, value in null_presets().items():
+        for identity, other in ((old, new), (new, old)):
+            if key in other and identity.get(key, value) is None:
                 identity[key] = value
     for key in names_of_values():
         old.pop(key, None)
@@ -273,6 +271,17 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 @functools.cache  # a comparison asks for each of its runs
+def null_presets() -> dict[str, str]:
+    """Returns {preset key: the preset that a null there stands for}."""
+    presets = {}
+    for key, nodes in ((r.preset_key, r.settings_nodes()) for r in recipes() if r.preset_key):
+        node, _, name = key.rpartition(".")
+        if node in nodes and nodes[node].__dataclass_fields__[name].default is None:
+            presets[key] = getattr(nodes[node](), name)
+    return presets
+
+
+@functools.cache
 def names_of_values() -> tuple[str, ...]:
     """Returns the preset keys of the recipes whose presets set nothing but what is in the config,
     under the keys that the recipe's yaml takes from them."""

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -181,9 +182,11 @@ def values_of(
     of_data = prompts.to_dict("records")
     judged = judge_prompts(texts, prompts["ground_truth"], grading, grading.equivalence(), of_data)
     parts = []
-    cuts = table.get("truncated", [[False] * len(group) for group in texts])
+    cuts = table.get("truncated", [None] * len(texts))
     rows = zip(tokenized(prompts, sampling), texts, cuts, judged, strict=True)
     for prompt, group, cut_G, verdict in tqdm(rows, total=len(texts), unit="prompt"):
+        if not np.iterable(cut_G):  # dumps, and chunks of an older version, do not say
+            cut_G = [False] * len(group)
         responses = []
         for text, cut in zip(group, cut_G, strict=True):
             ids = tokenizer.encode(text, add_special_tokens=False)

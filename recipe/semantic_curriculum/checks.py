@@ -86,11 +86,11 @@ def check_token_rule(config: DictConfig) -> None:
 def check_advantage(preset: str, config: DictConfig) -> None:
     """Raises ValueError where AsymGRPO's estimator was set beside a preset of SENT's without the
     one of its presets that it is to compute: GRPO's stands there."""
-    own = PRESETS[preset]
+    method = PRESETS[preset]
     advantage = (config.algorithm.get("asymgrpo") or {}).get("preset")
     if (
         preset != TokenRule.preset
-        and (own.adv_estimator, own.asymgrpo_preset) == ("grpo", advantage)
+        and (method.adv_estimator, method.asymgrpo_preset) == ("grpo", advantage)
         and config.algorithm.adv_estimator == "asymgrpo"
     ):
         raise ValueError(
@@ -101,11 +101,17 @@ def check_advantage(preset: str, config: DictConfig) -> None:
 
 
 def check_other_loss(node: Mapping[str, Any], settings: TokenRuleSettings) -> None:
-    """Raises ValueError for a preset, or a setting of the token rule, that the loss does not read.
+    """Raises ValueError for a preset, or a setting of the token rule, that the loss does not read;
+    what a loss of another package reads is not known.
 
     Args:
         node: `policy_loss` as the config has it, where a null is the preset's.
     """
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
+    loss = POLICY_LOSS_REGISTRY.get(settings.loss_mode)
+    if loss is None or not loss.__module__.startswith(("verl.", "recipe.")):
+        return
     preset = settings.token_rule.preset
     given = [name for name, value in node["token_rule"].items() if value is not None]
     for name in given:

@@ -204,7 +204,8 @@ def test_the_settings_are_those_of_the_responses(model, data, cache, capsys):
 
 
 def test_a_response_that_was_cut_off_has_no_end_token(model, data, cache, capsys):
-    """Also where its text has fewer tokens than the limit, as the tokenizer may have it."""
+    """Also where its text has fewer tokens than the limit, as the tokenizer may have it. The last
+    chunk is an older version's, which does not say."""
     shares = ["--high-cov-fraction", "0.1"]
     assert run(model, data, cache, *shares) == 0
     ended = int(capsys.readouterr().out.split(" tokens of 24")[0].split()[-1])
@@ -212,10 +213,6 @@ def test_a_response_that_was_cut_off_has_no_end_token(model, data, cache, capsys
         table = pd.read_parquet(file)
         table["truncated"] = [[True] + [False] * (G - 1)] * len(table)
         table.to_parquet(file)
-    last = sorted(cache.glob("*.parquet"))[-1]
-    table = pd.read_parquet(last)
-    table["truncated"] = [[False] * G] * len(table)
-    table.to_parquet(last)
     assert run(model, data, cache, *shares) == 0
     assert f"{ended - 4} tokens of 24 responses" in capsys.readouterr().out
 
