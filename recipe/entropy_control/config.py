@@ -40,7 +40,7 @@ PRESETS: dict[str, Preset] = {
     "constant": Preset(entropy_coeff=0.001, calculate_entropy=True),  # value is ours
     "linear": Preset("schedule", "linear", calculate_entropy=True),  # values are ours
     "cosine": Preset("schedule", "cosine", calculate_entropy=True),  # values are ours
-    "target": Preset("target", calculate_entropy=True),  # arXiv 2505.22312, its 7B script
+    "target": Preset("target", calculate_entropy=True),  # arXiv 2505.22312, its 7b_8k.sh
     "entrocraft": Preset("range"),  # arXiv 2604.26326, its Qwen3-4B script
     "entrocraft_cosine": Preset("range", "cosine", lower_end=0.1, upper_end=0.2),  # the same, cos
     "entropic": Preset("pi", target=0.1),  # arXiv 2511.15248, its Qwen3-8B script
@@ -73,9 +73,11 @@ class EntropyControlSettings:
     coef_end: float = setting(0.0, "ours: coefficient at T", at_least=0)
     target: float = setting(0.2, "arXiv 2505.22312, 7B; entropic: 0.1", above=0)
     coef_init: float = setting(0.0, "arXiv 2505.22312: before the first step", at_least=0)
-    coef_delta: float = setting(1e-4, "arXiv 2505.22312: change per step", above=0)
+    coef_delta: float = setting(
+        1e-4, "arXiv 2505.22312, 7b_8k.sh: change per step; run_ds_7b.sh: 0.001", above=0
+    )
     coef_min: float = setting(0.0, "arXiv 2505.22312", at_least=0)
-    coef_max: float = setting(0.005, "arXiv 2505.22312", above=0)
+    coef_max: float = setting(0.005, "arXiv 2505.22312, 7b_8k.sh; run_ds_7b.sh: 0.5", above=0)
     lower_start: float = setting(0.6, "arXiv 2604.26326, Qwen3-4B: the lower line", at_least=0)
     lower_end: float = setting(0.4, "arXiv 2604.26326, Qwen3-4B: at T", at_least=0)
     upper_start: float = setting(0.7, "arXiv 2604.26326, Qwen3-4B: the upper line", at_least=0)
