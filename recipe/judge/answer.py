@@ -12,7 +12,7 @@ from recipe.judge.value import digits_of, formula_key, key_of, value_of
 
 CURRENCY = re.compile(r"^([+-]?\s*)\\?[$€£¥]|\s*\\?[$€£¥]$")
 NAMED_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
-SEPARATOR = r"(?:,|\{,\}|,?\\[,!]|[ \u00a0\u2009\u202f])"
+SEPARATOR = r"(?:,|\{,\}|,?\\!\s*|\\,|[ \u00a0\u2009\u202f])"  # and ,\, is between two answers
 PLAIN = re.compile(rf"([+-]?)\s*({by_thousands(SEPARATOR)}|[0-9]*)(?:\.([0-9]*))?")
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 CANONICAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")

@@ -44,7 +44,7 @@ COLOURS = re.compile(
     r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|underline|mathop|ensuremath)(?=\s*\{)"
 )
 CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
-GROUPING = r"(?:\{,\}|,\\!|\\,)"
+GROUPING = r"(?:\{,\}|,\\!\s*|(?<!,)\\,)"
 THOUSANDS = re.compile(rf"(?<![\d.]){by_thousands(GROUPING)}(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")

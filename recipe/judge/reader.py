@@ -34,6 +34,8 @@ from recipe.judge.regions import (
     region_of,
 )
 from recipe.judge.tokens import (
+    CLOSING,
+    OPENING,
     Token,
     at_top,
     balanced,
@@ -45,7 +47,7 @@ from recipe.judge.tokens import (
     split,
     text_of,
 )
-from recipe.judge.value import digits_of, value_of
+from recipe.judge.value import digits_of, value_from, value_of
 from recipe.judge.vocabulary import FOR_ALL, QUANTIFIED, READ_BY_MATH_VERIFY, SYNONYMS
 
 LONGEST = 2_000  # characters
@@ -72,6 +74,14 @@ RELATIONS = frozenset(
 ORDER = {"<": "<", ">": ">", "le": "<=", "ge": ">="}
 CHOICES = tuple("ABCDE")
 PAIRS = ("()", "[]", r"\{\}", "langlerangle")
+OF_SEVERAL = ("max", "min", "gcd", "lcm")
+# a derivative, of a name or before what is to be derived
+OPERATOR = re.compile(
+    r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}"
+    r"|(?<![A-Za-z])d[A-Za-z]/d[A-Za-z](?![A-Za-z])"
+)
+LITERAL = re.compile(r"[\d.]+(?: / [\d.]+)?|frac \{ [\d.]+ \} \{ [\d.]+ \}|frac \d\d")
+ROUNDED = 0.01  # by how much two sides of an equation that are written out may differ
 
 
 def is_separator(token: Token) -> bool:
@@ -197,7 +207,9 @@ class Reader:
             return terms[0]
         if all(constant):
             literal = {t.key for t, s in zip(terms, sides, strict=True) if len(s) == 1}
-            return terms[-1] if len(literal) < 2 else text_answer(tokens)
+            if len(literal) > 1 or are_far_apart(terms, sides):
+                return text_answer(tokens)  # a false one: 4 = 5, -5 = 5
+            return terms[-1]
         if len(sides) == 2 and relations == ["="]:
             return self.two_sides(tokens, *sides)
         return text_answer(tokens)
@@ -238,7 +250,11 @@ class Reader:
                 return replace(region_answer(intervals), name=text_of(sides[middle]))
         if relations[0][0] == ">":
             sides, relations = sides[::-1], [MIRRORED[r] for r in reversed(relations)]
-        texts = [(self.term(side).key or text_of(side)) if side else "" for side in sides]
+        terms = [self.term(side) if side else None for side in sides]
+        texts = [
+            t.key if t and t.key and not t.base and t.kind != "words" else text_of(side)
+            for t, side in zip(terms, sides, strict=True)
+        ]
         pairs = itertools.zip_longest(texts, relations, fillvalue="")
         return Answer("relation", " ".join(itertools.chain.from_iterable(pairs)))
 
@@ -259,6 +275,8 @@ class Reader:
             return ratio(tokens)
         if len(tokens) == 1 and tokens[0].kind == "letter":
             return Answer("words", tokens[0].text.casefold())  # a choice, in either case
+        if OPERATOR.search("".join(t.text for t in tokens)):
+            return text_answer(tokens)  # its d would be cancelled
         short = tokens[-1].kind == "letter" and tokens[-1].spaced
         if short and (answer := measure(tokens)) is not None:
             return answer
@@ -306,6 +324,21 @@ class Reader:
         answer = self.phrase(condition)
         same = is_variable(variable) and answer.name == text_of(variable)
         return answer if same and answer.kind in ("region", "tuple") else text_answer(tokens)
+
+
+def is_literal(tokens: Sequence[Token]) -> bool:
+    """Says whether a side of an equation is a number that is written out: -5, \\frac{9}{2}."""
+    texts = [t.text for t in tokens]
+    return LITERAL.fullmatch(" ".join(texts[texts[0] in ("+", "-") :])) is not None
+
+
+def are_far_apart(terms: Sequence[Answer], sides: Sequence[Sequence[Token]]) -> bool:
+    """Says whether of the sides of an equation that are written out two differ by more than they
+    would where one is rounded."""
+    written = [value_from(t.digits) for t, s in zip(terms, sides, strict=True) if is_literal(s)]
+    if len(written) < 2:
+        return False
+    return max(written) - min(written) > ROUNDED * max(map(abs, written))
 
 
 def outside_sets(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
@@ -356,7 +389,7 @@ def readable(tokens: Sequence[Token]) -> bool:
     """Says whether math-verify reads all of an expression as a person would: it drops what it does
     not know, a prime and a base, and takes f(2) for a product, I for the imaginary unit and 5!! for
     a factorial of one."""
-    if sum(token.text == "|" for token in tokens) % 2:
+    if sum(token.text == "|" for token in tokens) % 2 or has_strays(tokens):
         return False
     for i, token in enumerate(tokens):
         is_command = token.kind == "command"
@@ -368,6 +401,8 @@ def readable(tokens: Sequence[Token]) -> bool:
         after = tokens[i + 1].text if i + 1 < len(tokens) else ""
         if token.kind == "number" and after == "_":
             return False
+        if token.kind == "number" and i + 1 < len(tokens) and tokens[i + 1].kind == "number":
+            return False  # it would add 3 4 to 7
         if token.text in ("sum", "prod", "lim") and after != "_":
             return False
         if (token.kind == "letter" and token.text == "I") or token.text == after == "!":
@@ -375,6 +410,33 @@ def readable(tokens: Sequence[Token]) -> bool:
         if token.kind == "letter" and is_call(tokens, i + 1):
             return False
     return True
+
+
+def has_strays(tokens: Sequence[Token]) -> bool:
+    """Says whether math-verify would leave something out without a word: what stands before the
+    last = or comma within brackets, an operator without an operand, an empty group, one end of a
+    floor, a function of several numbers without any."""
+    texts = [token.text for token in tokens]
+    if any(texts.count(f"l{end}") != texts.count(f"r{end}") for end in ("floor", "ceil")):
+        return True
+    opened: list[str] = []  # what stands before each open bracket
+    for before, text, after in zip(["(", *texts], texts, [*texts[1:], ""], strict=False):
+        if text in OPENING:
+            opened.append(before)
+        elif text in CLOSING and opened:
+            opened.pop()
+        elif text in ("=", ","):
+            around = opened[-1] if opened else ""
+            if around != "_" and not (text == "," and around in OF_SEVERAL):
+                return True
+        starts = before in OPENING or before in ("+", "-")
+        if text in ("/", "^", "_", "!", "*") and starts:
+            return True
+        if (text, after) == ("{", "}") or (text in OF_SEVERAL and after not in ("(", "{", "_")):
+            return True
+        if text == "partial" and not after.isalpha():
+            return True
+    return False
 
 
 def without_filler(tokens: Sequence[Token]) -> Sequence[Token]:

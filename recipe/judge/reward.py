@@ -57,11 +57,16 @@ NUMBER = (
 # what a number is a part of, before it and behind it on its line
 PART_BEFORE = re.compile(
     r"(?:(?:[0-9)\]}!]|\b[A-Za-z])[ \t]*[-+*/^×·÷√]|[\^_√/{\\]"
-    r"|[0-9][ \t\u00a0\u2009\u202f,:–—])[ \t]*$",
+    r"|[0-9][ \t\u00a0\u2009\u202f,:–—]"
+    # not 5, x > 5, at least 5, 7 mod 5, 2x = 5
+    r"|[≤≥≠]|(?<![<\w])[A-Za-z][ \t]*[<>]|\\(?:neq?|geq?|leq?|[gl]t)"
+    r"|\b(?:not|mod|least|most|than)|[0-9][xyzn][ \t]*=)[ \t]*$",
     re.ASCII,
 )
 PART_BEHIND = re.compile(
-    r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*(?:[0-9(\\]|[A-Za-z]\b))|[(\\{}_\[]|[A-Za-z]+", re.ASCII
+    r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*(?:[0-9(\\]|[A-Za-z]\b))|[(\\{}_\[]|[A-Za-z]+"
+    r"| or (?:more|less)\b",
+    re.ASCII,
 )
 LAST = re.compile(
     r"(?<!\\)\$(?=[^\s$])([^$\n]{1,300})(?<=\S)\$(?!\d)|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]"

@@ -13,6 +13,7 @@ OPENING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", "langle": "rangle"}
 CLOSING = frozenset(OPENING.values())
 UNKNOWN_FUNCTIONS = frozenset("fghFG")
 NAMED_FUNCTIONS = frozenset("fghFGPpEqrsuvyHTNLQRSVABCM")  # left of "=": f(2), P(A)
+NO_NAMES = frozenset(("not", "incorrect", "least", "most"))  # not = 5
 MARKS = frozenset(("angle", "triangle", "Delta", "overline", "vec", "nabla"))
 DERIVATIVE = re.compile(r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
 
@@ -123,7 +124,7 @@ def name_of(tokens: Sequence[Token]) -> str:
     texts = [t.text for t in tokens]
     is_name = (
         is_variable(tokens)
-        or all(t.kind == "word" for t in tokens)
+        or all(t.kind == "word" and t.text.lower() not in NO_NAMES for t in tokens)
         or (texts[0] == texts[-1] == "|" and len(tokens) == 3 and tokens[1].kind == "word")
         or _is_marked(tokens)
         or _is_function(tokens)

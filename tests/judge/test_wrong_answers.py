@@ -19,6 +19,53 @@ def score(truth: str, answer: str) -> float:
 
 
 WRONG = [
+    # numbers side by side are no sum
+    ("7", r"3 \quad 4"),
+    ("7", "3 4"),
+    ("7", r"x = 3 \quad 4"),
+    ("12", "3 4 5"),
+    ("(7,1)", r"(3 \ 4, 1)"),
+    # the last part within brackets is not all of them
+    ("6", "5(=6)"),
+    ("6", "(5,,6)"),
+    ("7", "5(6,7)"),
+    ("7", "5(6=7)"),
+    ("5", "2(x=5)"),
+    ("2", "(1,3)^2"),
+    # an operator without an operand
+    ("4", "/4"),
+    ("4", "^4"),
+    ("9", "-/9"),
+    ("5", r"\frac{}{5}"),
+    ("5", r"\frac{5}{}"),
+    ("5", r"\lfloor 5"),
+    ("5", r"\max 5"),
+    ("5", r"\partial 5"),
+    # false equations of numbers that are written out
+    ("5", "-5 = 5"),
+    ("5", r"x=\frac{9}{2}=5"),
+    ("5", "x=-6=5"),
+    ("0.5", r"\frac13=0.5"),
+    # derivatives are no fractions
+    (r"\frac{y}{x}", r"\frac{dy}{dx}"),
+    (r"-\frac{y}{x}", r"-\frac{dy}{dx}"),
+    ("x^2", r"\frac{d}{dx}x^3"),
+    ("3x^2", r"\frac{d}{dx}(3x^3)"),
+    ("y/x", "dy/dx"),
+    # a space behind a comma is one of a list
+    ("5120", r"5,\,120"),
+    # a number beside what makes it another answer
+    ("5", "x > 5."),
+    ("5", "so x ≠ 5."),
+    ("5", r"so x \neq 5."),
+    ("5", "it is 5 or more."),
+    ("5", "it is at least 5."),
+    ("5", "The answer is not 5."),
+    ("5", "7 mod 5."),
+    ("5", "So 2x = 5."),
+    ("x+y<25", "x+y<25_8"),
+    ("a<b", "A<B"),
+    ("5", r"\text{not}=5"),
     # equations that math-verify cannot solve are not all one
     ("|x|+|y|=1", "|x|+|y|=2"),
     ("|x-3|+|y+2|=4", "|x+7|-|y-1|=9"),
@@ -104,6 +151,23 @@ WRONG = [
 ]
 MATRIX = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
 RIGHT = [
+    (r"11,\! 111,\! 111,\! 100", "11,111,111,100"),
+    ("11111111100", r"11,\! 111,\! 111,\! 100"),
+    ("5, 120", r"5,\,120"),
+    ("1234", r"1,\!234"),
+    ("18", "<b>18</b>."),
+    ("18", "so it is <answer>18</answer>."),
+    ("5", "x = 5."),
+    ("8", "so 2^3 = 8."),
+    ("12", "The total is at most 20, so 12."),
+    ("3.33", r"\frac{10}{3}=3.33"),
+    ("-2/3", r"-\frac{4}{6} = -\frac23"),
+    ("2x", r"\frac{dy}{dx}=2x"),
+    (r"\max(3,x)", r"\max(x,3)"),
+    (r"\gcd(a,b)", r"\gcd(b,a)"),
+    (r"\sum_{k=1}^{n} k^2", r"\sum_{k=1}^n k^2"),
+    (r"2^6 3^5", r"2^{6}\cdot 3^{5}"),
+    ("x_{1}+x_{2}=3", "x_1+x_2=3"),
     ("x=1, y=2", "y=2, x=1"),
     ("x=1, x=2", "2, 1"),
     ("|x|+|y|=1", "|x| + |y| = 1"),
