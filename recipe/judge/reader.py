@@ -335,7 +335,8 @@ def is_literal(tokens: Sequence[Token]) -> bool:
 def are_far_apart(terms: Sequence[Answer], sides: Sequence[Sequence[Token]]) -> bool:
     """Says whether of the sides of an equation that are written out two differ by more than they
     would where one is rounded."""
-    written = [value_from(t.digits) for t, s in zip(terms, sides, strict=True) if is_literal(s)]
+    literals = [t for t, s in zip(terms, sides, strict=True) if t.digits and is_literal(s)]
+    written = [value_from(term.digits) for term in literals]
     if len(written) < 2:
         return False
     return max(written) - min(written) > ROUNDED * max(map(abs, written))
