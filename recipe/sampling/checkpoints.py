@@ -94,13 +94,11 @@ def trained_policy(actor: Path) -> Path:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if not is_newest(merged, files):  # no other command has done it meanwhile
-            temporary = Path(tempfile.mkdtemp(prefix=".merged.", dir=actor))
-            try:
-                shards.merge(actor, files, temporary)
+            with tempfile.TemporaryDirectory(prefix=".merged.", dir=actor) as temporary:
+                made = Path(temporary) / "model"  # the folder around it is this user's alone
+                shards.merge(actor, files, made)
                 shutil.rmtree(merged, ignore_errors=True)
-                temporary.rename(merged)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                made.rename(merged)
     return merged
 
 

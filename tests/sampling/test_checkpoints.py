@@ -71,6 +71,8 @@ def test_a_checkpoint_is_found_and_is_its_shards_to_the_last_bit(actor, trained)
     assert not torch.equal(made["lm_head.weight"], made["lm_head.weight"].bfloat16().float())
     torch.testing.assert_close(log_probs(loaded(merged)), log_probs(trained), atol=0, rtol=0)
     assert (actor / "merged/tokenizer.json").is_file() and not list(actor.glob(".merged*"))
+    # whoever may read the checkpoint may read it
+    assert Path(merged).stat().st_mode == (actor / "huggingface").stat().st_mode
     assert model_of(str(actor / "huggingface")) == (merged, actor / "huggingface")
     assert model_of("Qwen/Qwen3-4B") == ("Qwen/Qwen3-4B", None)
 
