@@ -11,18 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from networkx import Graph, connected_components
 
-from recipe.judge.answer import Answer
+from recipe.judge.answer import Answer, value_answer
+from recipe.judge.expression import context
 from recipe.judge.latex import tokens_of
 from recipe.judge.pool import pool_of, reply_of
 from recipe.judge.reader import Reader, read
 from recipe.judge.value import formula_key, same_value, value_from
 
 UNORDERED, ORDERED = {"list", "set"}, {"tuple", "matrix", "interval"}  # kinds with parts
+INDEX = " _ "  # in a name of `tokens.name_of`
 MAX_PARTS = 50  # of a list whose order does not count
 
 
@@ -154,15 +156,18 @@ class Equivalence:
 
         Beside what is equivalent it accepts, also as a part of a list, a set or a tuple: numbers
         equal to six places; 50 and 0.5 alike for 50 %, and 50 % for either; the digits of a number
-        to another base without the base; degrees as radians.
+        to another base without the base; degrees as radians; 3:10, which may be a time, for 3/10;
+        m + n = 113 for 113; x_1 = 2, x_2 = 3 for 2, 3.
         """
         verdict = self.equivalent(truth, answer)
         if verdict is not False or not compatible(truth.name, answer.name):
             return verdict
+        if truth.kind == "value":
+            answer = as_number(answer)
         if answer.kind == truth.kind == "value":
             return self._close(truth, answer)
         if {truth.kind, answer.kind} <= UNORDERED:
-            return in_any_order(truth, answer, self.accepts)
+            return in_any_order(truth, without_indices(answer), self.accepts)
         if truth.kind == answer.kind == "tuple":
             return in_order(truth, answer, self.accepts)
         return False
@@ -191,6 +196,26 @@ class Equivalence:
             ):
                 return True
         return same_value(a, b)
+
+
+def as_number(answer: Answer) -> Answer:
+    """Returns what may be meant as a number, beside one: the quotient of 3:10, which is read as a
+    time, and 113 of m + n = 113. Anything else returns as it is."""
+    if answer.kind == "time" and not answer.unit:
+        above, below = map(context().mpf, answer.key.split(":"))
+        return value_answer(above / below) if below else answer
+    if answer.kind == "equation" and answer.digits:
+        return value_answer(value_from(answer.digits))
+    return answer
+
+
+def without_indices(answer: Answer) -> Answer:
+    """Returns x_1 = 2, x_2 = 3 as x = 2, x = 3, the roots of one variable."""
+    letters = {part.name.partition(INDEX)[0] for part in answer.parts}
+    if len(letters) > 1 or not all(INDEX in part.name for part in answer.parts):
+        return answer
+    letter = letters.pop()
+    return replace(answer, parts=tuple(replace(part, name=letter) for part in answer.parts))
 
 
 def in_order(a: Answer, b: Answer, same: Callable[[Answer, Answer], bool | None]) -> bool | None:

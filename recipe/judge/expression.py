@@ -177,6 +177,8 @@ class Expression:
             raise NoValue
         if base == 0 and (isinstance(exponent, self.c.mpc) or exponent <= 0):
             raise NoValue
+        if self.c.isinf(base) and exponent == 0:
+            raise NoValue
         return base**exponent
 
     def postfix(self, value: Number) -> Number:

@@ -44,6 +44,7 @@ COLOURS = re.compile(
     r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:fbox|boxed|underline|mathop|ensuremath)(?=\s*\{)"
 )
 CHOOSE = re.compile(r"\{([^{}]*)\\choose([^{}]*)\}")
+DEGREE = re.compile(r"(?<!\^)(?<!\^\{)\\degree(?![A-Za-z])")
 GROUPING = r"(?:\{,\}|,\\!\s*|(?<!,)\\,)"
 THOUSANDS = re.compile(rf"(?<![\d.]){by_thousands(GROUPING)}(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
@@ -78,6 +79,7 @@ def plain(text: str) -> str:
         text = "".join(
             rf"\{SYMBOLS[c]} " if c in SYMBOLS else _vulgar(c) if c > "\x7f" else c for c in text
         )
+    text = DEGREE.sub(r"^\\circ ", text) if r"\degree" in text else text
     text = THOUSANDS.sub(lambda m: re.sub(r"[^0-9]", "", m[0]), text)
     text = APOSTROPHES.sub(lambda m: m[1].replace("'", ""), text)
     text = re.sub(r"\\rm(?![A-Za-z])\s*", "", text) if r"\rm" in text else text

@@ -27,6 +27,7 @@ from recipe.judge.latex import Unreadable, plain, tokens_of
 from recipe.judge.measures import measure, time_of_day, without_repetition, without_thousands
 from recipe.judge.regions import (
     MIRRORED,
+    Interval,
     bounded,
     is_difference,
     is_union,
@@ -80,8 +81,8 @@ OPERATOR = re.compile(
     r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}"
     r"|(?<![A-Za-z])d[A-Za-z]/d[A-Za-z](?![A-Za-z])"
 )
-LITERAL = re.compile(r"[\d.]+(?: / [\d.]+)?|frac \{ [\d.]+ \} \{ [\d.]+ \}|frac \d\d")
-ROUNDED = 0.01  # by how much two sides of an equation that are written out may differ
+ROUNDED = 0.01  # by how much two sides of a calculation may differ
+ROW_END = re.compile(r"\\\\(?:\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\])?")  # of a matrix
 
 
 def is_separator(token: Token) -> bool:
@@ -129,7 +130,7 @@ class Reader:
 
     def matrix(self, content: str) -> Answer:
         """Reads a matrix; one of one column is a tuple."""
-        rows = [row for row in content.split("\\\\") if row.strip()]
+        rows = [row for row in ROW_END.split(content) if row.strip()]
         cells = [tuple(self.read(cell) for cell in row.split("&")) for row in rows]
         if all(len(row) == 1 for row in cells):
             return Answer("tuple", parts=tuple(row[0] for row in cells))
@@ -139,10 +140,12 @@ class Reader:
         """Reads a whole answer: one statement, or several side by side."""
         tokens = without_filler(tokens)
         pieces = split(tokens, is_separator)
+        top = {token.text for _, token in at_top(tokens)}
+        if "or" in top and (union := either(pieces)) is not None:
+            return union
         answers = [answer for piece in pieces if piece for answer in self.with_signs(piece)]
         if not answers:
             raise Unreadable("nothing")
-        top = {token.text for _, token in at_top(tokens)}
         if "and" in top and not top.isdisjoint(ORDER):
             return text_answer(tokens)  # x < 1 and x > 3 is no list of the two
         return answers[0] if len(answers) == 1 else Answer("list", parts=ordered(answers))
@@ -171,13 +174,9 @@ class Reader:
         """Reads an equation, an inequality, a membership, or a term."""
         if not balanced(tokens):
             raise Unreadable(text_of(tokens))
-        signs = ("sign", "command")
-        places = [i for i, t in at_top(tokens) if t.text in RELATIONS and t.kind in signs]
-        if not places:
+        sides, relations = sides_of(tokens)
+        if not relations:
             return self.term(tokens)
-        relations = [tokens[i].text for i in places]
-        edges = [-1, *places, len(tokens)]
-        sides = [list(tokens[a + 1 : b]) for a, b in itertools.pairwise(edges)]
         if relations in (["approx"], ["="]) and not sides[0] and sides[1]:
             return self.term(sides[1])
         if set(relations) <= {"=", "approx"} and all(sides):
@@ -185,7 +184,7 @@ class Reader:
         if relations == ["in"] and all(sides) and (name := name_of(sides[0])):
             return replace(self.term(sides[1]), name=name)
         if set(relations) <= set(ORDER) and all(sides[1:]):
-            return self.inequality(sides, [ORDER[relation] for relation in relations])
+            return self.inequality(sides, relations)
         return text_answer(tokens)
 
     def equation(
@@ -207,8 +206,8 @@ class Reader:
             return terms[0]
         if all(constant):
             literal = {t.key for t, s in zip(terms, sides, strict=True) if len(s) == 1}
-            if len(literal) > 1 or are_far_apart(terms, sides):
-                return text_answer(tokens)  # a false one: 4 = 5, -5 = 5
+            if len(literal) > 1 or are_far_apart(terms):
+                return text_answer(tokens)  # a false one: 4 = 5, 3 + 4 = 5
             return terms[-1]
         if len(sides) == 2 and relations == ["="]:
             return self.two_sides(tokens, *sides)
@@ -234,20 +233,18 @@ class Reader:
             values.append(a - b)
         if 0 in values:
             return text_answer(tokens)
-        return Answer("equation", digits_of(values[0] / values[1])[:40])
+        value = None if has_letters(behind) or not is_sum(before) else value_of(behind)
+        digits = "" if value is None else digits_of(value)
+        return Answer("equation", digits_of(values[0] / values[1])[:40], digits=digits)
 
     def inequality(self, sides: list[list[Token]], relations: list[str]) -> Answer:
         """Reads `x < 3`, `0 < x < 5`, `< 3` as the real numbers that it says; any other one as its
         sides from small to large."""
-        middle = next((i for i, side in enumerate(sides) if is_variable(side)), None)
-        if middle is None and not sides[0] and len(sides) == 2:
-            middle = 0
-        one_way = len({relation[0] for relation in relations}) == 1
-        between = len(sides) == 3 and middle == 1 and one_way
-        if middle is not None and (len(sides) == 2 or between):
-            intervals = bounded(sides, relations, middle)
-            if intervals is not None:
-                return replace(region_answer(intervals), name=text_of(sides[middle]))
+        found = range_of(sides, relations)
+        if found is not None:
+            name, intervals = found
+            return replace(region_answer(intervals), name=name)
+        relations = [ORDER[relation] for relation in relations]
         if relations[0][0] == ">":
             sides, relations = sides[::-1], [MIRRORED[r] for r in reversed(relations)]
         terms = [self.term(side) if side else None for side in sides]
@@ -326,20 +323,58 @@ class Reader:
         return answer if same and answer.kind in ("region", "tuple") else text_answer(tokens)
 
 
-def is_literal(tokens: Sequence[Token]) -> bool:
-    """Says whether a side of an equation is a number that is written out: -5, \\frac{9}{2}."""
-    texts = [t.text for t in tokens]
-    return LITERAL.fullmatch(" ".join(texts[texts[0] in ("+", "-") :])) is not None
+def sides_of(tokens: Sequence[Token]) -> tuple[list[list[Token]], list[str]]:
+    """Returns the sides of a statement and the relations between them; one side for none."""
+    signs = ("sign", "command")
+    places = [i for i, t in at_top(tokens) if t.text in RELATIONS and t.kind in signs]
+    edges = [-1, *places, len(tokens)]
+    sides = [list(tokens[a + 1 : b]) for a, b in itertools.pairwise(edges)]
+    return sides, [tokens[i].text for i in places]
 
 
-def are_far_apart(terms: Sequence[Answer], sides: Sequence[Sequence[Token]]) -> bool:
-    """Says whether of the sides of an equation that are written out two differ by more than they
-    would where one is rounded."""
-    literals = [t for t, s in zip(terms, sides, strict=True) if t.digits and is_literal(s)]
-    written = [value_from(term.digits) for term in literals]
-    if len(written) < 2:
-        return False
-    return max(written) - min(written) > ROUNDED * max(map(abs, written))
+def range_of(
+    sides: Sequence[Sequence[Token]], relations: Sequence[str]
+) -> tuple[str, list[Interval]] | None:
+    """Returns the variable of `x < 3`, `0 < x < 5`, `< 3` and the numbers that it may be; None for
+    anything else."""
+    if not relations or not set(relations) <= set(ORDER) or not all(sides[1:]):
+        return None
+    order = [ORDER[relation] for relation in relations]
+    middle = next((i for i, side in enumerate(sides) if is_variable(side)), None)
+    if middle is None and not sides[0] and len(sides) == 2:
+        middle = 0
+    between = len(sides) == 3 and middle == 1 and len({relation[0] for relation in order}) == 1
+    if middle is None or not (len(sides) == 2 or between):
+        return None
+    intervals = bounded(sides, order, middle)
+    return None if intervals is None else (text_of(sides[middle]), intervals)
+
+
+def either(statements: Sequence[Sequence[Token]]) -> Answer | None:
+    """Reads `x < 1 or x > 3` as the numbers of either; None for anything else."""
+    ranges = [range_of(*sides_of(statement)) for statement in statements if statement]
+    names = {found[0] for found in ranges if found is not None}
+    if None in ranges or len(ranges) < 2 or len(names) > 1:
+        return None
+    intervals = [interval for found in ranges if found is not None for interval in found[1]]
+    return replace(region_answer(intervals), name=names.pop())
+
+
+def is_sum(tokens: Sequence[Token]) -> bool:
+    """Says whether an expression is a sum of several variables, each once: m + n."""
+    terms = split(tokens, lambda t: t.text == "+")
+    names = {text_of(term) for term in terms}
+    return len(names) == len(terms) > 1 and all(map(is_variable, terms))
+
+
+def are_far_apart(terms: Sequence[Answer]) -> bool:
+    """Says whether two sides of a calculation differ by more than they would where one is
+    rounded; a side with a unit or a base is left out."""
+    numbers = [term for term in terms if term.digits and not term.unit and not term.base]
+    values = [value_from(term.digits) for term in numbers]
+    largest = max(map(abs, values), default=0)
+    pairs = itertools.combinations(values, 2)
+    return any(abs(a - b) > ROUNDED * largest for a, b in pairs if a != b)
 
 
 def outside_sets(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:

@@ -6,7 +6,7 @@ For verl: `reward.custom_reward_function.path=pkg://recipe.judge` (or this file'
 **The answer of a response**, looked for in the whole response, is the first of these that exists:
 1. the content of the last `\\boxed{...}` (or `\\fbox`) that is complete and not blank, and in no
    other one;
-2. what follows the last `####` on its line, if not blank;
+2. what follows the last `####` on its line, if not blank and no heading (`#### Final Answer`);
 3. the last number, fraction or formula (`$...$`, `\\(...\\)`, `\\[...\\]`), unless the number is a
    part of what is not read: the 10 of 2^10, the 5 of x - 5.
 A response that ends within its only box has none. With `boxed_only` only 1 counts. Of several
@@ -74,6 +74,7 @@ LAST = re.compile(
     rf"|({NUMBER})",
     re.DOTALL | re.ASCII,
 )
+HEADING = re.compile(r"[*:\s]*(?:the )?(?:final )?(?:answer|solution|result)[*:\s]*", re.IGNORECASE)
 BUDGET = 2  # time limits for all comparisons of an answer
 NUMBER_GROUP = 5  # of LAST
 CONTEXT = 40  # characters beside a number that are looked at
@@ -114,7 +115,7 @@ def extract_answer(response: str, boxed_only: bool = False) -> str:
         return ""
     _, mark, rest = text.rpartition("####")
     answer = rest.partition("\n")[0].strip() if mark else ""
-    if answer:
+    if answer and not HEADING.fullmatch(answer):
         return answer
     last = next(iter(deque(LAST.finditer(text), maxlen=1)), None)
     if last is None or (last[NUMBER_GROUP] and _is_part(text, *last.span())):
