@@ -172,7 +172,7 @@ class ClipSettings(PolicyLossSettings):
     erc_low: float = setting(0.95, "arXiv 2512.05591: of H_new / H_old", at_least=0, below=1)
     erc_high: float = setting(1.05, "arXiv 2512.05591: of H_new / H_old", above=1)
     steer_weight_min: float = setting(
-        0.8, "arXiv 2510.10150: smallest weight of a token", above=0, below=1
+        0.8, "arXiv 2510.10150, its run_exp.sh: smallest weight of a token", above=0, below=1
     )
     archer_quantile: float = setting(
         0.8, "arXiv 2507.15778: of a response's entropies", above=0, below=1

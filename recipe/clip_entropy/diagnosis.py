@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import fmean
 
 from recipe.core.policy_loss import NODE
-from recipe.experiment.evidence import Evidence, Finding, percent
+from recipe.experiment.evidence import BYPASS, Evidence, Finding, percent
 
 PAPER = "arXiv 2602.09782, sec. 3"
+LOSS_MODE = "dynamic_clip"  # as in `config`, which needs torch
 REGIONS = {  # (tokens, does to the entropy, what limits it)
     "E1": ("likely tokens with positive advantage", "lower", "The upper bound"),
     "E2": ("unlikely tokens with positive advantage", "raise", "The upper bound"),
@@ -18,25 +20,26 @@ REGIONS = {  # (tokens, does to the entropy, what limits it)
 
 def findings(run: Evidence) -> Iterator[Finding]:
     """Says which kind of token the updates moved the entropy by, and what was clipped of it."""
-    means = {name: run.mean(f"clip_entropy/{name}/entropy_change") for name in REGIONS}
-    changes = {name: change for name, change in means.items() if change is not None}
+    points = {name: run.points(f"clip_entropy/{name}/entropy_change") for name in REGIONS}
+    changes = {name: fmean(values.values()) for name, values in points.items() if values}
     source = f"clip_entropy/*/entropy_change; {PAPER}"
     if not changes:
-        yield Finding(
-            "regions",
-            "Which kind of token moved the entropy was not logged: a run with "
-            "actor_rollout_ref.actor.policy_loss.loss_mode=dynamic_clip and "
-            "region_diagnostics=true logs it (preset grpo of clip_entropy is plain GRPO).",
-            source,
-        )
+        settings = {f"{NODE}.region_diagnostics": True, BYPASS: False}
+        # a loss that takes a schedule's bounds, whichever it is, has logged the schedule's metrics
+        if not any(name.startswith("clip_entropy/") for row in run.steps.values() for name in row):
+            settings = {f"{NODE}.loss_mode": LOSS_MODE} | settings
+        text = f"Which kind of token moved the entropy was not logged{run.to_log(settings)}"
+        if LOSS_MODE in text:
+            text += " Preset grpo of clip_entropy is plain GRPO."
+        yield Finding("regions", text, source)
         return
     total = sum(changes.values())
     listed = ", ".join(f"{region} {change:+.2g}" for region, change in changes.items())
+    listed += f" nats per token{run.span(set().union(*points.values()))} in logit space"
     if total == 0:
         yield Finding(
             "regions",
-            "By first-order prediction a step's updates left the entropy where it was "
-            f"({listed} nats per token in logit space).",
+            f"By first-order prediction a step's updates left the entropy where it was ({listed}).",
             source,
         )
         return
@@ -48,7 +51,7 @@ def findings(run: Evidence) -> Iterator[Finding]:
     yield Finding(
         "regions",
         f"By first-order prediction a step's updates {'raised' if total > 0 else 'lowered'} the "
-        f"entropy ({listed} nats per token in logit space); the most came from {name}, {tokens}"
+        f"entropy ({listed}); the most came from {name}, {tokens}"
         f"{'' if share is None else f', {percent(share)} of the tokens'}.",
         source,
     )

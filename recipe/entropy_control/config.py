@@ -43,14 +43,22 @@ PRESETS: dict[str, Preset] = {
     "target": Preset("target", calculate_entropy=True),  # arXiv 2505.22312, its 7b_8k.sh
     "entrocraft": Preset("range"),  # arXiv 2604.26326, its Qwen3-4B script
     "entrocraft_cosine": Preset("range", "cosine", lower_end=0.1, upper_end=0.2),  # the same, cos
-    "entropic": Preset("pi", target=0.1),  # arXiv 2511.15248, its Qwen3-8B script
+    "entropic": Preset("pi", target=0.1),  # arXiv 2511.15248, its Qwen3-8B script, temperature 0.6
 }
 # the controllers, each with its settings
 CONTROLLERS: dict[str, tuple[str, ...]] = {
     "none": (),
     "schedule": ("shape", "total_steps", "coef_start", "coef_end"),
     "target": ("target", "coef_init", "coef_delta", "coef_min", "coef_max"),
-    "range": ("shape", "total_steps", "lower_start", "lower_end", "upper_start", "upper_end"),
+    "range": (
+        "shape",
+        "total_steps",
+        "lower_start",
+        "lower_end",
+        "upper_start",
+        "upper_end",
+        "mean_over",
+    ),
     "pi": ("target", "proportional", "integral", "alpha_max", "probable_above"),
 }
 
@@ -71,17 +79,26 @@ class EntropyControlSettings:
     )
     coef_start: float = setting(0.001, "ours: coefficient at the first step", at_least=0)
     coef_end: float = setting(0.0, "ours: coefficient at T", at_least=0)
-    target: float = setting(0.2, "arXiv 2505.22312, 7B; entropic: 0.1", above=0)
+    target: float = setting(
+        0.2, "arXiv 2505.22312, 7B; entropic: 0.1, at its script's temperature of 0.6", above=0
+    )
     coef_init: float = setting(0.0, "arXiv 2505.22312: before the first step", at_least=0)
     coef_delta: float = setting(
-        1e-4, "arXiv 2505.22312, 7b_8k.sh: change per step; run_ds_7b.sh: 0.001", above=0
+        1e-4, "its 7b_8k.sh: change per step; arXiv 2505.22312: 0.005; run_ds_7b.sh: 0.001", above=0
     )
     coef_min: float = setting(0.0, "arXiv 2505.22312", at_least=0)
-    coef_max: float = setting(0.005, "arXiv 2505.22312, 7b_8k.sh; run_ds_7b.sh: 0.5", above=0)
+    coef_max: float = setting(
+        0.005, "its 7b_8k.sh; arXiv 2505.22312: none; run_ds_7b.sh: 0.5", above=0
+    )
     lower_start: float = setting(0.6, "arXiv 2604.26326, Qwen3-4B: the lower line", at_least=0)
     lower_end: float = setting(0.4, "arXiv 2604.26326, Qwen3-4B: at T", at_least=0)
     upper_start: float = setting(0.7, "arXiv 2604.26326, Qwen3-4B: the upper line", at_least=0)
     upper_end: float = setting(0.5, "arXiv 2604.26326, Qwen3-4B: at T", at_least=0)
+    mean_over: str = setting(
+        "accepted",
+        "arXiv 2604.26326, eq. 5; all: its code, where rejected tokens stay in the mean",
+        choices=("accepted", "all"),
+    )
     proportional: float = setting(1.0, "arXiv 2511.15248, script", at_least=0)
     integral: float = setting(0.01, "arXiv 2511.15248, script: per update", at_least=0)
     alpha_max: float = setting(1.0, "arXiv 2511.15248, code", above=0)

@@ -67,15 +67,37 @@ def drop_by_range(advantages_N: Tensor, entropy: float, lower: float, upper: flo
     Args:
         advantages_N: of any estimator and shape.
 
-    Source: Entrocraft, arXiv 2604.26326, abstract (rejection by the advantage, for any estimator).
-        Its code (github lblaoke/entrocraft, read) gives what it keeps the plain reward, +1 or -1,
-        in place of GRPO's advantage (*ours*: the estimator's stays).
+    Source: Entrocraft, arXiv 2604.26326, Alg. 1. Its code (github lblaoke/entrocraft, read) gives
+        what it keeps the plain reward, +1 or -1, in place of GRPO's advantage; the paper's
+        equations, and this, keep the estimator's.
     """
     if entropy < lower:
         return advantages_N.clamp(max=0)
     if entropy > upper:
         return advantages_N.clamp(min=0)
     return advantages_N
+
+
+def over_accepted(advantages_N: Tensor, accepted_N: Tensor, mask_N: Tensor) -> Tensor:
+    """Makes a mean over all tokens one over those of the accepted rollouts.
+
+        A <- A N / N_accepted
+
+    Args:
+        advantages_N: (N,), 0 where a rollout is rejected.
+        accepted_N: (N,) bool.
+        mask_N: (N,) bool, response tokens.
+
+    Returns:
+        (N,); as it was where no rollout, or every one, is accepted.
+
+    Source: Entrocraft, arXiv 2604.26326, eq. 5: 1 / |S_x| over the accepted rollouts S_x of a
+        prompt. *Ours*: tokens in place of rollouts, as the token mean counts them, and the step's
+        in place of a prompt's, so that the factor is that of every mini-batch.
+    """
+    accepted = int((accepted_N & mask_N).sum())
+    total = int(mask_N.sum())
+    return advantages_N if accepted in (0, total) else advantages_N * (total / accepted)
 
 
 class PIState(NamedTuple):

@@ -19,13 +19,13 @@ def findings(run: Evidence) -> Iterator[Finding]:
     if controller in (None, "none"):
         target = EntropyControlSettings.target
         entropies, source = run.entropies()
-        below = sum(entropy < target for entropy in entropies)
+        below = sum(entropy < target for entropy in entropies.values())
         if below:
             yield Finding(
                 "control",
-                f"The entropy was below {target} nats on {percent(below / len(entropies))} of the "
-                f"steps: on these Skywork-OR1's bonus (preset target of {NAME}) would have acted, "
-                "up to where it had raised it.",
+                f"The entropy{run.span(entropies)} was below {target} nats on "
+                f"{percent(below / len(entropies))} of the steps: on these Skywork-OR1's bonus "
+                f"(preset target of {NAME}) would have acted, up to where it had raised it.",
                 f"{source}; arXiv 2505.22312",
             )
         return

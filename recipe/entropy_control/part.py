@@ -61,6 +61,9 @@ class EntropyControlPart(Part):
         if self.settings.controller == "range":
             lower, upper = self._lines(step.number)
             after_N = C.drop_by_range(before_N, entropy, lower, upper)
+            changed_N = after_N != before_N
+            if self.settings.mean_over == "accepted":
+                after_N = C.over_accepted(after_N, ~changed_N, step.mask_N)
             measured = {"line_lower": lower, "line_upper": upper}
         else:
             s = self.settings
@@ -76,11 +79,12 @@ class EntropyControlPart(Part):
             after_N = C.weigh_probable(
                 before_N, step.values("old_log_probs"), step.mask_N, alpha, s.probable_above
             )
+            changed_N = after_N != before_N
             measured = {"alpha": alpha}
         if after_N is not before_N:
             step.write(advantages=after_N)
-        changed = _share(after_N != before_N, step.mask_N)
-        self._log(step, entropy=entropy, changed_share=changed, **measured)
+        changed_share = _share(changed_N, step.mask_N)
+        self._log(step, entropy=entropy, changed_share=changed_share, **measured)
 
     def before_update(self, step: Step) -> None:
         s = self.settings

@@ -240,9 +240,9 @@ class Reader:
     def inequality(self, sides: list[list[Token]], relations: list[str]) -> Answer:
         """Reads `x < 3`, `0 < x < 5`, `< 3` as the real numbers that it says; any other one as its
         sides from small to large."""
-        found = range_of(sides, relations)
-        if found is not None:
-            name, intervals = found
+        allowed = range_of(sides, relations)
+        if allowed is not None:
+            name, intervals = allowed
             return replace(region_answer(intervals), name=name)
         relations = [ORDER[relation] for relation in relations]
         if relations[0][0] == ">":
@@ -353,10 +353,10 @@ def range_of(
 def either(statements: Sequence[Sequence[Token]]) -> Answer | None:
     """Reads `x < 1 or x > 3` as the numbers of either; None for anything else."""
     ranges = [range_of(*sides_of(statement)) for statement in statements if statement]
-    names = {found[0] for found in ranges if found is not None}
+    names = {allowed[0] for allowed in ranges if allowed is not None}
     if None in ranges or len(ranges) < 2 or len(names) > 1:
         return None
-    intervals = [interval for found in ranges if found is not None for interval in found[1]]
+    intervals = [interval for allowed in ranges if allowed is not None for interval in allowed[1]]
     return replace(region_answer(intervals), name=names.pop())
 
 

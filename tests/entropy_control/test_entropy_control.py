@@ -62,6 +62,16 @@ def test_the_range_drops_the_side_that_would_move_the_entropy_further_out():
         assert C.drop_by_range(A, inside, 0.4, 0.5) is A
 
 
+def test_the_mean_is_over_the_accepted_rollouts():
+    mask = torch.tensor([True, True, True, True, False])
+    A = torch.tensor([0.0, -2.0, 0.0, -1.0, -5.0])  # 0 and 2 were positive, of 4 tokens
+    accepted = torch.tensor([False, True, False, True, True])
+    scaled = C.over_accepted(A, accepted, mask)
+    assert scaled.tolist() == [0.0, -4.0, 0.0, -2.0, -10.0]
+    assert scaled[mask].mean() == A[accepted & mask].mean()
+    assert C.over_accepted(A, ~mask, mask) is C.over_accepted(A, mask, mask) is A
+
+
 def test_pi_control_by_hand():
     total, alphas = 0.0, []
     for entropy in (0.4, 0.5, 0.7, 3.0):
@@ -233,13 +243,15 @@ def test_the_target_part_continues_from_its_state():
 def test_the_range_part_follows_its_lines():
     lines = part(controller="range", lower_start=0.4, lower_end=0.2, upper_start=0.5, upper_end=0.3)
     below, _, metrics = stepped(lines, 0, 0.35)
-    assert below == [0.0, -1.0, 0.0, -3.0]
+    assert below == [0.0, -2.0, 0.0, -6.0]  # half of the tokens are accepted
     assert metrics["entropy_control/changed_share"] == 0.5
     inside, told, metrics = stepped(lines, 5, 0.35)  # the lines are at 0.3 and 0.4
     assert inside == [1.0, -1.0, 2.0, -3.0] and not told
     assert metrics["entropy_control/line_lower"] == pytest.approx(0.3)
     above, _, _ = stepped(lines, 10, 0.35)
-    assert above == [1.0, 0.0, 2.0, 0.0]
+    assert above == [2.0, 0.0, 4.0, 0.0]
+    over_all = part(controller="range", lower_start=0.4, mean_over="all")
+    assert stepped(over_all, 0, 0.35)[0] == [0.0, -1.0, 0.0, -3.0]
 
 
 def test_the_pi_part_sums_the_errors():
