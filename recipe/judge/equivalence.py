@@ -162,7 +162,7 @@ class Equivalence:
         verdict = self.equivalent(truth, answer)
         if verdict is not False or not compatible(truth.name, answer.name):
             return verdict
-        if truth.kind == "value":
+        if truth.kind == "value" and not truth.name:
             answer = as_number(answer)
         if answer.kind == truth.kind == "value":
             return self._close(truth, answer)
