@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import fmean
+from typing import Any
 
 from recipe.core.policy_loss import NODE
 from recipe.experiment.evidence import BYPASS, Evidence, Finding, percent
@@ -24,7 +25,7 @@ def findings(run: Evidence) -> Iterator[Finding]:
     changes = {name: fmean(values.values()) for name, values in points.items() if values}
     source = f"clip_entropy/*/entropy_change; {PAPER}"
     if not changes:
-        settings = {f"{NODE}.region_diagnostics": True, BYPASS: False}
+        settings: dict[str, Any] = {f"{NODE}.region_diagnostics": True, BYPASS: False}
         # a loss that takes a schedule's bounds, whichever it is, has logged the schedule's metrics
         if not any(name.startswith("clip_entropy/") for row in run.steps.values() for name in row):
             settings = {f"{NODE}.loss_mode": LOSS_MODE} | settings

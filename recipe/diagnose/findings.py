@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from statistics import fmean
 
-from recipe.core.recipe import POLICY_LOSS, recipes
-from recipe.experiment.evidence import Evidence, Finding, ends, percent
-from recipe.experiment.statistics import finite
+from recipe.core.recipe import POLICY_LOSS, TRAINER, recipes
+from recipe.experiment.evidence import BYPASS, Evidence, Finding, Points, ends, percent
 
 LIMITS = {
     "collapse": 0.5,  # the entropy at the end over that at the beginning, below
@@ -25,25 +24,28 @@ LIMITS = {
     "longer": 1.5,  # the length at the end over that at the beginning, above, or 1 / 1.5 below
     "engine": 0.02,  # mean distance of the engine's and the actor's probability of a token, above
     "off policy": 0.01,  # mean distance from the policy that sampled, nats per token, above
-    "one-sided": 2.0,  # mass of one sign of advantages over that of the other, above
+    "balanced": 1.25,  # mass of one sign of advantages over that of the other, up to
+    "one-sided": 10.0,  # the same, from
 }
+DIAGNOSTICS = f"{TRAINER}.diagnostics"
+# losses of PPO's clipped term, under whatever bounds; None: no record
+PPO = (None, "vanilla", "dynamic_clip", "bypass_mode")
+# what `actor/pg_clipfrac` counts under verl's other losses, where that is not what the bounds clip
+CUTS = {"clip_cov": "held back for their covariance", "geo_mean": "outside the bounds"}
 ASYM_PAPER = "arXiv 2604.04894, App. B"
 
 
 def entropy(run: Evidence) -> Iterator[Finding]:
     """Says where the entropy went."""
-    values, source = run.entropies()
-    first_and_last = ends(values)
+    entropies, source = run.entropies()
+    first_and_last = ends(entropies)
     if first_and_last is None:
-        yield Finding(
-            "entropy",
-            "The run has logged no entropy per token on two steps: "
-            "trainer.v1.recipe_sync.diagnostics=true logs it where "
-            "algorithm.rollout_correction.bypass_mode=false.",
-            source,
-        )
+        settings = {BYPASS: False} if run.is_token_mean else {DIAGNOSTICS: True, BYPASS: False}
+        text = f"The run has logged no entropy per token{run.to_log(settings)}"
+        yield Finding("entropy", text, source)
         return
     first, last = first_and_last
+    subject = f"The entropy{run.span(entropies)}"
     if last < LIMITS["collapse"] * first:
         verdict = "collapsed"
     elif last > LIMITS["explosion"] * first:
@@ -51,93 +53,106 @@ def entropy(run: Evidence) -> Iterator[Finding]:
     else:
         verdict = "fell" if last < first else "rose"
     change = f" ({percent(last / first - 1, signed=True)})" if first > 0 else ""
-    text = f"The entropy {verdict} from {first:.3g} to {last:.3g} nats per token{change}."
+    text = f"{subject} {verdict} from {first:.3g} to {last:.3g} nats per token{change}."
     if f"{first:.3g}" == f"{last:.3g}":
-        text = f"The entropy stayed at {first:.3g} nats per token."
+        stayed = "stayed at" if len(entropies) > 1 else "was"
+        text = f"{subject} {stayed} {first:.3g} nats per token."
     yield Finding("entropy", text, source)
 
 
 def clipping(run: Evidence) -> Iterator[Finding]:
-    """Says whether the clip bounds act at all."""
-    share = run.mean("actor/pg_clipfrac")
-    if share is None:
-        return
-    hint = "."
-    if share < LIMITS["few clipped"]:
-        hint = ": so few that methods which move the bounds hardly act."
-    elif share > LIMITS["much clipped"] and is_ppo(run):
-        hint = (
-            ", which then have no gradient. CE-GPPO and CISPO leave them one (presets ce_gppo and "
-            "cispo of clip_entropy)."
-        )
-    yield Finding(
-        "clipping", f"{percent(share)} of the tokens were clipped{hint}", "actor/pg_clipfrac"
-    )
-
-
-def is_ppo(run: Evidence) -> bool:
-    """Returns whether the loss is PPO's clipped one, under whatever bounds."""
+    """Says which share of the tokens the loss cut, and whether PPO's clip bounds act at all."""
     loss, variant = (run.setting(f"{POLICY_LOSS}.{name}") for name in ("loss_mode", "variant"))
-    return loss in (None, "vanilla", "dynamic_clip") and variant in (None, "ppo")
+    names = ["actor/pg_clipfrac"]
+    if loss == "geo_mean":
+        names.append("actor/pg_clipfrac_lower")  # where A < 0; the other one is where A > 0
+    shares = [share for share in map(run.mean, names) if share is not None]
+    if loss == "sapo" or not shares:  # verl's sapo clips nothing, and logs a constant 0
+        return
+    share = sum(shares)
+    text = f"{percent(share)} of the tokens were {CUTS.get(loss, 'clipped')}"
+    if loss in PPO and variant in (None, "ppo"):
+        if share < LIMITS["few clipped"]:
+            text += ": so few that methods which move the bounds hardly act"
+        elif share > LIMITS["much clipped"]:
+            text += (
+                ", which then have no gradient. CE-GPPO and CISPO leave them one (presets ce_gppo "
+                "and cispo of clip_entropy)"
+            )
+    yield Finding("clipping", f"{text}.", ", ".join(names))
 
 
 def covariance(run: Evidence) -> Iterator[Finding]:
     """Says which way advantages and log-probs pulled."""
-    values = run.values("diagnostics/covariance/all")
+    name = "diagnostics/covariance/all"  # a step without a mixed group has none
+    values = run.values(name)
     if not values:
         return
-    positive = sum(value > 0 for value in values) / len(values)
+    positive = sum(value > 0 for value in values)
     mean = fmean(values)
-    way = "lowers" if mean > 0 else "raises"
+    span = run.span(run.points("diagnostics/groups/all_correct") or run.points(name))
     text = (
-        f"Log-prob and advantage of a group's rollouts had a covariance of {mean:+.2g} on average, "
-        f"positive in {percent(positive)} of the steps: to first order that {way} the entropy."
+        f"Log-prob and advantage of a group's rollouts{span} had a covariance of {mean:+.2g} on "
+        f"average, positive in {positive} of {len(values)} steps with mixed groups"
     )
+    if mean != 0:
+        text += f": to first order that {'lowers' if mean > 0 else 'raises'} the entropy"
+    text += "."
     if mean > 0:
         text += (
             " KL-Cov, Clip-Cov and SENT's token rule hold back the tokens where it is high "
             "(presets clip_cov of clip_entropy, kl_cov and paper of semantic_curriculum)."
         )
-    yield Finding("covariance", text, f"diagnostics/covariance/all; {ASYM_PAPER}")
+    yield Finding("covariance", text, f"{name}; {ASYM_PAPER}")
 
 
 def balance(run: Evidence) -> Iterator[Finding]:
     """Says whether correct or incorrect rollouts pushed more."""
-    up, down = (run.mean(f"diagnostics/advantage/{sign}_mass") for sign in ("positive", "negative"))
+    names = [f"diagnostics/advantage/{sign}_mass" for sign in ("positive", "negative")]
+    up, down = map(run.mean, names)
     if up is None or down is None:
         return
     larger, smaller = max(up, -down), min(up, -down)
-    sided = larger > LIMITS["one-sided"] * smaller
-    more = "positive" if up > -down else "negative"
-    yield Finding(
-        "advantages",
-        f"Positive advantages added {up:.3g} and negative ones {down:.3g} to a token-mean loss"
-        + (
-            f": the {more} side pushed alone or nearly so. An estimator with a weight for each "
-            "sign changes that (asymgrpo, or its presets psr, nsr and w_reinforce)."
-            if sided
-            else ", about as much."
-        ),
-        "diagnostics/advantage/*_mass",
+    text = (
+        f"Positive advantages{run.span(run.points(names[0]))} added {up:.3g} and negative ones "
+        f"{down:.3g} to a token-mean loss"
     )
+    if larger == 0:
+        text += ": no token had an advantage."
+    elif larger <= LIMITS["balanced"] * smaller:
+        text += ", about as much."
+    else:
+        side = "positive" if up > -down else "negative"
+        times = f"{larger / smaller:.1f} times as much" if smaller else "alone"
+        text += f": the {side} side pushed {times}."
+        if larger >= LIMITS["one-sided"] * smaller:
+            text += (
+                " An estimator with a weight for each sign changes that (asymgrpo, or its presets "
+                "psr, nsr and w_reinforce)."
+            )
+    yield Finding("advantages", text, "diagnostics/advantage/*_mass")
 
 
 def signal(run: Evidence) -> Iterator[Finding]:
     """Says how many groups taught nothing."""
-    parts = [run.ends(f"diagnostics/groups/all_{kind}") for kind in ("correct", "incorrect")]
-    if None in parts:
-        yield Finding(
-            "signal",
-            "Whether groups were all correct or all incorrect was not logged: "
-            "trainer.v1.recipe_sync.diagnostics=true logs it.",
-            "diagnostics/groups/*",
-        )
+    names = [f"diagnostics/groups/all_{kind}" for kind in ("correct", "incorrect")]
+    parts = [part for part in map(run.ends, names) if part is not None]
+    if len(parts) < len(names):
+        text = "Whether groups were all correct or all incorrect was not logged"
+        if run.values("diagnostics/advantage/positive_mass"):  # the other diagnostics were
+            text += (
+                ", as the rewards do not say which rollouts are correct: return 1 or 0 from the "
+                "reward function, or set algorithm.asymgrpo.correct_threshold or correct_field."
+            )
+        else:
+            text += run.to_log({DIAGNOSTICS: True, BYPASS: False})
+        yield Finding("signal", text, "diagnostics/groups/*")
         return
-    solved, failed = (part[1] for part in parts if part is not None)
+    (_, solved), (_, failed) = parts
     none = solved + failed
     text = (
-        f"At the end {percent(solved)} of the groups were all correct and {percent(failed)} all "
-        "incorrect"
+        f"{percent(solved)} of the groups were all correct and {percent(failed)} all incorrect at "
+        f"the end{run.span(run.points(names[0]))}"
     )
     if none > LIMITS["no signal"]:
         cures = (
@@ -159,9 +174,10 @@ def truncation(run: Evidence) -> Iterator[Finding]:
     """Says how many rollouts the response limit cut off."""
     limit, longest = run.setting("data.max_response_length"), run.values("response_length/max")
     source = "diagnostics/length/truncated"
-    shares = run.values(source)
-    if not shares and limit is not None:
-        shares, source = truncated_shares(run, limit), "response_length/clip_ratio, .../max"
+    shares = run.points(source)
+    of_verl = {} if limit is None else truncated_shares(run, limit)
+    if len(of_verl) > len(shares):
+        shares, source = of_verl, "response_length/clip_ratio, .../max"
     first_and_last = ends(shares)
     if first_and_last is None:
         share = run.ends("response_length/clip_ratio")
@@ -173,10 +189,11 @@ def truncation(run: Evidence) -> Iterator[Finding]:
                 "response_length/clip_ratio",
             )
         return
-    if not any(shares):
-        text = "No rollout reached the limit of the response's length"
+    span = run.span(shares)
+    if not any(shares.values()):
+        text = f"No rollout{span} reached the limit of the response's length"
         if limit is not None and longest:
-            text = f"No rollout reached the limit of {limit} tokens (the longest had "
+            text = f"No rollout{span} reached the limit of {limit} tokens (the longest had "
             text += f"{max(longest):.0f})"
         yield Finding("truncation", f"{text}.", source)
         return
@@ -184,8 +201,8 @@ def truncation(run: Evidence) -> Iterator[Finding]:
     of_tokens = "" if limit is None else f" of {limit} tokens"
     yield Finding(
         "truncation",
-        f"{percent(first)} of the rollouts at the beginning and {percent(last)} at the end were as "
-        f"long as the limit{of_tokens}"
+        f"{percent(first)} of the rollouts at the beginning and {percent(last)} at the end{span} "
+        f"were as long as the limit{of_tokens}"
         + (
             ": a correct answer that is cut off counts as incorrect, so the reward presses for "
             "short responses; raise data.max_response_length."
@@ -196,18 +213,15 @@ def truncation(run: Evidence) -> Iterator[Finding]:
     )
 
 
-def truncated_shares(run: Evidence, limit: int) -> list[float]:
-    """Returns the share of rollouts as long as the limit, step by step, of a run that has only
-    verl's share of those as long as the longest of the batch."""
-    names = ("response_length/clip_ratio", "response_length/max")
-    rows = [
-        [finite(row.get(name)) for name in names] for step, row in run.steps.items() if step > 0
-    ]
-    return [
-        share if longest >= limit else 0.0
-        for share, longest in rows
-        if share is not None and longest is not None
-    ]
+def truncated_shares(run: Evidence, limit: int) -> Points:
+    """Returns the share of rollouts as long as the limit by step, made of verl's share of those as
+    long as the longest of the batch."""
+    shares, longest = run.points("response_length/clip_ratio"), run.points("response_length/max")
+    return {
+        step: share if longest[step] >= limit else 0.0
+        for step, share in shares.items()
+        if step in longest
+    }
 
 
 def length(run: Evidence) -> Iterator[Finding]:
@@ -232,23 +246,20 @@ def engine(run: Evidence) -> Iterator[Finding]:
     if distance is None:
         yield Finding(
             "engine",
-            "How far the engine's probabilities were from the actor's was not logged: "
-            "actor_rollout_ref.rollout.calculate_log_probs=true logs it.",
+            "How far the engine's probabilities were from the actor's was not logged"
+            + run.to_log({"actor_rollout_ref.rollout.calculate_log_probs": True, BYPASS: False}),
             "training/rollout_probs_diff_mean",
         )
         return
-    high = distance > LIMITS["engine"]
-    yield Finding(
-        "engine",
+    text = (
         f"The engine's and the actor's probability of a token differed by {distance:.2g} on average"
-        + (
-            ": the rollouts are off-policy before any update, which entropy and ratios then show "
-            "too; correct it with verl's algorithm.rollout_correction, or find its cause."
-            if high
-            else "."
-        ),
-        "training/rollout_probs_diff_mean",
     )
+    if distance > LIMITS["engine"]:
+        text += ": the rollouts are off-policy before any update, which entropy and ratios show too"
+        corrections = ("rollout_is", "rollout_rs")
+        if not any(run.setting(f"algorithm.rollout_correction.{name}") for name in corrections):
+            text += "; correct it with verl's algorithm.rollout_correction, or find its cause"
+    yield Finding("engine", f"{text}.", "training/rollout_probs_diff_mean")
 
 
 def off_policy(run: Evidence) -> Iterator[Finding]:
@@ -258,21 +269,26 @@ def off_policy(run: Evidence) -> Iterator[Finding]:
     mini = run.setting("actor_rollout_ref.actor.ppo_mini_batch_size")
     epochs = run.setting("actor_rollout_ref.actor.ppo_epochs") or 1
     updates = prompts // mini * epochs if prompts and mini else None
-    if not distances or updates == 1:  # measured before each update, and so 0 at the first
+    bypass = run.setting(BYPASS)  # measured from the engine's policy, else from the actor's
+    if not distances or (updates == 1 and not bypass):
         return
     distance = fmean(distances)
-    yield Finding(
-        "off-policy",
-        f"The policy was {distance:.2g} nats per token from the one that had sampled, on average "
-        f"over a step's {f'{updates} ' if updates else ''}updates (before each, so 0 at the first)"
-        + (
-            ": fewer updates (a larger ppo_mini_batch_size) or a smaller learning rate bring it "
-            "down."
-            if distance > LIMITS["off policy"]
-            else "."
-        ),
-        "actor/ppo_kl",
-    )
+    sampler = "the engine's, which had sampled" if bypass else "the one that had sampled"
+    text = f"The policy was {distance:.2g} nats per token from {sampler}, on average "
+    if updates == 1:
+        text += "before a step's update"
+    else:
+        at_first = "" if bypass else ", so 0 at the first"
+        text += f"over a step's {f'{updates} ' if updates else ''}updates (before each{at_first})"
+    if distance > LIMITS["off policy"]:
+        if updates == 1:
+            text += ": no update adds to that, so find what the engine computes differently"
+        else:
+            text += (
+                ": fewer updates (a larger ppo_mini_batch_size) or a smaller learning rate bring "
+                f"{'down what the updates add to it' if bypass else 'it down'}"
+            )
+    yield Finding("off-policy", f"{text}.", "actor/ppo_kl")
 
 
 FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
@@ -281,13 +297,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 
 
 def diagnose(run: Evidence) -> list[Finding]:
-    """Returns what the run's metrics tell, the entropy first.
-
-    Raises:
-        ValueError: No training step is logged.
-    """
-    if not any(step > 0 for step in run.steps):
-        raise ValueError("no training step is logged: run `python -m recipe.diagnose` after one.")
+    """Returns what the metrics of a run, with a training step at least, tell; the entropy first."""
     of_recipes = [recipe.load(recipe.findings) for recipe in recipes() if recipe.findings]
     first, *others = FINDINGS
     return [finding for rule in (first, *of_recipes, *others) for finding in rule(run)]
