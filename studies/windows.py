@@ -2,14 +2,16 @@
 
     python studies/windows.py outputs/study_acts_cpu studies/hypotheses/study_acts_cpu.yaml
     python studies/windows.py studies/study_acts_cpu.yaml studies/hypotheses/study_acts_cpu.yaml \
-      --values docs/study_acts_cpu.csv --into docs/study_acts_cpu_results.md
+      --values docs/study_acts_cpu.csv --into docs/study_acts_cpu_results.md --seeds rerun=2
 
 A hypothesis is about a logged metric in a window of steps (the format is in the head of
 studies/hypotheses/study_acts_cpu.yaml). Printed are, as a Markdown table, the mean over the seeds
 with Student's 95 % interval, the p value of the t test against `than` (0 unless the hypothesis
-says another), the same corrected by Holm's method over the hypotheses of its family, and a verdict;
-and of each arm's own values the standard deviation between seeds and the number of seeds that shows
-a paired difference of 0.03; and what else a hypothesis wants to know of its window (`beside`).
+says another), the same corrected by Holm's method over the hypotheses of its family that have all
+seeds of the matrix, and a verdict; one that lacks a seed is not tested (`--seeds FAMILY=N` tests a
+family with N seeds), and values that are all equal have no p value; and of each arm's own values
+the standard deviation between seeds and the number of seeds that shows a paired difference of 0.03;
+and what else a hypothesis wants to know of its window (`beside`).
 Unfinished runs are left out, and a finished one that ends before a window is refused. Each run's
 values go to OUT/windows.csv, which --values reads in their place.
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -192,29 +194,71 @@ def verdict(hypothesis: Hypothesis, values_S: np.ndarray, estimate: Estimate) ->
     return "shows the opposite" if above or below else "not seen"
 
 
-def table(hypotheses: list[Hypothesis], values: Values) -> str:
-    """Returns the results as a Markdown table, one row per hypothesis that has values."""
-    tested = [(h, x) for h in hypotheses if len(x := statistic(h, values))]
-    p: dict[str, float] = {h.name: t_test(x - h.than) for h, x in tested if len(x) > 1}
+def table(hypotheses: list[Hypothesis], values: Values, needed: Mapping[str, int]) -> str:
+    """Returns the results as a Markdown table, one row per hypothesis that has values.
+
+    Args:
+        hypotheses: Their families' corrections are over those of them that are tested.
+        values: Of `run_values`.
+        needed: {family: seeds that a hypothesis must have to be tested}.
+    """
+    with_values = [(h, x) for h in hypotheses if len(x := statistic(h, values))]
+    tested = [(h, x) for h, x in with_values if len(x) >= max(needed[h.family], 2)]
+    p = {h.name: t_test(x - h.than) for h, x in tested}
     corrected: dict[str, float] = {}
     for family in dict.fromkeys(h.family for h, _ in tested):
-        names = [h.name for h, _ in tested if h.family == family and h.name in p]
-        corrected |= zip(names, holm([p[name] for name in names]), strict=True)
+        names = [h.name for h, _ in tested if h.family == family]
+        # one without a p value counts all the same
+        counted = holm([1.0 if p[name] is None else p[name] for name in names])
+        corrected |= zip(names, counted, strict=True)
     lines = [
         "| hypothesis | of | seeds | mean and 95 % interval | p | Holm | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for h, x in tested:
+    for h, x in with_values:
         estimate = interval(x[:, None])
         methods = h.arm + (f" minus {h.minus}" if h.minus else "")
-        tests = [f"{q[h.name]:.4f}" if h.name in q else "" for q in (p, corrected)]
-        outcome = verdict(h, x, estimate) if len(x) > 1 else "one seed"
+        tests = ["", ""] if p.get(h.name) is None else [f"{q[h.name]:.4f}" for q in (p, corrected)]
+        if len(x) < needed[h.family]:
+            outcome = f"{len(x)} of {needed[h.family]} seeds, not tested"
+        elif len(x) < 2:
+            outcome = "one seed"
+        elif p[h.name] is None and h.claim != "at_least":
+            outcome = "all seeds equal"
+        else:
+            outcome = verdict(h, x, estimate)
         seen = outcome in ("shows", "shows the opposite", "above", "below")
-        if seen and h.claim not in ("at_least", "at_most") and corrected.get(h.name, 0) > 0.05:
+        if seen and h.claim not in ("at_least", "at_most") and corrected[h.name] > 0.05:
             outcome += ", not after correction"
         cells = [h.name, methods, str(len(x)), f"{estimate:+.4f}", *tests, outcome]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def seeds_of_families(
+    matrix: Matrix, hypotheses: Sequence[Hypothesis], given: Sequence[str] = ()
+) -> dict[str, int]:
+    """Returns {family: seeds that a hypothesis must have to be tested}: the matrix's.
+
+    Args:
+        matrix: Of the comparison.
+        hypotheses: All of them.
+        given: Other numbers, `FAMILY=N` each: of a family whose runs were planned for fewer seeds.
+
+    Raises:
+        ValueError: One names no family, or a number that is not from 2 to the matrix's.
+    """
+    needed = dict.fromkeys((h.family for h in hypotheses), len(matrix.seeds))
+    for text in given:
+        family, _, number = text.partition("=")
+        check_choice(f"--seeds {text}: {family}", family, needed)
+        if not number.isdecimal() or not 2 <= int(number) <= len(matrix.seeds):
+            raise ValueError(
+                f"--seeds {text} is not allowed: give FAMILY=N, with N from 2 to the "
+                f"{len(matrix.seeds)} seeds of the matrix."
+            )
+        needed[family] = int(number)
+    return needed
 
 
 def spreads(hypotheses: list[Hypothesis], values: Values) -> str:
@@ -261,12 +305,14 @@ def mechanism(hypotheses: Sequence[Hypothesis], values: Values) -> str:
     return "\n\n".join(tables)
 
 
-def page(file: Path, hypotheses: Sequence[Hypothesis], values: Values) -> str:
+def page(
+    file: Path, hypotheses: Sequence[Hypothesis], values: Values, needed: Mapping[str, int]
+) -> str:
     """Returns the text of a Markdown page with its tables made anew."""
 
     def results(names: Sequence[str]) -> str:
         chosen = [h for h in hypotheses if not names or h.family in names]
-        tables = [table(chosen, values)] if chosen else []
+        tables = [table(chosen, values, needed)] if chosen else []
         if SPREAD in names:
             tables.append(spreads(hypotheses, values))
         if MECHANISM in names:
@@ -295,11 +341,19 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("hypotheses", type=Path, help="their yaml")
     parser.add_argument("--values", type=Path, metavar="CSV", help="in place of the runs")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="a Markdown page: see above")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        default=[],
+        metavar="FAMILY=N",
+        help="seeds that a family's hypotheses must have to be tested; default: all of the matrix",
+    )
     args = parser.parse_args(arguments)
     matrix, hypotheses = read_matrix(args.out), read_hypotheses(args.hypotheses)
     for h in hypotheses:
         for arm in filter(None, (h.arm, h.minus)):
             check_choice(f"{args.hypotheses}: {h.name}: {arm}", arm, [a.name for a in matrix.arms])
+    needed = seeds_of_families(matrix, hypotheses, args.seeds)
     if args.values:
         values = read_values(args.values)
     else:
@@ -307,12 +361,13 @@ def command(arguments: list[str] | None) -> None:
         with atomic_write(matrix.out / "windows.csv") as temporary:
             value_rows(values).to_csv(temporary, index=False, float_format="%.7g")
     if args.into:
-        text = page(args.into, hypotheses, values)
+        text = page(args.into, hypotheses, values, needed)
         with atomic_write(args.into) as temporary:
             temporary.write_text(text)
         print(args.into)
         return
-    tables = [make(hypotheses, values) for make in (table, spreads, mechanism)]
+    tables = [table(hypotheses, values, needed)]
+    tables += [make(hypotheses, values) for make in (spreads, mechanism)]
     print("\n\n".join(filter(None, tables)))
 
 

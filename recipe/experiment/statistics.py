@@ -16,6 +16,7 @@ from scipy.special import stdtr, stdtrit
 
 LEAST = 16  # grid points per standard deviation of the values
 REACH = 12  # standard deviations of the bootstrapped sum on either side of its mean
+ROUNDING = 1e-12  # of the largest value: values that differ by no more differ by their rounding
 
 
 class Estimate(NamedTuple):
@@ -64,6 +65,17 @@ def pass_at_k(correct_P: ArrayLike, samples: int, k: int) -> np.ndarray:
     return np.array(table)[correct_P]
 
 
+def same(values: np.ndarray, inputs: np.ndarray) -> bool:
+    """Says whether values, such as means over seeds, are all the same but for the rounding of the
+    inputs that they were computed from: these may cancel, and the values be rounding alone."""
+    return bool(np.ptp(values) <= ROUNDING * np.abs(inputs).max())
+
+
+def standard_error(values_S: np.ndarray) -> float:
+    """Returns the standard error of the mean of two or more values."""
+    return float(values_S.std(ddof=1) / np.sqrt(len(values_S)))
+
+
 def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
     """The mean over seeds and problems with an interval of it.
 
@@ -81,7 +93,8 @@ def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
     the grid, 3 to 240 problems).
 
     Degenerate cases: P = 1 (one number per run) is the exact Student's t interval over the seeds;
-    S = 1 is the bootstrap interval, which speaks of the problems alone; S = P = 1 has no width.
+    S = 1 is the bootstrap interval, which speaks of the problems alone; S = P = 1 has no width, nor
+    have values that are all the same: an interval without width says nothing of chance.
 
     Args:
         values_SP: (S, P), or (P,) for one seed. For a paired difference of two methods, the
@@ -94,11 +107,13 @@ def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
     values_SP = np.atleast_2d(np.asarray(values_SP, dtype=np.float64))
     if not values_SP.size or not np.isfinite(values_SP).all():
         raise ValueError("An interval needs at least one value, and finite ones only.")
-    seeds = len(values_SP)
+    seeds, mean_P = len(values_SP), values_SP.mean(0)
     mean = float(values_SP.mean())
-    error = values_SP.mean(1).std(ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0
-    # with one seed the limits are points of the grid, so it is finer
-    mean_D, mass_D = bootstrapped_mean(values_SP.mean(0), 1024 if seeds == 1 else 256)
+    error = 0.0 if same(values_SP.mean(1), values_SP) else standard_error(values_SP.mean(1))
+    if same(mean_P, values_SP):
+        mean_D, mass_D = np.array([mean]), np.ones(1)
+    else:  # with one seed the limits are points of the grid, so it is finer
+        mean_D, mass_D = bootstrapped_mean(mean_P, 1024 if seeds == 1 else 256)
 
     def quantile(p: float) -> float:
         if not error:
@@ -107,11 +122,12 @@ def interval(values_SP: ArrayLike, level: float = 0.95) -> Estimate:
         student = error * stdtrit(seeds - 1, p)
         if len(mean_D) == 1:
             return float(mean_D[0] + student)
+        tolerance = 1e-6 * error  # without it, rounding hides the signs at the ends of a narrow X
         return brentq(
             lambda limit: mass_D @ stdtr(seeds - 1, (limit - mean_D) / error) - p,
-            mean_D[0] + student,
-            mean_D[-1] + student,
-            xtol=1e-6 * error,
+            mean_D[0] + student - tolerance,
+            mean_D[-1] + student + tolerance,
+            xtol=tolerance,
         )
 
     return Estimate(mean, quantile((1 - level) / 2), quantile((1 + level) / 2))
@@ -124,7 +140,7 @@ def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndar
     grid, the P-th power of its Fourier transform.
 
     Args:
-        values_P: (P,) finite values. If all are the same, so is the mean: one point.
+        values_P: (P,) finite values that are not all the same.
         points: of the grid, per standard deviation of the mean.
 
     Returns:
@@ -132,8 +148,6 @@ def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndar
     """
     problems, low = len(values_P), values_P.min()
     span, sd = np.ptp(values_P), values_P.std()
-    if span <= 1e-12 * np.abs(values_P).max():
-        return np.array([values_P.mean()]), np.ones(1)
     steps = ceil(
         max(points / np.sqrt(problems), LEAST) * span / sd
     )  # of the grid between the lowest and the highest value
@@ -155,11 +169,15 @@ def bootstrapped_mean(values_P: np.ndarray, points: int = 1024) -> tuple[np.ndar
     return low + sum_D[kept] * (span / steps / problems), mass_D / mass_D.sum()
 
 
-def t_test(values_S: ArrayLike) -> float:
+def t_test(values_S: ArrayLike) -> float | None:
     """The two-sided p value of the t test that the mean of S values is 0, such as the paired
     differences of two methods, one per seed. `interval` of them holds 0 just where p > 0.05.
 
-    Degenerate cases: values that are all the same have p = 0, or 1 if they are 0.
+    Args:
+        values_S: at least two.
+
+    Returns:
+        None for values that are all the same: without a spread there is nothing to test by.
 
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
@@ -167,9 +185,9 @@ def t_test(values_S: ArrayLike) -> float:
     values_S = np.asarray(values_S, dtype=np.float64)
     if values_S.size < 2 or not np.isfinite(values_S).all():
         raise ValueError("A t test needs at least two values, and finite ones only.")
-    error = values_S.std(ddof=1) / np.sqrt(values_S.size)
-    if not error:
-        return float(not values_S.mean())
+    if same(values_S, values_S):
+        return None
+    error = standard_error(values_S)
     return float(2 * stdtr(values_S.size - 1, -abs(values_S.mean()) / error))
 
 

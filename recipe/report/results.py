@@ -87,10 +87,18 @@ class Result(NamedTuple):
         return self.seeds > 1 or self.problems > 1
 
     @property
+    def all_equal(self) -> bool:
+        """Whether several seeds have the same difference: then its interval has no width, and says
+        nothing of chance."""
+        d = self.difference
+        return d is not None and self.paired_seeds > 1 and d.low == d.high
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the difference's interval leaves zero out, and speaks of more than one seed."""
         d = self.difference
-        return d is not None and self.paired_seeds > 1 and not d.low <= 0 <= d.high
+        several = d is not None and self.paired_seeds > 1 and not self.all_equal
+        return several and not d.low <= 0 <= d.high
 
 
 # curves

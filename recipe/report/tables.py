@@ -140,6 +140,8 @@ def markdown(
         for row in rows:
             cells.append(f"{row.estimate}" if row and row.estimate else "")
             difference = f"{row.difference:+.3f}" if row and row.difference else ""
+            if row and row.difference and row.all_equal:
+                difference = f"{row.difference.mean:+.3f} (all equal)"
             cells.append(f"**{difference}**" if row and row.excludes_zero else difference)
         lines.append(cells)
     return "".join(f"| {' | '.join(map(cell, line))} |\n".replace("|  |", "| |") for line in lines)

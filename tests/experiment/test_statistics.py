@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, product
 from math import comb
 
 import numpy as np
@@ -6,7 +6,13 @@ import pytest
 from scipy.special import stdtrit
 from scipy.stats import binom
 
-from recipe.experiment.statistics import bootstrapped_mean, interval, pass_at_k, pooled_sd
+from recipe.experiment.statistics import (
+    bootstrapped_mean,
+    interval,
+    pass_at_k,
+    pooled_sd,
+    t_test,
+)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5, 8])
@@ -137,6 +143,41 @@ def test_values_without_spread_have_no_width():
     # the same value at every problem: only the seeds spread
     t = stdtrit(1, 0.975)
     assert interval([[0.0] * 9, [1.0] * 9]) == pytest.approx((0.5, 0.5 - t / 2, 0.5 + t / 2))
+
+
+def test_seeds_whose_differences_cancel_leave_the_t_interval_of_the_seeds():
+    """Two seeds differ by d and by -d at one problem of 30, and their means by d / 15: each
+    problem's mean is 0 but for the rounding of tenths, which a bootstrap must not resolve."""
+    cancelling = [x for x in product(range(11), repeat=4) if x[0] - x[1] == x[3] - x[2] != 0]
+    assert len(cancelling) == 770
+    for a, b, c, d in cancelling:
+        values_SP = np.zeros((2, 30))
+        values_SP[:, 0] = a / 10 - b / 10, c / 10 - d / 10
+        half = stdtrit(1, 0.975) * abs(a - b) / 10 / 30  # the sd of d, -d is sqrt(2) d
+        assert interval(values_SP) == pytest.approx((0, -half, half), abs=1e-12)
+
+
+@pytest.mark.parametrize("problems", [2, 1000])
+@pytest.mark.parametrize("span", [1e-16, 1e-14, 2e-12, 3e-12, 1e-10])
+def test_problems_that_hardly_differ_leave_the_t_interval_of_the_seeds(problems, span):
+    seeds_S = np.array([-0.5, 0.0, 0.4, 0.9])
+    half = stdtrit(3, 0.975) * seeds_S.std(ddof=1) / 2
+    for sign in (1, -1):
+        values_SP = np.repeat(seeds_S[:, None], problems, axis=1)
+        values_SP[:, 0] += sign * span
+        assert interval(values_SP) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-5)
+
+
+def test_seeds_that_differ_by_rounding_alone_are_the_same():
+    """Then the interval has no width, and there is nothing to test by."""
+    differences_S = np.array([0.4 - 0.3, 0.9 - 0.8])
+    assert differences_S[0] != differences_S[1]
+    mean, low, high = interval(differences_S[:, None])
+    assert low == high == mean == pytest.approx(0.1)
+    a, b = differences_S  # they cancel over the seeds, and over the problems
+    assert len(set(interval([[a, -b], [-b, b]])[1:])) == 1
+    assert t_test(differences_S) is None and t_test([0.0, 0.0]) is None
+    assert t_test([0.0625, 0.0626]) < 0.001
 
 
 @pytest.mark.parametrize("values", [[], [[], []], [0.5, np.nan], [[1.0], [np.inf]]])

@@ -275,6 +275,37 @@ def test_spread_of_reruns_and_of_seeds(tmp_path):
     assert (row["seed_sd"], row["seed_df"]) == (pytest.approx(math.sqrt(12.5)), 2)
 
 
+def test_seeds_that_have_the_same_difference_get_no_star(tmp_path):
+    """Two seeds that are both 0.0625 above the baseline say nothing of the next seed."""
+    matrix(tmp_path, ["a", "b"])
+    for seed, value in enumerate((0.5, 0.25)):
+        run(tmp_path, "a", seed, entropies(value), planned=1)
+        run(tmp_path, "b", seed, entropies(value + 0.0625), planned=1)
+    result = collect(tmp_path).results[1]
+    assert result.difference == (0.0625, 0.0625, 0.0625)
+    assert result.all_equal and not result.excludes_zero
+    assert "| +0.062 (all equal) |" in collect(tmp_path).markdown()
+    text = page_of(tmp_path).text
+    assert "+0.062 (all equal)" in text and "★" not in text
+    run(tmp_path, "b", 1, entropies(0.3126), planned=1)  # 0.0626, where the other seed has 0.0625
+    assert collect(tmp_path).results[1].excludes_zero and "★" in page_of(tmp_path).text
+
+
+def test_a_report_of_seeds_that_cancel_is_written(tmp_path):
+    """Of one problem in 30 the baseline has 1 and 3 answers of 10 correct, the other 0 and 4."""
+    matrix(tmp_path, ["grpo", "new"])
+    counts = {("grpo", 0): 1, ("grpo", 1): 3, ("new", 0): 0, ("new", 1): 4}
+    for (arm, seed), correct in counts.items():
+        run(tmp_path, arm, seed, entropies(1.0), planned=1)
+        correct_PN = np.ones((30, 10), bool)
+        correct_PN[0] = np.arange(10) < correct
+        evaluated(tmp_path, arm, seed, correct_PN)
+    found = {(r.arm, r.metric): r for r in collect(tmp_path).results}
+    # -0.1 and 0.1 at one of 30 problems: half width t(1, 0.975) 0.1 / 30 = 12.7062 / 300
+    half = 12.7062 / 300
+    assert found["new", "avg@10"].difference == pytest.approx((0, -half, half), abs=1e-6)
+
+
 def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
     matrix(tmp_path, ["a"], seeds=[0, 1])
     step = {"timing_s/step": 1800.0, "perf/total_num_tokens": 900}

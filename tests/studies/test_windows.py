@@ -72,16 +72,15 @@ def run(windows, tmp_path, capsys, hypotheses=HYPOTHESES, steps=4):
 def test_windows_differences_and_verdicts_of_made_up_runs(windows, tmp_path, capsys):
     out, file, printed = run(windows, tmp_path, capsys)
     lines = printed.splitlines()
-    # id - grpo is 0.3 at each seed: no spread, p 0
-    assert (
-        lines[2]
-        == "| 1 | id minus grpo | 3 | +0.3000 [+0.3000, +0.3000] | 0.0000 | 0.0000 | shows |"
+    # id - grpo is 0.3 at each seed: no spread, nothing to test by
+    assert lines[2] == (
+        "| 1 | id minus grpo | 3 | +0.3000 [+0.3000, +0.3000] |  |  | all seeds equal |"
     )
     # od - grpo: 0.1, -0.1, 0: mean 0, sd 0.1, half width t(2, 0.975) 0.1 / sqrt(3) = 0.2484
     assert "| 2 | od minus grpo | 3 |" in lines[3] and "[-0.2484, +0.2484] | 1.0000" in lines[3]
     assert lines[3].endswith("| not seen |")
-    # 0, 1, 1, 0: two changes in each run
-    assert lines[4].startswith("| 3 | od | 3 | +2.0000") and lines[4].endswith("| shows |")
+    # 0, 1, 1, 0: two changes in each run, which is a claim about every run
+    assert lines[4] == "| 3 | od | 3 | +2.0000 [+2.0000, +2.0000] |  |  | shows |"
     # 40 + x - (15 + x)
     assert "| 4 | id | 3 | +25.0000" in lines[5]
     values = pd.read_csv(out / "windows.csv", dtype={"hypothesis": str})
@@ -187,7 +186,8 @@ def family_of_three(offsets: list[float], claim: str) -> tuple[list[dict], dict]
 def test_a_verdict_that_the_correction_takes_away_is_named_so(windows, sign, claim, verdict):
     # 0.2, 0.3, 0.4: t = 0.3 / (0.1 / sqrt(3)) = 5.196, p 0.0351, times 3: 0.1053
     specs, values = family_of_three([sign * x for x in (0.2, 0.3, 0.4)], claim)
-    row = windows.table([windows.Hypothesis(**spec) for spec in specs], values).splitlines()[2]
+    hypotheses = [windows.Hypothesis(**spec) for spec in specs]
+    row = windows.table(hypotheses, values, {"f": 3}).splitlines()[2]
     assert "| 0.0351 | 0.1053 |" in row and row.endswith(f"| {verdict} |")
 
 
@@ -196,7 +196,62 @@ def test_an_interval_wider_than_the_hypothesis_allows_shows_nothing(windows, hal
     # sd 0.1 of three: half width t(2, 0.975) 0.1 / sqrt(3) = 0.2484
     specs, values = family_of_three([0.2, 0.3, 0.4], "above")
     hypothesis = windows.Hypothesis(**specs[0], half_width=half_width)
-    assert windows.table([hypothesis], values).endswith(f"| {verdict} |")
+    assert windows.table([hypothesis], values, {"f": 3}).endswith(f"| {verdict} |")
+
+
+@pytest.mark.parametrize(
+    ("needed", "outcomes"),
+    [
+        # t = 0.3 / (0.1 / sqrt(3)): p 0.0351; of the others two seeds are there of three
+        (3, ["| 0.0351 | 0.0351 | shows |", *["|  |  | 2 of 3 seeds, not tested |"] * 2]),
+        # 0.1 and -0.1: p 1, and three are tested
+        (2, ["| 0.0351 | 0.1053 | shows, not after correction |", *["| 1.0000 | 1.0000 |"] * 2]),
+    ],
+)
+def test_a_family_is_its_hypotheses_that_have_all_seeds(windows, needed, outcomes):
+    specs, values = family_of_three([0.2, 0.3, 0.4], "above")
+    for name in "yz":
+        del values[name, "id", "E"][2]
+    hypotheses = [windows.Hypothesis(**spec) for spec in specs]
+    rows = windows.table(hypotheses, values, {"f": needed}).splitlines()[2:]
+    assert all(outcome in row for row, outcome in zip(rows, outcomes, strict=True))
+
+
+@pytest.mark.parametrize("claim", ["", "above", "below", "at_most", "at_least"])
+def test_no_claim_is_tested_before_its_seeds_have_run(windows, claim):
+    specs, values = family_of_three([0.2, 0.3, 0.4], claim)
+    row = windows.table([windows.Hypothesis(**specs[0])], values, {"f": 6}).splitlines()[2]
+    assert row.endswith("|  |  | 3 of 6 seeds, not tested |")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_seeds_that_are_equal_have_no_p_value_and_count_in_the_correction(windows, value):
+    # the second hypothesis's p is 0.0351, times the 3 of its family
+    specs, values = family_of_three([value] * 3, "above")
+    values["y", "id", "E"] = dict(enumerate([0.2, 0.3, 0.4]))
+    hypotheses = [windows.Hypothesis(**spec) for spec in specs]
+    first, second = windows.table(hypotheses, values, {"f": 3}).splitlines()[2:4]
+    assert first.endswith("|  |  | all seeds equal |") and "| 0.0351 | 0.1053 |" in second
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("study_acts", 6), ("rivals", 3), ("acts_pilot", 4)])
+def test_a_study_s_families_need_all_seeds_of_its_matrix(windows, name, seeds):
+    """The page of the study fixes six, at seeds 10 to 15, and two of the same runs again."""
+    matrix = windows.read_matrix(ROOT / f"studies/{name}_cpu.yaml")
+    hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}_cpu.yaml")
+    needed = windows.seeds_of_families(matrix, hypotheses)
+    assert set(needed.values()) == {seeds}
+    if name == "study_acts":
+        assert matrix.seeds == (10, 11, 12, 13, 14, 15)
+        assert windows.seeds_of_families(matrix, hypotheses, ["rerun=2"]) == {**needed, "rerun": 2}
+        assert "--seeds rerun=2" in (ROOT / "docs/study_acts_cpu.md").read_text()
+
+
+@pytest.mark.parametrize("given", ["f=1", "f=4", "f=", "f", "f=two", "h=2"])
+def test_seeds_of_a_family_that_cannot_be_are_one_sentence(windows, tmp_path, capsys, given):
+    out, file, _ = run(windows, tmp_path, capsys)
+    with pytest.raises(ValueError, match=f"--seeds {given}"):
+        windows.command([str(out), str(file), "--seeds", given])
 
 
 def test_the_first_hypothesis_of_the_study_bounds_its_half_width(windows):
@@ -361,7 +416,6 @@ def test_a_window_holds_both_of_its_ends_and_only_logged_steps():
 def test_the_t_test_agrees_with_the_interval():
     # 1, 2, 3: t = 2 / (1 / sqrt(3)) = 3.464, two sides, 2 degrees of freedom: 0.0742
     assert t_test([1, 2, 3]) == pytest.approx(0.0742, abs=1e-4)
-    assert t_test([0, 0]) == 1 and t_test([2, 2]) == 0
     rng = np.random.default_rng(0)
     for _ in range(50):
         x = rng.normal(0.6, 1, 5)
@@ -385,10 +439,15 @@ def test_seeds_needed_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("docs/study_acts_cpu.md", "acts_pilot_cpu")], ids=lambda x: x
+    ("page", "name", "seeds"),
+    [("docs/study_acts_cpu.md", "acts_pilot_cpu", "control=2")],
+    ids=lambda x: x,
 )
-def test_the_tables_of_a_page_are_of_the_committed_values(windows, page, name):
+def test_the_tables_of_a_page_are_of_the_committed_values(windows, page, name, seeds):
+    matrix = windows.read_matrix(ROOT / f"studies/{name}.yaml")
     hypotheses = windows.read_hypotheses(ROOT / f"studies/hypotheses/{name}.yaml")
     values = windows.read_values(ROOT / f"docs/{name}.csv")
-    assert windows.page(ROOT / page, hypotheses, values) == (ROOT / page).read_text()
+    needed = windows.seeds_of_families(matrix, hypotheses, [seeds])
+    assert windows.page(ROOT / page, hypotheses, values, needed) == (ROOT / page).read_text()
+    assert f"--seeds {seeds}" in (ROOT / page).read_text()
     assert len(values) > 3
