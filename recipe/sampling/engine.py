@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +77,9 @@ class VLLMEngine:
 
     def __init__(self, sampling: Sampling, hardware: Hardware, longest_prompt: int):
         machine.prepare()
+        # vLLM forks its process by default, and OpenMP, which this one has used if it has merged a
+        # checkpoint, hangs in a fork
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         from vllm import LLM
 
         self.sampling, self.likelihoods = sampling, hardware.likelihoods
@@ -120,6 +123,10 @@ class VLLMEngine:
             [[response.finish_reason == "length" for response in group] for group in outputs],
         )
 
+    def close(self) -> None:
+        """Ends vLLM's process, which does not see that this one ends (`flags.leave`)."""
+        self.llm.llm_engine.engine_core.shutdown()
+
 
 class TransformersEngine:
     """`generate` of a Hugging Face model on this process's accelerator, or on the CPU. A chunk's
@@ -157,6 +164,9 @@ class TransformersEngine:
                 if values is not None:
                     all_values.extend(values)
         return chunk.number, responses
+
+    def close(self) -> None:
+        """Does nothing: the model is in this process."""
 
     def _generate(self, prompts: list[list[int]]) -> Tensor:
         """Returns (B, T) tokens of the responses, padded at the end; B: prompts times samples."""
@@ -232,7 +242,8 @@ def sample_all(
     replicas = min(replicas, max(1, len(chunks)))  # one without a chunk would load for nothing
     engine, settings = ENGINES[hardware.engine], (sampling, hardware, longest_prompt)
     if replicas == 1 and not in_cluster():
-        yield from map(engine(*settings).sample, chunks)
+        with closing(engine(*settings)) as alone:
+            yield from map(alone.sample, chunks)
         return
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -252,7 +263,7 @@ def sample_all(
                 yield from spread(chunks, actors)
             finally:
                 for actor in actors:
-                    ray.kill(actor)
+                    ray.kill(actor)  # with its child processes
     finally:
         ray.shutdown()
 

@@ -1,6 +1,7 @@
 """The engines' defaults and placement: replicas in Ray, on virtual slots. vLLM is in tests/e2e."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -85,6 +87,56 @@ def test_a_model_s_own_sampling_settings_are_not_taken(sampling, tmp_path):
     # every token ends a response
     file.write_text(json.dumps(settings | {"eos_token_id": list(range(len(make_tokenizer())))}))
     assert responses()[1][0][1].tokens == [[1] * 3] * 5
+
+
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+COPY_WEIGHTS = "import torch; torch.ones(2**22).to(torch.bfloat16)"
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch):
+    """Stands for vLLM. Its engine's process, which it starts by the method of METHOD, casts weights
+    as vLLM's does while it loads them; then it fails. Returns the engines that were made."""
+    engines = []
+
+    class LLM:
+        def __init__(self, model, **settings):
+            process = multiprocessing.get_context(os.environ[METHOD]).Process(
+                target=exec, args=(COPY_WEIGHTS,)
+            )
+            process.start()
+            process.join(120)
+            self.method, self.loaded, self.closed = os.environ[METHOD], process.exitcode == 0, False
+            process.kill()
+            self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=self.shutdown))
+            engines.append(self)
+
+        def shutdown(self):
+            self.closed = True
+
+        def generate(self, prompts, parameters, use_tqdm):
+            raise RuntimeError("the engine died")
+
+    module = ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setattr(machine, "prepare", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv(METHOD, "fork")  # so that it is taken back at the end
+    monkeypatch.delenv(METHOD)
+    return engines
+
+
+def test_an_engine_loads_after_a_merge_of_shards_and_is_closed_where_sampling_fails(fake_vllm):
+    """The merge joins the shards of the ranks in threads of OpenMP, with which a forked process
+    hangs at its first cast. vLLM's process does not see that this one ends."""
+    torch.set_num_threads(2)
+    torch.cat([torch.ones(2**21), torch.ones(2**21)])
+    torch.ones(2**22).to(torch.bfloat16)
+    with pytest.raises(RuntimeError, match="the engine died"):
+        list(sample_all(CHUNKS, Sampling("model"), Hardware(replicas=1), 5))
+    (vllm,) = fake_vllm
+    assert vllm.loaded and vllm.method == "spawn" and vllm.closed
 
 
 @pytest.mark.parametrize("in_cluster", [False, True])
