@@ -4,7 +4,7 @@
     attention       each implementation of attention against its formula in float64
     losses          the policy losses on the device, and their gradients, against float64 on the CPU
     selection       SENT's selection of tokens on the device against the CPU's
-    card            the memory of one device in GB; nothing where there is none
+    card            the memory of one device in GB of 2^30 bytes, for GPU_GB; nothing without one
 
 The last line of each is what the table shows; the exit code is 1 where a tolerance is exceeded.
 """
@@ -55,7 +55,7 @@ def environment() -> str:
     count = 0
     if machine.torch_device() != "cpu":
         count = torch.accelerator.device_count()
-        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         name = torch.cuda.get_device_name(0)
         import pynvml  # vLLM's CUDA build brings it
 
@@ -67,10 +67,10 @@ def environment() -> str:
 
 
 def card() -> str:
-    """Returns the memory of a device in GB, as GPU_GB takes it."""
+    """Returns the memory of a device in GB (2^30 bytes), as GPU_GB takes it."""
     if machine.torch_device() == "cpu":
         return ""
-    return f"{torch.cuda.get_device_properties(0).total_memory / 1e9:.0f}"
+    return f"{torch.cuda.get_device_properties(0).total_memory / 2**30:.0f}"
 
 
 def formula(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 # Slurm's commands, executed here: two names for this machine
@@ -154,6 +156,17 @@ def test_a_check_that_fails_leaves_the_others_to_run(tmp_path):
     again = subprocess.run([*command, "resume", "token selection"], env=environment, timeout=60)
     assert again.returncode == 0
     assert len((tmp_path / "out/table.md").read_text().splitlines()) == 2 + 2
+
+
+def test_a_card_is_of_as_many_gb_as_its_name_says(monkeypatch):
+    """GPU_GB counts 2^30 bytes: an H100 of 80 GB has 79.2 of them, 85.1e9 bytes."""
+    pytest.importorskip("verl")
+    monkeypatch.syspath_prepend(ROOT / "perf")
+    gpu_check = load_script("perf/gpu_check.py")
+    card = SimpleNamespace(total_memory=85_051_834_368)
+    monkeypatch.setattr(gpu_check.machine, "torch_device", lambda: "cuda")
+    monkeypatch.setattr(gpu_check.torch.cuda, "get_device_properties", lambda device: card)
+    assert gpu_check.card() == "79"
 
 
 @pytest.mark.parametrize("name", ["asymgrpo", "clip_entropy", "semantic_curriculum"])
