@@ -21,6 +21,7 @@ from recipe.core.states import STATE_FILE, check_settings
 from recipe.experiment import provenance
 from recipe.experiment.provenance import config_identity, differences, flatten, is_below
 from recipe.experiment.run import RunFolder
+from recipe.launch.check_values import UNREAD
 
 if TYPE_CHECKING:
     from recipe.core.part import Part
@@ -54,7 +55,6 @@ MAY_DIFFER = (
     f"{POLICY_LOSS}.region_diagnostics",
     f"{POLICY_LOSS}.exact_contribution_freq",
     "actor_rollout_ref.actor.checkpoint",
-    "actor_rollout_ref.nccl_timeout",
     "actor_rollout_ref.rollout.agent.num_workers",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
     "actor_rollout_ref.rollout.checkpoint_engine",
@@ -83,6 +83,7 @@ LAYOUT = {  # the last word of a key, of the actor, the reference and the rollou
     "log_prob_micro_batch_size_per_gpu",
     "log_prob_max_token_len_per_gpu",
     "gpu_memory_utilization",
+    "max_model_len",
     "max_num_batched_tokens",
     "max_num_seqs",
     "enforce_eager",
@@ -252,14 +253,14 @@ def may_differ(key: str, config: dict[str, Any]) -> bool:
 def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
-    the content of files that an older version did not look at; and the name of a preset that is
-    nothing but values of keys, which are compared themselves. A preset of null is the one that it
-    stands for, which older versions wrote."""
+    the content of files that an older version did not look at; the name of a preset that is
+    nothing but values of keys, which are compared themselves; and keys that verl does not read. A
+    preset of null is the one that it stands for, which older versions wrote."""
     for key, value in null_presets().items():
         for identity, other in ((old, new), (new, old)):
             if key in other and identity.get(key, value) is None:
                 identity[key] = value
-    for key in names_of_values():
+    for key in (*names_of_values(), *UNREAD):
         old.pop(key, None)
         new.pop(key, None)
     defaults = flatten(default_settings())

@@ -125,28 +125,28 @@ def context_of_rollouts(config: DictConfig, longest: int, what: str) -> None:
                 "max_position_embeddings: its context is not checked"
             )
     limit, key = rollout.max_model_len, f"rollout.max_model_len={rollout.max_model_len}"
-    if context is not None and (limit is None or limit > context):
-        if limit is not None:
-            raise ValueError(
-                f"actor_rollout_ref.{key} is more than the model's max_position_embeddings "
-                f"({context}), which verl refuses: use at most {context}, or give a model that "
-                "stretches its positions (rope_scaling) its longer context in config.json."
-            )
-        limit, key = context, "the model's context (max_position_embeddings)"
-    if limit is None:
-        return
+    if context is not None and longest > context:
+        raise ValueError(
+            f"{what}, more than the model's context (max_position_embeddings), {context}: shorten "
+            "one of them."
+        )
+    if context is not None and limit > context:
+        raise ValueError(
+            f"actor_rollout_ref.{key} is more than the model's max_position_embeddings "
+            f"({context}), which verl refuses: use at most {context}, or give a model that "
+            "stretches its positions (rope_scaling) its longer context in config.json."
+        )
     if longest > limit:
         raise ValueError(
-            f"{what}, more than {key}, {limit}, at which vLLM cuts a response off: shorten one of "
-            "them."
+            f"{what}, more than {key}, at which vLLM cuts a response off: shorten one of them."
         )
     batched = rollout.max_num_batched_tokens
     if not rollout.enable_chunked_prefill and batched < limit:
         raise ValueError(
-            f"actor_rollout_ref.rollout.max_num_batched_tokens={batched} is less than {key}, "
-            f"{limit}, with enable_chunked_prefill=false, and verl would raise it to that and use "
-            "more memory: set enable_chunked_prefill=true, or rollout.max_model_len to the longest "
-            f"sequence ({longest}) and max_num_batched_tokens to at least as much."
+            f"actor_rollout_ref.rollout.max_num_batched_tokens={batched} is less than {key} with "
+            "enable_chunked_prefill=false, and verl would raise it to that and use more memory: "
+            f"set it to at least {longest} and rollout.max_model_len to as much, or "
+            "enable_chunked_prefill=true."
         )
 
 

@@ -50,8 +50,8 @@ def unresolved(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """Resolves a config in place and returns it; raises ValueError where a value is in the place
-    of a node, or refers to nothing."""
+    """Resolves a config in place, bounds its sequences, and returns it; raises ValueError where a
+    value is in the place of a node, or refers to nothing."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -68,7 +68,21 @@ def resolved(config: DictConfig) -> DictConfig:
         raise ValueError(
             f"{unresolvable(config)} cannot be resolved ({reason}): {REFERENCES}."
         ) from error
+    bound_sequences(config)
     return config
+
+
+def bound_sequences(config: DictConfig) -> None:
+    """Sets `rollout.max_model_len`, where it is null, to the longest prompt and response.
+
+    verl would take the model's context instead, and vLLM does not start where its cache has no room
+    for one sequence of that length: 7 GB for the 131,072 tokens of Qwen2.5-7B. Nothing is longer,
+    as verl cuts prompts, and ends a response of several turns, at these lengths.
+    """
+    rollout = config.actor_rollout_ref.rollout
+    lengths = (rollout.prompt_length, rollout.response_length)
+    if rollout.max_model_len is None and all(isinstance(length, int) for length in lengths):
+        rollout.max_model_len = sum(lengths)
 
 
 def unresolvable(config: DictConfig) -> str:

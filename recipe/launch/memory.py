@@ -21,8 +21,8 @@ workers/engine/fsdp/transformer_impl.py; ours where it says rough):
 Logits are T x V in bfloat16 for the T tokens of a micro-batch on a GPU: once, once more if the
 temperature is not 1, and in an update that needs the entropy twice more for two gradients (without
 it the cross-entropy writes its gradient over the logits). That is for verl's default of a compiled
-entropy, which keeps the logits only; uncompiled it also keeps float32 intermediates. Fused kernels
-keep no logits. 1 GB is 2^30 bytes, as in a card's name.
+entropy of packed sequences, which keeps the logits only; uncompiled it also keeps float32
+intermediates. Fused kernels keep no logits. 1 GB is 2^30 bytes, as in a card's name.
 
     python -m recipe.launch asymgrpo ... --dry-run      # its summary shows both lines
     GPU_GB=40 python -m recipe.launch ...               # another card; 80 by default
@@ -56,7 +56,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         phases: By name: init, rollout, log-prob, update.
-        engine: What vLLM needs of its share at least: its weights and one longest sequence.
+        engine: What vLLM needs of its share at least, or it does not start: its weights and the
+            cache of one sequence of `rollout.max_model_len`.
         checkpoint: One checkpoint.
         checkpoints: How many are on disk at once at most; None where the steps are not known.
         steps: Training steps; None where the data cannot be read here.
@@ -110,8 +111,9 @@ def logits_bytes(config: DictConfig, model: Model, *, update: bool) -> float:
     entropy = not update or nodes.actor.calculate_entropy or nodes.actor.entropy_coeff != 0
     if entropy and update:
         copies += 2  # the gradients of the log-probs and of the entropy
-    if entropy and not (nodes.actor.use_torch_compile and fsdp.use_torch_compile):
-        chunked = fsdp.entropy_from_logits_with_chunking and not update
+    packed = nodes.model.use_remove_padding  # of padded sequences verl neither compiles nor chunks
+    if entropy and not (packed and fsdp.use_torch_compile):
+        chunked = packed and fsdp.entropy_from_logits_with_chunking and not update
         chunk = min(1, fsdp.entropy_from_logits_chunk_size / tokens) if chunked else 1
         copies += (6 if update else 4) * chunk  # softmax and product in float32, and gradients
     return copies * unit
@@ -169,17 +171,18 @@ def phases(config: DictConfig, model: Model, card: float) -> dict[str, float]:
 
 
 def engine_bytes(config: DictConfig, model: Model) -> float:
-    """Returns the bytes of vLLM's weights on a GPU and of the cache of one longest sequence."""
+    """Returns the bytes of vLLM's weights on a GPU and of the cache of one sequence."""
     rollout = config.actor_rollout_ref.rollout
     size, split = BYTES.get(str(rollout.dtype), 2), rollout.tensor_model_parallel_size
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    cache = 2 * model.layers * math.ceil(model.kv_heads / split) * model.head * longest
-    return size * (model.parameters / split + cache)
+    token = 2 * model.layers * math.ceil(model.kv_heads / split) * model.head
+    return size * (model.parameters / split + token * rollout.max_model_len)
 
 
 def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
-    """Returns how many steps a run trains: `trainer.total_training_steps`, or the epochs; None
-    where a curriculum's plan has another length than these, which the trainer knows.
+    """Returns how many steps a run trains: `trainer.total_training_steps`, or the epochs, each of
+    which ends with a batch that is not full, or a curriculum's plan, where only the last one may
+    be (`curriculum.steps_of_plan`); None where the plan has another length, which the trainer
+    knows.
 
     Args:
         config: A resolved config.
@@ -187,7 +190,8 @@ def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
     """
     if config.trainer.total_training_steps is not None:
         return config.trainer.total_training_steps
-    if run_config.has_curriculum(config):
+    curriculum = run_config.has_curriculum(config)
+    if curriculum:
         plan = config.data.curriculum
         epochs = plan.epochs_per_stage
         if plan.only_stage or plan.replay or epochs != config.trainer.total_epochs:
@@ -199,6 +203,8 @@ def training_steps(config: DictConfig, rows: int | None = None) -> int | None:
         rows = sum(pq.read_metadata(file).num_rows for file in files)
         limit = config.data.get("train_max_samples", -1)
         rows = min(rows, limit) if limit > 0 else rows
+    if curriculum:
+        return rows * config.trainer.total_epochs // config.data.train_batch_size
     return run_config.steps_of_epochs(config, rows)
 
 
@@ -262,9 +268,10 @@ def memory(config: DictConfig) -> None:
     if share * card < needs.engine:
         raise ValueError(
             f"actor_rollout_ref.rollout.gpu_memory_utilization={share} gives vLLM "
-            f"{share * card / GB:.1f} GB of GPU_GB={card / GB:g}, and its weights and one "
-            f"sequence need {needs.engine / GB:.1f}: raise it, or tensor_model_parallel_size "
-            f"(now {nodes.rollout.tensor_model_parallel_size})."
+            f"{share * card / GB:.1f} GB of GPU_GB={card / GB:g}, and its weights and one sequence "
+            f"of rollout.max_model_len={nodes.rollout.max_model_len} tokens need "
+            f"{needs.engine / GB:.1f}: raise it, or tensor_model_parallel_size (now "
+            f"{nodes.rollout.tensor_model_parallel_size}), or lower max_model_len."
         )
     phase, most = max(needs.phases.items(), key=lambda item: item[1])
     if most <= card:

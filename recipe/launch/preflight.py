@@ -28,7 +28,7 @@ from recipe.launch.check_resume import resume
 from recipe.launch.check_reward import reward
 from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_types import nodes, values
-from recipe.launch.check_values import batches, covariance_window, numbers
+from recipe.launch.check_values import batches, covariance_window, numbers, unread
 from recipe.launch.memory import memory
 
 TRAINER_MODE = TRAINER.rpartition(".")[2]
@@ -177,6 +177,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     nodes,
     values,
     numbers,
+    unread,
     covariance_window,
     names,
     trainer,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.cpu.model import make_tokenizer
 from recipe.launch import __main__ as launch
-from recipe.launch import check_model, check_sizes
+from recipe.launch import check_model, check_sizes, check_values
 
 CONFIGS = Path(__file__).parent / "configs"
 NODES = "actor_rollout_ref"
@@ -260,7 +260,11 @@ def test_sizes_that_are_allowed(gpu, tmp_path, model, tensor, sequence, ranks):
     check_sizes.parallel_sizes(changed(gpu, changes))
 
 
-LONG = {"data.max_prompt_length": 1024, "data.max_response_length": 3072}
+LONG = {
+    "data.max_prompt_length": 1024,
+    "data.max_response_length": 3072,
+    f"{NODES}.rollout.max_model_len": 4096,
+}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,7 @@ LONG = {"data.max_prompt_length": 1024, "data.max_response_length": 3072}
             "rollout.log_prob_max_token_len_per_gpu=4095, times",
         ),
         (
-            {"data.max_response_length": 3073},
+            {"data.max_response_length": 3073, f"{NODES}.rollout.max_model_len": 4097},
             "make sequences of 4097 tokens, more than the model's context .*, 4096",
         ),
         (
@@ -307,7 +311,7 @@ LONG = {"data.max_prompt_length": 1024, "data.max_response_length": 3072}
                 f"{NODES}.rollout.enable_chunked_prefill": False,
                 f"{NODES}.rollout.max_num_batched_tokens": 2048,
             },
-            "max_num_batched_tokens=2048 is less than the model's context .*, 4096, with",
+            "max_num_batched_tokens=2048 is less than rollout.max_model_len=4096 with",
         ),
     ],
 )
@@ -335,6 +339,7 @@ def test_a_length_that_does_not_fit(gpu, tmp_path, changes, sentence):
         # a longer context that the user gives the model, in verl's way
         {
             "data.max_response_length": 7168,
+            f"{NODES}.rollout.max_model_len": 8192,
             f"{NODES}.model.override_config.max_position_embeddings": 8192,
         },
     ],
@@ -349,9 +354,102 @@ def test_lengths_that_fit(gpu, tmp_path, changes):
     check_sizes.lengths(config)
 
 
+def test_a_run_s_sequences_end_at_its_prompts_and_responses():
+    """Where nothing else is said: verl would take the context, for which vLLM may lack the room."""
+    lengths = ["data.max_prompt_length=1024", "data.max_response_length=3072"]
+    rollout = gpu_config("some/model", *lengths).actor_rollout_ref.rollout
+    assert rollout.max_model_len == rollout.prompt_length + rollout.response_length == 4096
+    own = gpu_config("some/model", *lengths, f"{NODES}.rollout.max_model_len=5000")
+    assert own.actor_rollout_ref.rollout.max_model_len == 5000
+
+
 def test_a_model_of_the_hub_is_checked_without_its_files(gpu):
     check_sizes.parallel_sizes(gpu)
     check_sizes.lengths(gpu)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+# 64 prompts x 8 rollouts in mini-batches of 32 x 8, on 8 GPUs
+BATCHES = {
+    "data.train_batch_size": 64,
+    f"{NODES}.actor.ppo_mini_batch_size": 32,
+    f"{NODES}.rollout.n": 8,
+    f"{NODES}.actor.use_dynamic_bsz": False,
+    f"{NODES}.rollout.log_prob_use_dynamic_bsz": False,
+    f"{NODES}.ref.log_prob_use_dynamic_bsz": False,
+    f"{NODES}.actor.ppo_micro_batch_size_per_gpu": 32,  # of 256 / 8 rows
+    f"{NODES}.rollout.log_prob_micro_batch_size_per_gpu": 64,  # of 512 / 8
+    f"{NODES}.ref.log_prob_micro_batch_size_per_gpu": 3,  # without a reference it is not read
+}
+REFERENCE = {f"{NODES}.actor.use_kl_loss": True}
+SP = {f"{FSDP}.ulysses_sequence_parallel_size": 4}  # 2 ranks have rows of their own
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        SP
+        | {
+            f"{NODES}.actor.ppo_micro_batch_size_per_gpu": 128,
+            f"{NODES}.rollout.log_prob_micro_batch_size_per_gpu": 256,
+        },
+        REFERENCE | {f"{NODES}.ref.log_prob_micro_batch_size_per_gpu": 64},
+        REFERENCE
+        | {
+            f"{NODES}.ref.fsdp_config.ulysses_sequence_parallel_size": 4,
+            f"{NODES}.ref.log_prob_micro_batch_size_per_gpu": 256,
+        },
+        REFERENCE | {f"{NODES}.model.lora_rank": 8},  # it is the actor without its adapter
+        # 3 x 4 rollouts on 2 ranks, which 8 do not divide
+        SP
+        | {"data.train_batch_size": 3, f"{NODES}.actor.ppo_mini_batch_size": 3}
+        | {f"{NODES}.rollout.n": 4, f"{NODES}.actor.use_dynamic_bsz": True}
+        | {f"{NODES}.rollout.log_prob_use_dynamic_bsz": True},
+    ],
+)
+def test_batches_that_can_be_split(gpu, changes):
+    check_values.batches(changed(gpu, BATCHES | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {f"{NODES}.actor.ppo_micro_batch_size_per_gpu": 3},
+            "actor.ppo_micro_batch_size_per_gpu=3 does not divide the 32 rollouts of a rank in a",
+        ),
+        (
+            {f"{NODES}.rollout.log_prob_micro_batch_size_per_gpu": 128},
+            "rollout.log_prob_micro_batch_size_per_gpu=128 does not divide the 64 rollouts of a ra",
+        ),
+        (
+            SP | {f"{NODES}.rollout.log_prob_micro_batch_size_per_gpu": 512},
+            "=512 does not divide the 256 rollouts of a rank: change it, or set",
+        ),
+        (
+            REFERENCE,
+            "ref.log_prob_micro_batch_size_per_gpu=3 does not divide the 64 rollouts of a rank",
+        ),
+        (
+            {f"{NODES}.actor.ppo_micro_batch_size_per_gpu": None},
+            "ppo_micro_batch_size_per_gpu=null is not allowed without dynamic batches",
+        ),
+        (
+            {f"{NODES}.rollout.log_prob_use_dynamic_bsz": True},
+            "log_prob_use_dynamic_bsz=True is not .*use_dynamic_bsz=False, which verl refuses",
+        ),
+        (
+            {"data.train_batch_size": 3, f"{NODES}.actor.ppo_mini_batch_size": 3}
+            | {f"{NODES}.rollout.n": 5},
+            "ppo_mini_batch_size=3 times rollout.n=5 is not a multiple of the 8 ranks",
+        ),
+    ],
+)
+def test_a_batch_that_cannot_be_split_is_refused(gpu, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_values.batches(changed(gpu, BATCHES | changes))
 
 
 # ---- attention -----------------------------------------------------------------------------------

@@ -137,6 +137,15 @@ def test_a_preset_s_name_is_no_setting_where_its_values_are(run, config_of):
         check_resume.resume(config_of("algorithm.asymgrpo.preset=symmetric"))
 
 
+def test_a_key_that_verl_does_not_read_is_no_setting(run, config_of):
+    """A run from before it was refused resumes."""
+    former = config_of()
+    former.actor_rollout_ref.actor.grad_clip = 0.5
+    start(run, former)
+    save(run, config_of())
+    check_resume.resume(config_of())
+
+
 def test_a_value_with_copies_in_verl_s_config_goes_by_the_name_that_a_user_sets(composed):
     for copy, key in check_resume.COPIES.items():
         assert OmegaConf.select(composed, copy) == OmegaConf.select(composed, key)

@@ -18,7 +18,8 @@ from transformers import AutoConfig
 from recipe.launch import __main__ as launch
 from recipe.launch import memory
 from recipe.launch.model_sizes import Model, model_sizes
-from recipe.semantic_curriculum.config import PRESETS
+from recipe.semantic_curriculum.config import PRESETS, CurriculumConfig
+from recipe.semantic_curriculum.curriculum import plan_of, steps_of_plan
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path(__file__).parent / "configs"
@@ -141,7 +142,6 @@ def test_what_each_phase_holds_by_hand(gpu):
 
 ENTROPY = {f"{NODES}.actor.calculate_entropy": True}
 TOKENS = {f"{NODES}.actor.ppo_max_token_len_per_gpu": 10_000}
-EAGER = {f"{NODES}.actor.use_torch_compile": False}
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,10 @@ EAGER = {f"{NODES}.actor.use_torch_compile": False}
         (ENTROPY, 3),  # two gradients beside them
         ({f"{NODES}.actor.entropy_coeff": 0.01}, 3),
         ({f"{NODES}.rollout.temperature": 0.7}, 2),
-        (ENTROPY | EAGER, 9),  # and softmax and product in float32, kept and differentiated
+        # and softmax and product in float32, kept and differentiated
         (ENTROPY | {f"{FSDP}.use_torch_compile": False}, 9),
+        (ENTROPY | {f"{NODES}.model.use_remove_padding": False}, 9),  # verl compiles packed ones
+        (ENTROPY | {f"{NODES}.actor.use_torch_compile": False}, 3),  # verl does not read it
         ({f"{NODES}.model.use_fused_kernels": True}, 0),
     ],
 )
@@ -193,6 +195,23 @@ def test_what_a_setting_saves(gpu, changes, phase, less):
     before = memory.phases(gpu, MODEL, CARD)[phase]
     after = memory.phases(changed(gpu, changes), MODEL, CARD)[phase]
     assert before - after == pytest.approx(less)
+
+
+def test_vllm_must_hold_its_weights_and_one_sequence_of_its_longest(gpu):
+    """Keys and values of 32 layers and, on each of 2 GPUs, 3 of 5 heads of 100, in bfloat16."""
+    split = {f"{NODES}.rollout.tensor_model_parallel_size": 2}
+    config = changed(gpu, split | {f"{NODES}.rollout.max_model_len": 131_072})
+    assert memory.engine_bytes(config, MODEL) == 2 * (P / 2 + 2 * 32 * 3 * 100 * 131_072)
+    # by default its prompts and responses, 512 tokens each
+    assert memory.engine_bytes(changed(gpu, split), MODEL) == 2 * (P / 2 + 2 * 32 * 300 * 1024)
+
+
+def test_a_cache_of_qwen_s_whole_context_takes_seven_gb():
+    model = model_sizes(hf_config("Qwen2.5-7B"))
+    context = {f"{NODES}.rollout.max_model_len": model.context}
+    config = changed(gpu_config("some/model"), context)
+    config.actor_rollout_ref.rollout.tensor_model_parallel_size = 1
+    assert (memory.engine_bytes(config, model) - 2 * model.parameters) / GB == 7.0
 
 
 def test_verl_still_keeps_a_reference_on_the_cpu(gpu):
@@ -277,6 +296,14 @@ def test_every_preset_of_sent_s_scripts_trains_as_long_as_sent(tmp_path, preset)
     assert config.trainer.total_epochs == config.data.curriculum.epochs_per_stage == 5
 
 
+def test_a_plan_s_epochs_share_the_batches_at_their_ends(tmp_path):
+    """7,500 prompts are 29 batches of 256 and 76 prompts: five epochs 145 steps, a plan 146."""
+    config = GPU_RUNS.config_of(ROOT / "recipe/semantic_curriculum/run_qwen7b.sh", "sent", tmp_path)
+    assert memory.training_steps(config, 7500) == plan_s_steps(7500) == 146
+    config.data.curriculum.order = "none"
+    assert memory.training_steps(config, 7500) == 145
+
+
 def test_one_stage_has_no_number_of_steps_before_its_plan(tmp_path):
     """Not the 66 x 5 of all prompts, nor those of run_cpu.sh's placeholder of 100,000 epochs."""
     path = ROOT / "recipe/semantic_curriculum/run_qwen7b.sh"
@@ -290,14 +317,15 @@ def test_one_stage_has_no_number_of_steps_before_its_plan(tmp_path):
     assert memory.training_steps(config, GPU_RUNS.ROWS["dapo_math"]) == 6_600_000
 
 
-def test_the_plan_of_sent_has_as_many_steps():
-    from recipe.semantic_curriculum.config import CurriculumConfig
-    from recipe.semantic_curriculum.curriculum import plan_of, steps_of_plan
-
+def plan_s_steps(prompts: int) -> int:
+    """Returns as many steps as the trainer makes of a curriculum of so many prompts."""
     settings = CurriculumConfig(order="semantic_entropy", scores="scores.parquet")
-    scores = pd.Series(range(GPU_RUNS.ROWS["dapo_math"]), dtype=float).to_numpy()
-    plan = plan_of(scores, settings)
-    assert steps_of_plan(len(plan.prompt_D), 256, None) == 330
+    plan = plan_of(pd.Series(range(prompts), dtype=float).to_numpy(), settings)
+    return steps_of_plan(len(plan.prompt_D), 256, None)
+
+
+def test_the_plan_of_sent_has_as_many_steps():
+    assert plan_s_steps(GPU_RUNS.ROWS["dapo_math"]) == 330
 
 
 def test_qwen3_does_not_think_beyond_its_response(scripts):
@@ -375,6 +403,14 @@ def test_more_disk_than_is_free_is_said(scripts, tmp_path, monkeypatch):
         ({f"{NODES}.rollout.gpu_memory_utilization": 0.75}, "80", "rollout needs about 85 GB"),
         ({f"{NODES}.actor.ppo_max_token_len_per_gpu": 160_000}, "80", "update needs about 1"),
         ({f"{NODES}.rollout.gpu_memory_utilization": 0.05}, "80", "gives vLLM 4.0 GB of GPU_GB=80"),
+        (  # 7.1 GB of weights on each of 2, and 3.5 GB for the whole context
+            {
+                f"{NODES}.rollout.gpu_memory_utilization": 0.13,
+                f"{NODES}.rollout.max_model_len": 131_072,
+            },
+            "80",
+            "one sequence of rollout.max_model_len=131072 tokens need 10.6: raise it",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused_with_a_cure(scripts, monkeypatch, changes, card, sentence):

@@ -253,7 +253,6 @@ MEANING = [
     (f"{TRAINER}.held_out_entropy=true", "trainer.test_freq=0", "trainer.val_before_train=false"),
     "+trainer.v1.sync.parameter_sync_step=2",
     f"{ACTOR}.ppo_mini_batch_size=3",
-    f"{ACTOR}.use_dynamic_bsz=false",
     "algorithm.use_kl_in_reward=true",
     ("algorithm.filter_groups.metric=null", "algorithm.filter_groups.enable=true"),
     (
@@ -269,6 +268,23 @@ MEANING = [
     ("trainer.resume_from_path=/nowhere/global_step_5", "trainer.resume_mode=resume_path"),
     ("trainer.resume_from_path=null", "trainer.resume_mode=resume_path"),
     (BYPASS, "algorithm.asymgrpo.preset=grpo_entropy_adv"),
+]
+# keys that verl has and does not read
+UNREAD = [
+    f"{ACTOR}.grad_clip=0.5",
+    f"{ACTOR}.use_torch_compile=false",
+    "actor_rollout_ref.ref.use_torch_compile=false",
+    (f"{ACTOR}.use_remove_padding=false", f"{MODEL}.use_remove_padding=true"),
+    f"{ACTOR}.fsdp_config.strategy=fsdp_turbo",
+    f"{ACTOR}.ppo_micro_batch_size=4",
+    f"{ROLLOUT}.log_prob_micro_batch_size=4",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size=4",
+    f"{ROLLOUT}.do_sample=false",
+    f"{ACTOR}.freeze_vision_tower=true",
+    f"+{ROLLOUT}.repetition_penalty=1.1",
+    f"{ROLLOUT}.over_sample_rate=0.1",
+    f"{ROLLOUT}.multi_turn.num_repeat_rollouts=2",
+    "actor_rollout_ref.nccl_timeout=1200",
 ]
 CLIP = [
     f"{LOSS}.total_steps=5",
@@ -293,7 +309,7 @@ EXAMPLE = [BYPASS, f"{LOSS}.target_entropy=inf", "distillation.enabled=true"]
 CONFIGS = [
     *(
         ("asymgrpo", wrong)
-        for group in (NODES, TYPES, NOT_FINITE, RANGES, NAMES, KEYS, MEANING)
+        for group in (NODES, TYPES, NOT_FINITE, RANGES, NAMES, KEYS, MEANING, UNREAD)
         for wrong in group
     ),
     *(("clip_entropy", wrong) for wrong in CLIP),
@@ -405,7 +421,11 @@ def test_the_list_is_long_enough_and_says_nothing_twice():
         ),
         (f"{ACTOR}.clip_ratio_high=10",),
         (f"{ROLLOUT}.top_k=0", f"{ROLLOUT}.max_model_len=1024", f"{ROLLOUT}.profiler=null"),
-        (f"+{ROLLOUT}.repetition_penalty=1", f"+{ROLLOUT}.engine_kwargs.vllm.anything=1"),
+        (f"+{ROLLOUT}.engine_kwargs.vllm.anything=1",),
+        # a key that verl does not read, at its default, or with the value of the one that it reads
+        (f"{ACTOR}.grad_clip=1.0", f"{ACTOR}.use_torch_compile=true"),
+        (f"{ACTOR}.grad_clip=0.5", f"{ACTOR}.optim.clip_grad=0.5"),
+        (f"{ACTOR}.entropy_checkpointing=true",),  # verl's fsdp_config refers to it
         ("data.seed=7", "data.val_batch_size=null", "data.train_max_samples=8"),
         ("+data.apply_chat_template_kwargs.enable_thinking=false",),
         ("+data.my_own_option=1", "+trainer.wandb_proxy=http://proxy", "+algorithm.my_own=1"),
@@ -444,11 +464,12 @@ def test_verl_s_own_config_of_every_engine_is_of_the_right_types(engine):
 
 
 def test_a_number_s_key_is_one_of_verl_s():
-    """A misspelt key in the table of ranges would check nothing."""
+    """A misspelt key in a table would check nothing."""
     known = {*known_keys(defaults().raw), f"{ROLLOUT}.repetition_penalty"}
     known.add("ray_kwargs.ray_init.num_gpus")
     for keys in check_values.NUMBERS.values():
         assert set(keys) <= known, set(keys) - known
+    assert {*check_values.UNREAD, *filter(None, check_values.UNREAD.values())} <= known
     assert set(check_names.registries()) <= known
 
 
