@@ -40,6 +40,15 @@ quoted() {
     printf "'%s'" "$(sed -E 's/(\\*)\x27/\1\1\\\x27/g; s/\\+$/&&/' <<<"$1")"
 }
 
+# Adds the overrides that a file has, one per line, to `overrides`: the variable that names the file,
+# and what to do where there is none.
+read_overrides() {
+  [[ -f ${!1} ]] || { echo "error: $1=${!1} is no file: $2." >&2; exit 2; }
+  local lines
+  mapfile -t lines <"${!1}"
+  overrides+=("${lines[@]}")
+}
+
 launch() {
   local recipe=$1
   shift

@@ -99,7 +99,8 @@ def compare(arguments: list[str] | None) -> int:
     args = parse(arguments)
     if args.jobs is not None:
         check_number("--jobs", args.jobs, "a whole number above 0", lambda x: x > 0, int)
-    plan = make_plan(read_matrix(args.matrix, args.out), args.arms, args.seeds)
+    matrix = read_matrix(args.matrix, args.out)
+    plan = make_plan(matrix, args.arms, args.seeds, prepares=not args.dry_run)
     check_plan(plan)
     slots, shortage = [], None
     try:

@@ -90,13 +90,19 @@ def run_environment(matrix: Matrix, arm: Arm, seed: int, folder: RunFolder) -> d
     }
 
 
-def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int] = ()) -> Plan:
+def make_plan(
+    matrix: Matrix,
+    arms: Collection[str] = (),
+    seeds: Collection[int] = (),
+    prepares: bool = True,
+) -> Plan:
     """Plans the runs of a comparison.
 
     Args:
         matrix: the comparison.
         arms: names of the arms to run; default: all.
         seeds: those to run; default: all.
+        prepares: the run scripts make data and models that are missing.
 
     Raises:
         ValueError: an arm has no run script, or its config has no end or cannot be composed.
@@ -117,10 +123,10 @@ def make_plan(matrix: Matrix, arms: Collection[str] = (), seeds: Collection[int]
     seeds = list(dict.fromkeys(seeds or matrix.seeds))
     # the baseline first, chosen or not: its script may prepare data that the others need
     first = matrix.baseline_first()[0]
-    baselines = {seed: plan_run(matrix, first, seed) for seed in seeds}
+    baselines = {seed: plan_run(matrix, first, seed, prepares) for seed in seeds}
     pairs = [(arm, seed) for seed in seeds for arm in chosen]
     runs = tuple(
-        baselines[seed] if arm == first else plan_run(matrix, arm, seed)
+        baselines[seed] if arm == first else plan_run(matrix, arm, seed, prepares)
         for arm, seed in tqdm(pairs, desc="planning", unit="run", leave=False)
     )
     return Plan(matrix, runs, tuple(baselines.values()))
@@ -137,10 +143,11 @@ def check_script(arm: Arm) -> None:
         )
 
 
-def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
+def plan_run(matrix: Matrix, arm: Arm, seed: int, prepares: bool = True) -> PlannedRun:
     """Asks the run script for its command, and composes the config of it.
 
-    The script prepares its data and model first where they are missing.
+    Args:
+        prepares: as in `make_plan`.
 
     Raises:
         ValueError, RuntimeError: see `make_plan`.
@@ -150,7 +157,11 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int) -> PlannedRun:
         file = Path(temporary) / "command"
         done = subprocess.run(
             ["bash", str(script_of(arm)), *matrix.overrides, *arm.overrides],
-            env={**run_environment(matrix, arm, seed, folder), "COMMAND_FILE": str(file)},
+            env={
+                **run_environment(matrix, arm, seed, folder),
+                "COMMAND_FILE": str(file),
+                "DRY_RUN": "0" if prepares else "1",
+            },
             stdin=subprocess.DEVNULL,
         )
         if done.returncode or not file.is_file():

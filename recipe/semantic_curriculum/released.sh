@@ -28,7 +28,6 @@ overrides=(
 # the file that recipe.semantic_curriculum.calibrate has written for this model: for PRESET=sent_paper
 # and paper, whose thresholds have no default
 if [[ -n ${THRESHOLDS:-} && $PRESET =~ ^(sent_)?paper$ ]]; then
-  mapfile -t thresholds <"$THRESHOLDS"
-  overrides+=("${thresholds[@]}")
+  read_overrides THRESHOLDS "write it with python -m recipe.semantic_curriculum.calibrate"
 fi
 launch semantic_curriculum "${overrides[@]}" "${MODEL_OVERRIDES[@]}" "$@"

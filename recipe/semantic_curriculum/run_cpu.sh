@@ -17,7 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cpu/task.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 SCORES=${SCORES:-$DATA_DIR/semantic_entropy_$PROMPTS.parquet}
-[[ -f $SCORES ]] ||
+((DRY_RUN)) || [[ -f $SCORES ]] ||
   "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
     --max-prompts "$PROMPTS" --max-response-length "$RESPONSE_LENGTH" --reward "$REWARD" --out "$SCORES"
 
@@ -34,13 +34,12 @@ case $PRESET in
   sent_paper | paper)
     if [[ -z ${THRESHOLDS:-} ]]; then
       THRESHOLDS=${SCORES%.parquet}_thresholds.txt
-      [[ $THRESHOLDS -nt $SCORES ]] ||
+      ((DRY_RUN)) || [[ $THRESHOLDS -nt $SCORES ]] ||
         "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" \
           --data "$TRAIN_FILE" --reward "$REWARD" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
           --out "$THRESHOLDS"
     fi
-    mapfile -t thresholds <"$THRESHOLDS"
-    overrides+=("${thresholds[@]}") ;;
+    read_overrides THRESHOLDS "write it with python -m recipe.semantic_curriculum.calibrate" ;;
   # a mini-batch has a thousand tokens: 2e-4 of them would be none
   sent | as_described | high_entropy_kl | sent_released | as_released)
     overrides+=(actor_rollout_ref.actor.policy_loss.token_rule.high_cov_fraction=0.02) ;;

@@ -13,17 +13,23 @@
 set -euo pipefail
 
 here=$(dirname "${BASH_SOURCE[0]}")
-script=${1:?give a run script, such as run_cpu.sh}
+refuse() { echo "error: $*." >&2; exit 2; }
+script=${1:-}
+[[ $script == run_*.sh && -f $here/$script ]] ||
+  refuse "'$script' is no run script of $here: give its name, such as run_cpu.sh"
 shift
+[[ " $* " != *" --dry-run "* ]] ||
+  refuse "--dry-run is not allowed, as a stage starts from the last one's model: use it with $script"
 STAGES=${STAGES:-2}
 REFRESH=${REFRESH:-0}
-[[ $STAGES =~ ^[1-9][0-9]*$ ]] ||
-  { echo "error: STAGES=$STAGES is not allowed: use a whole number above 0." >&2; exit 2; }
-[[ $REFRESH == [01] ]] || { echo "error: REFRESH=$REFRESH is not allowed: use 0 or 1." >&2; exit 2; }
+[[ $STAGES =~ ^[1-9][0-9]*$ ]] || refuse "STAGES=$STAGES is not allowed: use a whole number above 0"
+[[ $REFRESH == [01] ]] || refuse "REFRESH=$REFRESH is not allowed: use 0 or 1"
 # the scores are those of the first model, in all stages unless REFRESH=1
 if [[ $script != run_cpu.sh ]]; then
-  export SCORES=${SCORES:?set SCORES to the parquet of the first model}
-  ((REFRESH == 0)) || export TRAIN_FILE=${TRAIN_FILE:?set TRAIN_FILE: REFRESH=1 measures it again}
+  [[ -n ${SCORES:-} ]] || refuse "SCORES is not set: name the parquet of the first model"
+  ((REFRESH == 0)) || [[ -n ${TRAIN_FILE:-} ]] ||
+    refuse "TRAIN_FILE is not set: name the prompts that REFRESH=1 measures again"
+  export SCORES TRAIN_FILE
 fi
 run_python() {  # that of run.sh
   (
