@@ -113,7 +113,7 @@ def test_the_page_and_the_table_have_the_problems_with_their_texts_escaped(compa
     assert "a solves 29 that base does not; base solves 1 that it does not" in page.text
     assert "8 of 8" in page.text and "first?" in page.text and EVIL in page.text
     assert len(page.scripts) == 2 and "alert(1)" not in "".join(page.scripts)
-    assert "+1.00 [+1.00, +1.00]" in page.text and "-1.00 [-1.00, -1.00]" in page.text
+    assert "+1.00 (all equal)" in page.text and "-1.00 (all equal)" in page.text
     shown = [text for text in texts if f" {text}" in page.text]
     assert len(shown) == SHOWN + 1  # the longer list is cut
     rows = list(csv.DictReader((file.parent / "data/solved.csv").open()))

@@ -135,7 +135,8 @@ def test_the_kept_values_give_the_tables_of_the_runs(keep, tmp_path, monkeypatch
     hypotheses = windows.read_hypotheses(whole / "hypotheses.yaml")
     of_runs = windows.run_values(matrix, hypotheses)
     assert windows.read_values(tmp_path / "study.csv") == of_runs
-    assert yaml.safe_load(HYPOTHESES)["1"]["arm"] in windows.table(hypotheses, of_runs)
+    needed = windows.seeds_of_families(matrix, hypotheses)
+    assert yaml.safe_load(HYPOTHESES)["1"]["arm"] in windows.table(hypotheses, of_runs, needed)
     tables = load_script("studies/tables.py")
     study = tables.Study(str(whole / "matrix.yaml"), str(tmp_path / "study_results.csv"), ())
     by_arm = {r.arm: r for r in study.read()[2] if r.metric == "avg@2"}
