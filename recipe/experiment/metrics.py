@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
+from recipe.experiment.provenance import flatten
 from recipe.experiment.statistics import finite
 
 TRAINED = "training/global_step"  # in verl's row of a step that it has trained
-# The policy's entropy in nats per token. verl's is that mean only with loss_agg_mode=token-mean; a
-# run of a trainer that has logged no other is shown by it.
-ENTROPY = "diagnostics/entropy/all|actor/entropy"
+# The policy's entropy in nats per token. verl's is aggregated as the loss is, so that it is that mean
+# only with loss_agg_mode=token-mean; a run of a trainer that has logged no other is shown by it.
+OF_VERL = "actor/entropy"
+ENTROPY = f"diagnostics/entropy/all|{OF_VERL}"
+LOSS_AGG_MODE = "actor_rollout_ref.actor.loss_agg_mode"
+# verl's name of a validation metric: its data source, and what was measured over how many samples
+VALIDATION = re.compile(r"val-\w+/(.+)/[^/]+/[^/]+@\d+(/[^/]+)?")
 Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
 
 
@@ -87,21 +94,104 @@ class StartReader:
         return bool(lines)
 
 
+def metrics_named(logged: Collection[str], name: str) -> list[str]:
+    """Returns the logged metrics that a name stands for, the preferred one first.
+
+    Args:
+        logged: Names of metrics.
+        name: A metric; or several with | between them; or, ending in /, all metrics below it: verl's
+            means over samples if there are any.
+    """
+    if not name.endswith("/"):
+        return [metric for metric in name.split("|") if metric in logged]
+    below = sorted(metric for metric in logged if metric.startswith(name))
+    return [metric for metric in below if "/mean@" in metric] or below
+
+
 def metric_named(steps: Metrics, name: str) -> str:
     """Returns the logged metric that a name stands for.
 
     Args:
         steps: A run's metrics.
-        name: A metric; or several with | between them, the first that is logged, else the last; or,
-            ending in /, the first metric below it, verl's mean over samples if there is one.
+        name: As in `metrics_named`. Of several that are not logged, the last is returned.
     """
-    if "|" in name:
-        names = name.split("|")
-        return next((n for n in names if any(n in row for row in steps.values())), names[-1])
-    if not name.endswith("/"):
+    if not name.endswith("/") and "|" not in name:
         return name
-    below = sorted(key for key in set().union(*steps.values()) if key.startswith(name))
-    return next((key for key in below if "/mean@" in key), below[0] if below else name)
+    metrics = metrics_named(set().union(*steps.values()), name)
+    return metrics[0] if metrics else name.split("|")[-1]
+
+
+class Logged(NamedTuple):
+    """What a run has logged."""
+
+    names: Collection[str]  # of its metrics
+    loss_agg_mode: str | None = None  # None: its record does not say
+
+    @classmethod
+    def of(cls, steps: Metrics, record: Mapping[str, Any]) -> Logged:
+        """Returns that of a run with these metrics and the record of its last start."""
+        mode = flatten(record.get("config") or {}).get(LOSS_AGG_MODE)
+        return cls({name for row in steps.values() for name in row}, mode)
+
+    def comparable(self, name: str) -> list[str]:
+        """Returns `metrics_named` without an `actor/entropy` that is no mean over tokens."""
+        metrics = metrics_named(self.names, name)
+        if self.loss_agg_mode not in (None, "token-mean"):
+            metrics = [metric for metric in metrics if metric != OF_VERL]
+        return metrics
+
+
+class Shared(NamedTuple):
+    """The one metric by which several runs are shown, so that no two metrics share an axis."""
+
+    name: str  # what it was asked for by, as in `metrics_named`
+    metric: str
+    left_out: tuple[str, ...]  # the runs that have logged another one of that name alone
+    more: int  # data sources that the name stands for besides
+
+    @property
+    def note(self) -> str:
+        """Which of the metrics that the name stands for it is: of a validation the data source,
+        and how many more there are."""
+        if self.metric == self.name:
+            return ""
+        match = VALIDATION.fullmatch(self.metric)
+        more = f" (and {self.more} more, not shown)" if self.more else ""
+        return (match[1] if match else self.metric) + more
+
+    def without(self, title: str) -> str:
+        """Returns a sentence on the runs that are left out of what has this title, "" without."""
+        if not self.left_out:
+            return ""
+        reason = ""
+        if OF_VERL in self.name.split("|"):
+            reason = f"; {OF_VERL} is a mean over tokens only with loss_agg_mode=token-mean"
+        names = ", ".join(self.left_out)
+        return f"{names}: left out of the {title}, which shows {self.metric}{reason}."
+
+
+def shared_metric(runs: Mapping[str, Logged], name: str) -> Shared:
+    """Returns the metric by which runs are shown: of those that a name stands for the one that most
+    of them have logged, of several such the preferred one.
+
+    A run that has logged none of them, such as one that has only validated, is not asked.
+
+    Args:
+        runs: {its name: what it has logged}.
+        name: As in `metrics_named`. `actor/entropy` counts for a run only where it is a mean over
+            tokens, or its record does not say.
+    """
+    comparable = {run: logged.comparable(name) for run, logged in runs.items()}
+    counts = Counter(metric for metrics in comparable.values() for metric in metrics)
+    preferred = metrics_named(counts, name)
+    metric = max(preferred, key=counts.__getitem__, default=name.split("|")[0])
+    left_out = tuple(
+        run
+        for run, logged in runs.items()
+        if metric not in comparable[run] and metrics_named(logged.names, name)
+    )
+    sources = {match[1] for match in map(VALIDATION.fullmatch, preferred) if match}
+    return Shared(name, metric, left_out, max(len(sources) - 1, 0))
 
 
 def window_mean(steps: Metrics, name: str, first: int, last: int) -> float | None:
@@ -110,7 +200,7 @@ def window_mean(steps: Metrics, name: str, first: int, last: int) -> float | Non
 
     Args:
         steps: A run's metrics.
-        name: As in `metric_named`.
+        name: As in `metrics_named`.
     """
     values = _within(steps, name, first, last)
     return fmean(values) if values else None
@@ -122,7 +212,7 @@ def changes(steps: Metrics, name: str, first: int, last: int) -> float | None:
 
     Args:
         steps: A run's metrics.
-        name: As in `metric_named`.
+        name: As in `metrics_named`.
     """
     values = _within(steps, name, first, last)
     return float(sum(a != b for a, b in pairwise(values))) if values else None
@@ -138,7 +228,7 @@ def series(steps: Metrics, name: str) -> tuple[list[int], list[float]]:
 
     Args:
         steps: A run's metrics.
-        name: As in `metric_named`.
+        name: As in `metrics_named`.
     """
     metric = metric_named(steps, name)
     points = {step: finite(row.get(metric)) for step, row in steps.items()}

@@ -23,8 +23,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 from zipfile import is_zipfile
@@ -34,7 +35,8 @@ from omegaconf import DictConfig
 
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
-from recipe.experiment.metrics import Metrics, add_lines, merged
+from recipe.experiment.metrics import Logged, Metrics, add_lines, merged
+from recipe.experiment.provenance import flatten
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 STEP = re.compile(
@@ -197,14 +199,16 @@ class RunFolder:
         return 0
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns the provenance record of each start; {} stands for one that cannot be read."""
+        """Returns the provenance record of each start; {} stands for one that cannot be read, or
+        whose config is none."""
         records = []
         for file in self._starts(".yaml"):
             try:
                 record = yaml.load(file.read_text(errors="replace"), LOADER)
             except yaml.YAMLError:
                 record = None
-            records.append(record if isinstance(record, dict) else {})
+            readable = isinstance(record, dict) and isinstance(record.get("config", {}), dict)
+            records.append(record if readable else {})
         return records
 
     def last_record_file(self) -> Path | None:
@@ -221,7 +225,8 @@ class RunFolder:
     def last_end(self) -> str:
         """Returns how the last start ended, "" where it runs or nobody was left to write it."""
         file = self.last_end_file()
-        return file.read_text(errors="replace").strip() if file and file.is_file() else ""
+        text = file.read_text(errors="replace") if file and file.is_file() else ""
+        return printable(text).strip()
 
     def end_written(self) -> tuple[Path, int] | None:
         """Returns the file of `last_end` and when it was written, None where there is none: whether
@@ -336,6 +341,12 @@ class RunFolder:
         return next(filter(None, lines), "")[-LOG_END:]
 
 
+def planned_steps(record: Mapping[str, Any]) -> int | None:
+    """Returns the steps of the config in a start's record, None where it does not say."""
+    steps = flatten(record.get("config") or {}).get("trainer.total_training_steps")
+    return steps if isinstance(steps, int) else None
+
+
 @dataclass(frozen=True)
 class Run:
     """What is on disk of one run of a comparison."""
@@ -365,10 +376,13 @@ class Run:
     def started(self) -> bool:
         return bool(self.steps or self.records)
 
+    @cached_property
+    def logged(self) -> Logged:
+        return Logged.of(self.steps, self.record)
+
     def planned(self) -> int | None:
         """Returns the steps of its config, None where no record has them."""
-        trainer = (self.record.get("config") or {}).get("trainer") or {}
-        return trainer.get("total_training_steps")
+        return planned_steps(self.record)
 
 
 def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
@@ -376,10 +390,10 @@ def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
     return RunFolder(out / arm / f"seed{seed}")
 
 
-def run_labels(run_dirs: Sequence[Path]) -> list[str]:
-    """Returns the folders' names, with as many of their parents' as it takes to tell them apart."""
+def run_labels(run_dirs: Sequence[Path], depth: int = 1) -> list[str]:
+    """Returns the last `depth` names of the folders' paths, or as many more as it takes to tell them
+    apart."""
     parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
-    depth = 1
     while len({names[-depth:] for names in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(names[-depth:]) for names in parts]

@@ -90,8 +90,8 @@ def planned(request, tmp_path_factory):
     study, folder = request.param, tmp_path_factory.mktemp(request.param.name)
     plans, printed = [], io.StringIO()
 
-    def make_plan(*args):
-        plans.append(plan.make_plan(*args))
+    def make_plan(*args, **settings):
+        plans.append(plan.make_plan(*args, **settings))
         return plans[0]
 
     with pytest.MonkeyPatch.context() as patch:
