@@ -43,6 +43,12 @@ def parse(
     for name in ("max_samples", "test_size"):
         if (number := getattr(args, name, None)) is not None and number < 1:
             raise ValueError(f"--{name} {number} is not allowed: use 1 or more.")
+    try:
+        args.instruction.encode()
+    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+        raise ValueError(
+            f"--instruction {args.instruction!a} is not allowed: give a text in UTF-8."
+        ) from error
     return args
 
 

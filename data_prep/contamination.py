@@ -118,7 +118,7 @@ def read(path: Path) -> Problems:
         ValueError: It is no parquet file, or a row has no problem (the message names the first).
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: give a parquet file that data_prep wrote.")
+        raise ValueError(f"{path} is no file: give a parquet file that data_prep wrote.")
     table = sources.read_parquet(path, ["extra_info", "prompt", "problem", "question"])
     problems = [problem_of(row) for row in table.to_pylist()]
     if None in problems or not problems:
@@ -235,6 +235,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--threshold {args.threshold} is not allowed: use a share from 0 to 1.")
     if args.out and args.out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {args.out} is not allowed: end it in .csv or .parquet.")
+    if args.clean and args.clean.suffix != ".parquet":
+        raise ValueError(f"--clean {args.clean} is not allowed: end it in .parquet.")
     inputs = {path.resolve() for path in (args.train, *args.eval)}
     for option, path in (("--out", args.out), ("--clean", args.clean)):
         if path and path.resolve() in inputs:
@@ -259,7 +261,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "default (ours): %(default)s",
     )
     parser.add_argument("--out", type=Path, help="the pairs, as .csv or .parquet")
-    parser.add_argument("--clean", type=Path, help="the training data without the rows of pairs")
+    parser.add_argument(
+        "--clean", type=Path, help="the training data without the rows of pairs, as .parquet"
+    )
     args = parser.parse_args(arguments)
     check(args)
     return args
@@ -279,11 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{args.train}: {len(hit)} of {len(train.words)} training rows "
         f"({len(hit) / len(train.words):.2%}) are in {len(pairs)} pairs"
     )
-    if args.clean and len(hit) == len(train.words):
-        raise ValueError(f"--clean {args.clean} would have no row: each training row is in a pair.")
     if args.out:
         write_pairs(args.out, pairs)
         print(f"{len(pairs)} pairs -> {args.out}")
+    if args.clean and len(hit) == len(train.words):
+        raise ValueError(
+            f"--clean {args.clean} would have no row, as each training row is in a pair: leave it "
+            "out, or give other training data."
+        )
     if args.clean:
         table = pq.read_table(args.train)
         kept = table.filter(pa.array(row not in hit for row in range(len(table))))

@@ -68,7 +68,10 @@ class Dataset(NamedTuple):
                 taken.append(row)
             seen.add(question)
         if not taken:
-            raise ValueError(f"The split `{split}` has no row that can be taken of {read} read.")
+            raise ValueError(
+                f"The split `{split}` has no row that can be taken of {read} read: give a source "
+                "with its rows."
+            )
         return rows.Split(taken, read, dropped)
 
     def prepare(self, description: str, arguments: Sequence[str] | None = None) -> None:

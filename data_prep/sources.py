@@ -57,7 +57,8 @@ def find_files(source: str, split: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ValueError(f"--source {source} does not exist: give a folder with the dataset.")
-    matches = [files for pattern in patterns if (files := sorted(path.glob(pattern)))]
+    by_pattern = [sorted(file for file in path.glob(name) if file.is_file()) for name in patterns]
+    matches = [files for files in by_pattern if files]
     if not matches:
         raise ValueError(
             f"--source {source} has no file of the split `{split}`: give a folder that has one of "

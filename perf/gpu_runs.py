@@ -10,6 +10,7 @@ less the 500 that data_prep/dapo_math.py holds out.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from recipe.launch import check_sizes, memory
 from recipe.launch.check_model import model_config, text_config
@@ -89,7 +91,7 @@ def row(config: DictConfig, label: str) -> str:
 def table() -> str:
     """Returns the table as Markdown."""
     lines = [HEAD]
-    for script, preset in VARIANTS:
+    for script, preset in tqdm(VARIANTS, unit="script", leave=False):
         label = f"`{script.parent.name}/{script.name}`" + (f", `{preset}`" if preset else "")
         with tempfile.TemporaryDirectory() as folder:
             lines.append(row(config_of(script, preset, Path(folder)), label))
@@ -97,4 +99,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(table(), end="")

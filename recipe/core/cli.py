@@ -14,7 +14,7 @@ def run(
     arguments: list[str] | None = None,
     errors: tuple[type[Exception], ...] = ERRORS,
 ) -> int:
-    """Runs a command and returns its exit code.
+    """Runs a command and returns its exit code; that of Ctrl-C is 130, as of any program.
 
     Args:
         command: Takes the words of the command line (None: those of this process); returns its
@@ -26,6 +26,9 @@ def run(
         return command(arguments) or 0
     except errors as error:
         return fail(error)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def fail(error: Exception) -> int:

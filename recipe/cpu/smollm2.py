@@ -99,9 +99,16 @@ def convert(out: Path, force: bool = False) -> tuple[dict, bool]:
 def start(arguments: list[str] | None) -> None:
     """Parses the command line, converts the model or reuses it, and prints a line."""
     parser = argparse.ArgumentParser(
-        prog="python -m recipe.cpu.smollm2", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m recipe.cpu.smollm2",
+        description="SmolLM2-135M-Instruct as a Hugging Face checkpoint, without a model hub.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("~/models/smollm2-135m-instruct"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("~/models/smollm2-135m-instruct"),
+        help="folder of the checkpoint",
+    )
     parser.add_argument("--force", action="store_true", help="build again")
     args = parser.parse_args(arguments)
     report, built = convert(args.out, args.force)

@@ -22,7 +22,7 @@ def read_problems(file: Path, task: Task) -> list[Problem]:
     """
     command = f"`python data_prep/arithmetic.py --task {task.name} --local_save_dir {file.parent}`"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: write it with {command}.")
+        raise FileNotFoundError(f"{file} is no file: write it with {command}.")
     rows = pd.read_parquet(file)
     for source in set(rows["data_source"]) - {task.source}:
         raise ValueError(

@@ -7,6 +7,7 @@ method continues from the old weights, in the old run's metrics. A resumed run m
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,24 @@ def resume(config: DictConfig) -> None:
     if of_this_run:
         same_run(config, folder, step, parts)
     check_settings(parts, checkpoint / STATE_FILE)
+
+
+def run_folder(config: DictConfig) -> None:
+    """A run writes its metrics, log and checkpoints into its folder, which it makes.
+
+    Raises:
+        ValueError: It cannot be made, or nothing can be written into it.
+    """
+    value = config.trainer.default_local_dir
+    what = f"trainer.default_local_dir={value} (CKPTS_DIR of a run script) is not allowed"
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{what}: name the folder of the run.")
+    path = RunFolder.from_config(config).path
+    nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not nearest.is_dir():
+        raise ValueError(f"{what}, as {nearest} is no folder: name another one.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{what}, as {nearest} cannot be written by this user: name another one.")
 
 
 def check_folder_is_free(folder: RunFolder, why: str) -> None:

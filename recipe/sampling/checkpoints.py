@@ -166,7 +166,10 @@ def is_newest(model: Path, files: list[Path]) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the folder of a checkpoint's trained policy; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Print the folder of the trained policy.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sampling.checkpoints",
+        description="Print the folder of the trained policy.",
+    )
     parser.add_argument("checkpoint", help="a run's folder, a checkpoint or a model")
 
     def command(words: list[str] | None) -> None:

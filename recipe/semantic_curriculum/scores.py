@@ -40,7 +40,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     command = "`python -m recipe.semantic_curriculum.measure`"
     if not file.is_file():
         raise FileNotFoundError(
-            f"data.curriculum.scores={path} does not exist: write it with {command}."
+            f"data.curriculum.scores={path} is no file: write it with {command}."
         )
     try:
         table = pd.read_parquet(file)

@@ -228,6 +228,15 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_the_pairs_are_kept_where_no_clean_row_is_left(run, tmp_path):
+    train = write(tmp_path / "train.parquet", [LONG])
+    evals = write(tmp_path / "e.parquet", [LONG])
+    done = run(train, evals, "--out", tmp_path / "p.csv", "--clean", tmp_path / "c.parquet")
+    assert done.returncode == 2 and "c.parquet would have no row" in done.stderr
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 1
+    assert not (tmp_path / "c.parquet").exists()
+
+
 def test_as_a_user_starts_it(tmp_path):
     train = write(tmp_path / "train.parquet", [LONG])
     done = subprocess.run([sys.executable, SCRIPT, train, train], capture_output=True, text=True)
@@ -245,7 +254,9 @@ def test_as_a_user_starts_it(tmp_path):
         (["--clean", "train.parquet"], "is one of the files compared: choose another name."),
         (["--out", "e.parquet"], "is one of the files compared: choose another name."),
         (["--out", "c.parquet", "--clean", "c.parquet"], "--out and --clean are both c.parquet"),
-        (["none.parquet"], "none.parquet does not exist"),
+        (["--clean", "c.csv"], "--clean c.csv is not allowed: end it in .parquet."),
+        (["none.parquet"], "none.parquet is no file"),
+        (["folder.parquet"], "folder.parquet is no file"),
         (["bad.parquet"], "bad.parquet is not a parquet file"),
         (["blank.parquet"], "blank.parquet has no problem (row 1)"),
         (["other.parquet"], "other.parquet has no problem (row 0)"),
@@ -269,7 +280,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     blank[1]["prompt"] = []
     pq.write_table(pa.Table.from_pylist(blank), "blank.parquet")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    Path("folder.parquet").mkdir()
     done = run("train.parquet", "e.parquet", *options)
+    Path("folder.parquet").rmdir()
     assert done.returncode == 2, done
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and line.endswith("."), line

@@ -182,6 +182,17 @@ def test_the_instruction_is_an_option(run, tmp_path):
     run("--source", source, "--local_save_dir", tmp_path / "out", "--instruction", "")
     rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
     assert rows[0]["prompt"][0]["content"] == TRAIN[0]["question"]
+    # bytes of the command line that are not UTF-8
+    done = run("--source", source, "--local_save_dir", tmp_path / "o", "--instruction", "a\udcff")
+    refused(done, r"--instruction 'a\udcff' is not allowed: give a text in UTF-8")
+
+
+def test_a_folder_is_no_file_of_a_split(run, tmp_path):
+    source = folder(tmp_path / "in")
+    (source / "test.jsonl").unlink()
+    (source / "test.jsonl").mkdir()
+    done = run("--source", source, "--local_save_dir", tmp_path / "out")
+    refused(done, "has no file of the split `test`")
 
 
 BAD = {

@@ -1,5 +1,6 @@
 """A run that would resume is the run that wrote the checkpoint: one sentence before Ray starts."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -320,6 +321,46 @@ def test_shards_of_another_number_of_ranks_are_refused(trained, config_of, tmp_p
 def test_how_to_resume_is_checked_too(config_of, settings, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
         check_resume.resume(config_of(*settings))
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ("", "default_local_dir= (CKPTS_DIR of a run script) is not allowed: name the folder"),
+        (" ", "is not allowed: name the folder"),
+        (
+            None,
+            "default_local_dir=None (CKPTS_DIR of a run script) is not allowed: name the folder",
+        ),
+        ("file", "as {tmp_path}/file is no folder"),
+        ("file/below/run", "as {tmp_path}/file is no folder"),
+        ("dangling/run", "as {tmp_path}/dangling is no folder"),
+        ("locked", "as {tmp_path}/locked cannot be written"),
+        ("locked/run", "as {tmp_path}/locked cannot be written"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused(
+    config_of, tmp_path, monkeypatch, folder, sentence
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "locked").mkdir()
+    config = config_of()
+    config.trainer.default_local_dir = (
+        f"{tmp_path}/{folder}" if folder and folder.strip() else folder
+    )
+
+    def access(path, mode, access=os.access):  # of a user who is not root
+        return Path(path).name != "locked" and access(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(ValueError, match=re.escape(sentence.format(tmp_path=tmp_path))):
+        check_resume.run_folder(config)
+
+
+def test_a_new_folder_is_not_made_by_its_check(config_of, tmp_path):
+    check_resume.run_folder(config_of())
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_marker_is_said_and_a_dry_run_repairs_nothing(trained, config_of, capsys):

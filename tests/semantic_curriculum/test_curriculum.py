@@ -258,7 +258,7 @@ def test_scores_are_found_by_what_the_prompt_says(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "does not exist"),
+        (None, "is no file"),
         (b"no parquet", "is not a parquet file"),
         (b"", "is not a parquet file"),
         ({"prompt_id": ["a"], "semantic_entropy": [0.0]}, "lacks the column pass_rate"),
