@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from recipe.judge.reader import Reader, read
 from recipe.judge.value import formula_key, same_value, value_from
 
 UNORDERED, ORDERED = {"list", "set"}, {"tuple", "matrix", "interval"}  # kinds with parts
+# what may run to infinity and have a value: math-verify computes some of these
+OVER_A_RANGE = re.compile(r"\\(lim|sum|prod|int)\b")
 INDEX = " _ "  # in a name of `tokens.name_of`
 MAX_PARTS = 50  # of a list whose order does not count
 
@@ -132,6 +135,8 @@ class Equivalence:
         text_a, text_b = a.text, b.text
         if not text_a or not text_b:
             return False
+        if any(r"\infty" in text and not OVER_A_RANGE.search(text) for text in (text_a, text_b)):
+            return False  # sympy's infinity ** 0 is 1, and infinity is no number
         if not self.timed_out_answers.isdisjoint((text_a, text_b)):
             return False
         pool = pool_of(children=self.children, time_limit=self.time_limit, memory_mb=self.memory_mb)

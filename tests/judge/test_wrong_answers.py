@@ -50,6 +50,8 @@ WRONG = [
     ("0.5", r"\frac13=0.5"),
     ("5", "3+4=5"),
     ("7", r"\infty = 7"),
+    ("1", r"\infty^0"),
+    ("0", r"e^{-\infty}"),
     # derivatives are no fractions
     (r"\frac{y}{x}", r"\frac{dy}{dx}"),
     (r"-\frac{y}{x}", r"-\frac{dy}{dx}"),
@@ -195,6 +197,7 @@ RIGHT = [
     ("3", "x_1+x_2=3"),
     ("x+y=3", "2x+2y=6"),
     ("3/10", "3:10"),
+    ("1", r"\sum_{n=1}^{\infty} \frac{1}{2^n}"),
     (r"(-\infty,-1)\cup(3,\infty)", r"x<-1 \text{ or } x>3"),
     (r"x<-1 \text{ or } x>3", r"(-\infty,-1)\cup(3,\infty)"),
     ("30", r"30\degree"),
