@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.core.recipe import recipes
-from recipe.experiment.metrics import ENTROPY, Metrics, series
+from recipe.experiment.metrics import ENTROPY, Logged, Metrics, Shared, series, shared_metric
 from recipe.experiment.run import RunFolder, run_labels
 from recipe.report.charts import COLOURS
 from recipe.report.panels import HEIGHT, ONE_PANEL, Line, draw_panels, rows_of
@@ -44,6 +44,7 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: a folder has no metrics.
+        ValueError: no run has trained a step.
     """
     import matplotlib
 
@@ -51,13 +52,25 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     import matplotlib.pyplot as plt
 
     run_dirs = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
-    runs = {}
+    runs, logged = {}, {}
     for label, folder in zip(run_labels(run_dirs), map(Path, run_dirs), strict=True):
-        runs[label] = RunFolder(folder).logged_metrics()
-    logged = {name for steps in runs.values() for row in steps.values() for name in row}
+        run = RunFolder(folder)
+        runs[label] = run.logged_metrics()
+        logged[label] = Logged.from_run(runs[label], run.last_record() or {})
+    if not any(step > 0 for steps in runs.values() for step in steps):
+        raise ValueError(
+            f"{', '.join(map(str, run_dirs))} has no trained step to draw: give a run that has "
+            "logged one."
+        )
+    names = set().union(*(run.names for run in logged.values()))
     of_recipes = [panel for recipe in recipes() for panel in recipe.panels]
-    panels = [*PANELS, *(panel for panel in of_recipes if panel[1] in logged)]
-    curves = {panel: lines_of(runs, panel[1]) for panel in panels}
+    curves = {}
+    for title, name, label in [*PANELS, *(panel for panel in of_recipes if panel[1] in names)]:
+        shared = shared_metric(logged, name)
+        if warning := shared.warning(title):
+            print(warning, file=sys.stderr)
+        note = f": {shared.note}".replace("$", r"\$") if shared.note else ""
+        curves[title + note, label] = lines_of(runs, shared)
     figure = many_runs(curves) if len(runs) > ONE_PANEL else few_runs(curves)
     out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
     with atomic_write(out) as file:
@@ -66,21 +79,25 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     return out
 
 
-def lines_of(runs: Mapping[str, Metrics], metric: str) -> list[Line]:
+def lines_of(runs: Mapping[str, Metrics], shared: Shared) -> list[Line]:
     """Returns a metric of each run; the label is neither maths nor hidden for a first _."""
     return [
-        Line(" " + name.replace("$", r"\$"), "", *series(steps, metric))
+        Line(
+            " " + name.replace("$", r"\$"),
+            "",
+            *series({} if name in shared.left_out else steps, shared.metric),
+        )
         for name, steps in runs.items()
     ]
 
 
-def few_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
+def few_runs(curves: Mapping[tuple[str, str], Sequence[Line]]) -> Figure:
     """Returns a figure with all runs over one another, a panel per metric."""
     import matplotlib.pyplot as plt
 
     rows = -(-len(curves) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(10, 3 * rows), constrained_layout=True)
-    for axis, ((title, _, label), lines) in zip(axes.flat, curves.items(), strict=False):
+    for axis, ((title, label), lines) in zip(axes.flat, curves.items(), strict=False):
         for line in lines:
             marker = "." if len(line.x) < 40 else None
             axis.plot(line.x, line.y, label=line.label, linewidth=1.5, marker=marker)
@@ -92,7 +109,7 @@ def few_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
     return figure
 
 
-def many_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
+def many_runs(curves: Mapping[tuple[str, str], Sequence[Line]]) -> Figure:
     """Returns a figure with a block per metric: a small panel per run, the first run in each."""
     import matplotlib.pyplot as plt
 
@@ -100,7 +117,7 @@ def many_runs(curves: Mapping[tuple[str, str, str], Sequence[Line]]) -> Figure:
     size = (15, (HEIGHT * rows + 0.5) * len(curves))
     figure = plt.figure(figsize=size, constrained_layout=True)
     blocks = figure.subfigures(len(curves), 1, squeeze=False)[:, 0]
-    for block, ((title, _, unit), lines) in zip(blocks, curves.items(), strict=True):
+    for block, ((title, unit), lines) in zip(blocks, curves.items(), strict=True):
         first, *others = (line._replace(colour=COLOURS[0]) for line in lines)
         draw_panels(block, f"{title}; {unit}; dark: {first.label.strip()}", others, first)
     return figure

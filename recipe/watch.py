@@ -26,15 +26,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from recipe.console.progress import Progress, duration
+from recipe.console.progress import Progress, columns_of, duration
 from recipe.console.table import CURVES, curve, run_table, step_table
 from recipe.core import cli
+from recipe.core.settings import check_number
 from recipe.experiment.matrix import FILE, read_matrix
 from recipe.experiment.run import RunFolder, run_folder, run_labels
 
 ENDED = ("failed", "killed", "stopped", "finished")
 ORDER = ("running", "starting", "stalled", *ENDED, "waiting")
 MARGIN = 4  # lines of a terminal that are left free
+DAY = 86_400  # seconds
 CURVE_HEIGHT = 5  # lines of a curve, without its title and axis
 
 
@@ -48,18 +50,18 @@ def runs_of(folders: Sequence[Path]) -> list[Progress]:
         ValueError: A folder holds neither.
     """
     runs: list[Progress] = []
-    alone = [folder for folder in folders if not (folder / FILE).is_file()]
-    labels = iter(run_labels(alone))
+    depth = 1  # names of a path that label a run
     for folder in folders:
         if (folder / FILE).is_file():
             matrix = read_matrix(folder)
+            depth = 2
             runs += [
-                Progress(f"{arm.name}/seed{seed}", run_folder(folder, arm.name, seed))
+                Progress("", run_folder(folder, arm.name, seed))
                 for arm in matrix.arms
                 for seed in matrix.seeds
             ]
             continue
-        run = Progress(next(labels), RunFolder(folder))
+        run = Progress("", RunFolder(folder))
         run.refresh()
         if not run.written or not (run.steps or run.folder.last_record_file()):
             raise ValueError(
@@ -67,7 +69,9 @@ def runs_of(folders: Sequence[Path]) -> list[Progress]:
                 f"when a run starts), or that of a comparison, with {FILE}."
             )
         runs.append(run)
-    for run in runs:
+    labels = run_labels([run.folder.path for run in runs], depth)
+    for run, label in zip(runs, labels, strict=True):
+        run.name = label
         run.refresh()
     return runs
 
@@ -88,18 +92,18 @@ def picture(runs: Sequence[Progress], width: int, height: int | None) -> Rendera
     """
     if len(runs) == 1:
         return picture_of_one(runs[0], width, height)
-    states = {run.name: run.state() for run in runs}
-    notes = [f"{name} {state}: {detail}" for name, (state, detail) in states.items() if detail]
-    shown, room = list(runs), len(runs)
+    states = [(run, *run.state()) for run in runs]
+    notes = [f"{run.name} {state}: {detail}" for run, state, detail in states if detail]
+    room = len(runs)
     if height is not None and len(runs) + len(notes) > height - MARGIN:
         notes = notes[: height // 4]
         room = max(height - MARGIN - len(notes), 1)
-        shown.sort(key=lambda run: ORDER.index(states[run.name][0]))  # those that change first
+        states.sort(key=lambda row: ORDER.index(row[1]))  # those that change first
     hidden = len(runs) - room
     rest = f"; {hidden} more do not fit the screen, --once prints all" if hidden > 0 else ""
     end = Text(f"{summary(runs)}{rest}", style="bold")
     details = [Text(note, style="red", overflow="ellipsis", no_wrap=True) for note in notes]
-    return Group(run_table(shown[:room], width), end, *details)
+    return Group(run_table([run for run, *_ in states], width, room), end, *details)
 
 
 def picture_of_one(run: Progress, width: int, height: int | None) -> RenderableType:
@@ -110,8 +114,8 @@ def picture_of_one(run: Progress, width: int, height: int | None) -> RenderableT
     columns = max(min(width // 38, 2), 1)
     curves = Table.grid(padding=(1, 3, 0, 0))
     drawn = []
-    for column in CURVES:
-        steps, values = run.series(column.metric)
+    for column in columns_of([run])[:CURVES]:
+        steps, values = run.column(column)
         if values:
             size = (width // columns - 16, CURVE_HEIGHT)
             drawn.append(curve(column.head, steps, values, column.spec, size))
@@ -135,8 +139,7 @@ def watch(arguments: list[str] | None) -> int:
         "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks, default 2"
     )
     args = parser.parse_args(arguments)
-    if args.every <= 0:
-        raise ValueError(f"--every={args.every} is not allowed: give a number of seconds above 0.")
+    check_number("--every", args.every, f"seconds, above 0 and up to {DAY}", lambda x: 0 < x <= DAY)
     runs = runs_of([folder.expanduser().absolute() for folder in args.runs])
     console = Console()
     if args.once or not console.is_terminal or console.is_dumb_terminal:

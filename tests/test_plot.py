@@ -4,6 +4,7 @@ import json
 
 import matplotlib.axes
 import pytest
+from matplotlib.figure import Figure
 
 from recipe import plot
 from recipe.experiment.run import RunFolder
@@ -78,3 +79,29 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
         plot.draw(tmp_path)
     assert plot.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_run_without_a_trained_step_has_no_picture(tmp_path, capsys):
+    write(tmp_path / "run", {0: {"val-core/x/acc/mean@4": 0.5}})
+    assert plot.main([str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'run'} has no trained step to draw: give a run that has logged one.\n"
+    )
+    assert not (tmp_path / "run/curve.png").exists()
+
+
+def test_all_runs_are_drawn_by_one_benchmark_and_one_entropy(tmp_path, monkeypatch, capsys):
+    aime, math = "val-core/aime24/acc/mean@8", "val-core/math500/acc/mean@1"
+    write(tmp_path / "a", {1: {aime: 0.05, math: 0.6, "diagnostics/entropy/all": 0.5}})
+    write(tmp_path / "b", {1: {math: 0.7, "diagnostics/entropy/all": 0.25}})
+    write(tmp_path / "c", {1: {aime.replace("24", "25"): 0.1, "actor/entropy": 40.0}})
+    drawn = {}
+    monkeypatch.setattr(plot, "few_runs", lambda curves: drawn.update(curves) or Figure())
+    plot.draw([tmp_path / name for name in "abc"], tmp_path / "x.png")
+    values = {title: [line.y for line in lines] for (title, _), lines in drawn.items()}
+    title = "held-out accuracy: math500 (and 2 more, not shown)"
+    assert values[title] == [[0.6], [0.7], []]
+    assert values["policy entropy"] == [[0.5], [0.25], []]
+    accuracy, entropy = capsys.readouterr().err.splitlines()
+    assert accuracy == f"c: left out of the held-out accuracy, which shows {math}."
+    assert entropy.startswith("c: left out of the policy entropy, which shows diagnostics/entropy")

@@ -107,8 +107,9 @@ def test_one_run_is_shown_with_its_last_steps_and_its_curves(tmp_path, capsys):
     text = once(capsys, tmp_path / "out/grpo/seed0")
     assert text.startswith("seed0: finished")
     assert "40/40" in text and "29/40" in text and "28/40" not in text
-    for name in ("reward", "held-out", "entropy", "clipped"):
+    for name in ("reward", "clipped"):
         assert text.count(name) == 2  # a column and a curve
+    assert text.count("held-out: made_up; entropy: actor/entropy") == 1  # below the table
     assert max(map(len, text.splitlines())) <= 150
 
 
@@ -116,7 +117,7 @@ def test_a_finished_comparison_of_24_methods_is_a_line_a_run(tmp_path, capsys):
     out = tmp_path / "out"
     write_comparison(out, methods_of_the_study(), seeds=2, steps=12)
     text = once(capsys, out)
-    assert len(text.splitlines()) == 48 + 2
+    assert len(text.splitlines()) == 48 + 3
     assert text.splitlines()[-1].strip() == "48 finished"
     assert row_of(text, "did/seed1")[:3] == ["did/seed1", "finished", "12/12"]
 
@@ -158,6 +159,26 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path, capsys, content):
     assert f"{folder} holds no run: give the folder that has metrics/ in it" in error
 
 
-def test_a_time_between_looks_is_above_zero(tmp_path, capsys):
-    assert watch.main([str(tmp_path), "--every", "0"]) == 2
-    assert "--every=0.0 is not allowed" in capsys.readouterr().err
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_time_between_looks_is_above_zero_and_at_most_a_day(tmp_path, capsys, seconds):
+    assert watch.main([str(tmp_path), "--every", seconds]) == 2
+    assert f"--every={float(seconds)} is not allowed: use seconds" in capsys.readouterr().err
+
+
+def test_runs_of_two_comparisons_are_told_apart(tmp_path, capsys):
+    for name in ("one", "two"):
+        arms = {"a": {"recipe": "r", "preset": "p"}, "b": {"recipe": "r", "preset": "p"}}
+        write_comparison(tmp_path / name, arms, seeds=1, steps=2)
+    (tmp_path / "one/a/seed0/metrics/000.end").write_text("failed: no memory\n")
+    (tmp_path / "one/a/seed0/metrics/000.jsonl").write_text("")
+    text = once(capsys, tmp_path / "one", tmp_path / "two")
+    assert row_of(text, "one/a/seed0")[1] == "failed"
+    assert row_of(text, "two/a/seed0")[1] == "finished"
+    assert "1 failed, 3 finished" in text
+    assert text.splitlines()[-1].strip() == "one/a/seed0 failed: no memory"
+
+
+def test_a_run_that_is_given_twice_has_its_state_twice(tmp_path, capsys):
+    write_comparison(tmp_path / "out", {"a": {"recipe": "r", "preset": "p"}}, seeds=1, steps=2)
+    text = once(capsys, tmp_path / "out", tmp_path / "out/a/seed0")
+    assert text.count("a/seed0") == 2 and "2 finished" in text

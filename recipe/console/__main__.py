@@ -23,8 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe.console import log
-from recipe.console.progress import Progress, duration
+from recipe.console.progress import Progress, columns_of, duration, note_of
 from recipe.console.table import head, line, step_table
+from recipe.experiment.provenance import flatten
 from recipe.experiment.run import RunFolder
 
 POLL = 0.5  # seconds
@@ -87,7 +88,7 @@ def mirror(follower: Follower) -> None:
 def print_lines(follower: Follower) -> None:
     """Prints a line a step, and before the first what the start is doing."""
     shown: set[int] = set()
-    doing, steps = "", follower.run.steps
+    doing, note, steps = "", "", follower.run.steps
     for _ in follower.polls():
         if not shown and (now := log.phase(follower.log_text())) != doing:
             doing = now
@@ -99,6 +100,9 @@ def print_lines(follower: Follower) -> None:
             if step not in shown:
                 print(*([] if shown else [head()]), line(follower.run, step), sep="\n", flush=True)
                 shown.add(step)
+        if (now := note_of(columns_of([follower.run]))) != note:
+            note = now
+            print(f"[recipe] {note}", flush=True)
 
 
 def refresh_table(follower: Follower, console: Console) -> None:
@@ -169,7 +173,7 @@ def say_end(follower: Follower) -> None:
     step = folder.checkpoint_step()
     again = f"resumes after step {step}" if step else "begins again: there is no checkpoint yet"
     record = folder.last_record() or {}
-    mode = record.get("config", {}).get("trainer", {}).get("resume_mode", "auto")
+    mode = flatten(record.get("config") or {}).get("trainer.resume_mode", "auto")
     if mode == "auto":  # else the same command begins where it did
         error.print(f"[recipe] the same command {again}")
     error.print(f"error: {state} after {at}: {detail}")

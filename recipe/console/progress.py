@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
 from recipe.console import log
-from recipe.experiment.metrics import ENTROPY, TRAINED, Metrics, StartReader, merged, series
-from recipe.experiment.run import FINISHED, RunFolder, has_finished
+from recipe.experiment.metrics import (
+    ENTROPY,
+    TIMES,
+    TRAINED,
+    Logged,
+    Metrics,
+    StartReader,
+    is_token_mean,
+    merged,
+    series,
+    shared_metric,
+)
+from recipe.experiment.run import FINISHED, RunFolder, has_finished, planned_steps
 
 STARTING = 900.0  # seconds without a written byte, after which a run without a step is stalled
 PATIENCE = 120.0  # the same of a run with steps, at least; else
 SLOWER = 5  # times the longest of its last steps
 RECENT = 10  # steps, of which the time of the next is estimated
-TIMES = ("timing_s/step", "timing_s/testing")  # seconds of a step, and of its validation
 
 
 class Column(NamedTuple):
-    """A column: its head, its metric (as in `series`), and how a value is written."""
+    """A column: its head, its metric (as in `series`), how a value is written, which of several
+    metrics it is, and the names of the runs that have another one."""
 
     head: str
     metric: str
     spec: str
+    note: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 COLUMNS = (
@@ -47,6 +61,7 @@ class Progress:
         name: What it is called on the screen.
         folder: Its folder, which need not exist yet.
         steps: Its metrics, of which KEPT alone.
+        logged: What it has logged of them.
         planned: Its last step, None where it is not known.
         end: How its last start ended, "" where it has not, or nobody was left to write it.
         written: When a start has last written something, in seconds since the epoch.
@@ -56,6 +71,7 @@ class Progress:
     folder: RunFolder
     planned: int | None = None
     steps: Metrics = field(default_factory=dict)
+    logged: Logged = field(default_factory=lambda: Logged(()))
     end: str = ""
     written: float = 0.0
     _starts: dict[Path, StartReader] = field(default_factory=dict)
@@ -68,11 +84,13 @@ class Progress:
         self._starts = {file: self._starts.get(file) or StartReader(file, KEPT) for file in files}
         if any([start.read() for start in self._starts.values()]):
             self.steps = merged(start.steps for start in self._starts.values())
+            self.logged = self.logged._replace(names=set().union(*self.steps.values()))
             self._series = {}
-        record = self.folder.last_record_file()
-        if record != self._record:
-            trainer = ((self.folder.last_record() or {}).get("config") or {}).get("trainer") or {}
-            self.planned, self._record = trainer.get("total_training_steps"), record
+        file = self.folder.last_record_file()
+        if file != self._record:
+            record = self.folder.last_record() or {}
+            self.planned, self._record = planned_steps(record), file
+            self.logged = self.logged._replace(token_mean=is_token_mean(record.get("config") or {}))
         if self.planned is None and self.steps:
             self.planned = log.planned_steps(log.end_of(self.folder.log))
         self.end, self.written = self.folder.last_end(), self.folder.last_written()
@@ -85,9 +103,13 @@ class Progress:
         """Returns the steps that the start with this metrics file has logged."""
         return sorted(self._starts[start].steps) if start in self._starts else []
 
+    def column(self, column: Column) -> tuple[list[int], list[float]]:
+        """Returns the steps of a column of `columns_of`, and its values."""
+        return ([], []) if self.name in column.left_out else self.series(column.metric)
+
     def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """Returns the steps at which a column's metric was logged, and its values; they are looked
-        up once for what has been read."""
+        """Returns the steps at which a metric was logged, and its values; they are looked up once
+        for what has been read."""
         if metric not in self._series:
             self._series[metric] = series(self.steps, metric)
         return self._series[metric]
@@ -124,6 +146,21 @@ class Progress:
         if silent > (max(PATIENCE, SLOWER * max(seconds)) if seconds else STARTING):
             return "stalled", f"nothing written for {duration(silent)}"
         return ("running", "") if self.steps else ("starting", "")
+
+
+def columns_of(runs: Sequence[Progress]) -> list[Column]:
+    """Returns COLUMNS, each with the one metric by which all these runs are shown."""
+    logged = {run.name: run.logged for run in runs}
+    columns = []
+    for column in COLUMNS:
+        metric, note, left_out = shared_metric(logged, column.metric)
+        columns.append(column._replace(metric=metric, note=note, left_out=left_out))
+    return columns
+
+
+def note_of(columns: Sequence[Column]) -> str:
+    """Returns which of several metrics columns show, "" where each is the preferred one."""
+    return "; ".join(f"{column.head}: {column.note}" for column in columns if column.note)
 
 
 def duration(seconds: float) -> str:

@@ -8,9 +8,9 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-from recipe.console.progress import COLUMNS, Progress, duration
+from recipe.console.progress import COLUMNS, Column, Progress, columns_of, duration, note_of
 
-CURVES = COLUMNS[:4]
+CURVES = 4  # of the first columns
 WIDTH = 9  # characters of a column
 WIDE = 110  # characters of a screen that holds all columns beside a run's name and state
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -19,11 +19,12 @@ COLOURS = {"running": "green", "finished": "blue", "starting": "cyan", "waiting"
 
 def cells(run: Progress) -> dict[int, list[str]]:
     """Returns {step: its values as texts, one of each column}; "" where none was logged."""
-    values = [dict(zip(*run.series(column.metric), strict=True)) for column in COLUMNS]
+    columns = columns_of([run])
+    values = [dict(zip(*run.column(column), strict=True)) for column in columns]
     return {
         step: [
-            format(column[step], spec) if step in column else ""
-            for column, (_, _, spec) in zip(values, COLUMNS, strict=True)
+            format(points[step], column.spec) if step in points else ""
+            for points, column in zip(values, columns, strict=True)
         ]
         for step in run.steps
     }
@@ -57,27 +58,30 @@ def line(run: Progress, step: int) -> str:
 def step_table(run: Progress, rows: int) -> Table:
     """Returns the last steps of a run as a table, whose last line has each column's curve over all
     steps."""
+    columns = columns_of([run])
     table = Table(box=None, pad_edge=False, show_footer=bool(run.steps), header_style="bold")
     table.add_column("step", justify="right", footer=Text("all", style="bright_black"))
-    for column in COLUMNS:
-        values = run.series(column.metric)[1]
+    for column in columns:
+        values = run.column(column)[1]
         table.add_column(
             column.head, justify="right", footer=Text(sparkline(values, WIDTH), style="cyan")
         )
     for step, texts in list(cells(run).items())[-rows:]:
         table.add_row(step_of(run, step), *texts)
+    add_note(table, columns)
     return table
 
 
-def run_table(runs: Sequence[Progress], width: int) -> Table:
+def run_table(runs: Sequence[Progress], width: int, rows: int | None = None) -> Table:
     """Returns a table with a row a run: its state, the last value of each column, and the curve of
     its reward.
 
     Args:
         runs: In the order of the rows.
         width: Of the screen, in characters; on a narrow one there are fewer columns.
+        rows: So many of the runs at most; None: all.
     """
-    columns = COLUMNS if width >= WIDE else COLUMNS[:3]
+    columns = columns_of(runs)[: None if width >= WIDE else 3]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=width // 4)
     for name in ("state", "step"):
@@ -86,8 +90,8 @@ def run_table(runs: Sequence[Progress], width: int) -> Table:
         table.add_column(column.head, justify="right", no_wrap=True)
     table.add_column("curve", no_wrap=True, style="cyan")  # of the reward
     table.add_column("time left", no_wrap=True)
-    for run in runs:
-        last = [run.series(column.metric)[1][-1:] for column in columns]
+    for run in runs[:rows]:
+        last = [run.column(column)[1][-1:] for column in columns]
         values = [
             format(value[0], column.spec) if value else ""
             for value, column in zip(last, columns, strict=True)
@@ -99,10 +103,18 @@ def run_table(runs: Sequence[Progress], width: int) -> Table:
             Text(state, style=COLOURS.get(state, "red")),
             step_of(run, run.last_step),
             *values,
-            sparkline(run.series(COLUMNS[0].metric)[1], width // 10),
+            sparkline(run.column(columns[0])[1], width // 10),
             "" if left is None else duration(left),
         )
+    add_note(table, columns)
     return table
+
+
+def add_note(table: Table, columns: Sequence[Column]) -> None:
+    """Writes below a table which of several metrics its columns show."""
+    if note := note_of(columns):
+        table.caption = Text(note, no_wrap=True, overflow="ellipsis")
+        table.caption_justify = "left"
 
 
 # ---- curves --------------------------------------------------------------------------------------

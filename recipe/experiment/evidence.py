@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from recipe.experiment.metrics import ENTROPY, Metrics
+from recipe.experiment.metrics import ENTROPY, OF_VERL, Metrics, is_token_mean
 from recipe.experiment.provenance import flatten
 from recipe.experiment.statistics import finite
 
@@ -56,7 +56,7 @@ class Evidence:
         """
         names = ENTROPY.split("|")
         if not self.is_token_mean:
-            names.remove("actor/entropy")
+            names.remove(OF_VERL)
         entropies: Points = {}
         used = []
         for name in names:
@@ -69,7 +69,7 @@ class Evidence:
     @property
     def is_token_mean(self) -> bool:
         """Whether verl's `actor/entropy`, which is aggregated as the loss is, is a token mean."""
-        return self.setting("actor_rollout_ref.actor.loss_agg_mode") in (None, "token-mean")
+        return is_token_mean(self.config)
 
     def span(self, steps: Collection[int]) -> str:
         """Returns " of steps a to b", the first and the last of `steps`, which have logged a

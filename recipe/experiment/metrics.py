@@ -16,11 +16,11 @@ from recipe.experiment.provenance import flatten
 from recipe.experiment.statistics import finite
 
 TRAINED = "training/global_step"  # in verl's row of a step that it has trained
-# The policy's entropy in nats per token. verl's is aggregated as the loss is, so that it is that mean
-# only with loss_agg_mode=token-mean; a run of a trainer that has logged no other is shown by it.
+TIMES = ("timing_s/step", "timing_s/testing")  # seconds of a step, and of its validation
+# The policy's entropy in nats per token. verl's is aggregated as the loss is, so that it is that
+# mean only with loss_agg_mode=token-mean; a run that has logged no other is shown by it.
 OF_VERL = "actor/entropy"
 ENTROPY = f"diagnostics/entropy/all|{OF_VERL}"
-LOSS_AGG_MODE = "actor_rollout_ref.actor.loss_agg_mode"
 # verl's name of a validation metric: its data source, and what was measured over how many samples
 VALIDATION = re.compile(r"val-\w+/(.+)/[^/]+/[^/]+@\d+(/[^/]+)?")
 Metrics = dict[int, dict[str, Any]]  # {step: {metric: value}}
@@ -99,8 +99,8 @@ def metrics_named(logged: Collection[str], name: str) -> list[str]:
 
     Args:
         logged: Names of metrics.
-        name: A metric; or several with | between them; or, ending in /, all metrics below it: verl's
-            means over samples if there are any.
+        name: A metric; or several with | between them; or, ending in /, all metrics below it:
+            verl's means over samples if there are any.
     """
     if not name.endswith("/"):
         return [metric for metric in name.split("|") if metric in logged]
@@ -121,77 +121,70 @@ def metric_named(steps: Metrics, name: str) -> str:
     return metrics[0] if metrics else name.split("|")[-1]
 
 
+def is_token_mean(config: Mapping[str, Any]) -> bool:
+    """Returns whether verl's `actor/entropy` of a run with this config is a mean over tokens; True
+    where the config does not say."""
+    return flatten(config).get("actor_rollout_ref.actor.loss_agg_mode") in (None, "token-mean")
+
+
 class Logged(NamedTuple):
     """What a run has logged."""
 
     names: Collection[str]  # of its metrics
-    loss_agg_mode: str | None = None  # None: its record does not say
+    token_mean: bool = True  # of its config, see `is_token_mean`
 
     @classmethod
-    def of(cls, steps: Metrics, record: Mapping[str, Any]) -> Logged:
-        """Returns that of a run with these metrics and the record of its last start."""
-        mode = flatten(record.get("config") or {}).get(LOSS_AGG_MODE)
-        return cls({name for row in steps.values() for name in row}, mode)
+    def from_run(cls, steps: Metrics, record: Mapping[str, Any]) -> Logged:
+        """Returns that of a run with these metrics and this record of its last start."""
+        return cls(set().union(*steps.values()), is_token_mean(record.get("config") or {}))
 
     def comparable(self, name: str) -> list[str]:
         """Returns `metrics_named` without an `actor/entropy` that is no mean over tokens."""
         metrics = metrics_named(self.names, name)
-        if self.loss_agg_mode not in (None, "token-mean"):
-            metrics = [metric for metric in metrics if metric != OF_VERL]
-        return metrics
+        return [metric for metric in metrics if metric != OF_VERL or self.token_mean]
 
 
 class Shared(NamedTuple):
     """The one metric by which several runs are shown, so that no two metrics share an axis."""
 
-    name: str  # what it was asked for by, as in `metrics_named`
     metric: str
-    left_out: tuple[str, ...]  # the runs that have logged another one of that name alone
-    more: int  # data sources that the name stands for besides
+    note: str  # which of those that were asked for it is, "" where it is the preferred one
+    left_out: tuple[str, ...]  # the runs that have logged others of them alone
 
-    @property
-    def note(self) -> str:
-        """Which of the metrics that the name stands for it is: of a validation the data source,
-        and how many more there are."""
-        if self.metric == self.name:
-            return ""
-        match = VALIDATION.fullmatch(self.metric)
-        more = f" (and {self.more} more, not shown)" if self.more else ""
-        return (match[1] if match else self.metric) + more
-
-    def without(self, title: str) -> str:
+    def warning(self, title: str) -> str:
         """Returns a sentence on the runs that are left out of what has this title, "" without."""
         if not self.left_out:
             return ""
-        reason = ""
-        if OF_VERL in self.name.split("|"):
-            reason = f"; {OF_VERL} is a mean over tokens only with loss_agg_mode=token-mean"
+        of_verl = self.metric in ENTROPY.split("|")
+        reason = f"; {OF_VERL} counts with loss_agg_mode=token-mean only" if of_verl else ""
         names = ", ".join(self.left_out)
         return f"{names}: left out of the {title}, which shows {self.metric}{reason}."
 
 
 def shared_metric(runs: Mapping[str, Logged], name: str) -> Shared:
     """Returns the metric by which runs are shown: of those that a name stands for the one that most
-    of them have logged, of several such the preferred one.
-
-    A run that has logged none of them, such as one that has only validated, is not asked.
+    runs have logged, of several such the preferred one. The note on a validation's metric is its
+    data source, and how many more there are.
 
     Args:
-        runs: {its name: what it has logged}.
-        name: As in `metrics_named`. `actor/entropy` counts for a run only where it is a mean over
-            tokens, or its record does not say.
+        runs: {its name: what it has logged}. One that has logged none of the metrics, such as the
+            entropy before its first step, does not count.
+        name: As in `metrics_named`. An `actor/entropy` that is no mean over tokens does not count.
     """
     comparable = {run: logged.comparable(name) for run, logged in runs.items()}
     counts = Counter(metric for metrics in comparable.values() for metric in metrics)
-    preferred = metrics_named(counts, name)
-    metric = max(preferred, key=counts.__getitem__, default=name.split("|")[0])
+    logged_names = metrics_named(counts, name)
+    preferred = name.split("|")[0]
+    metric = max(logged_names, key=counts.__getitem__, default=preferred)
+    source = VALIDATION.fullmatch(metric)
+    note = source[1] if source else metric if metric != preferred else ""
+    more = len({match[1] for match in map(VALIDATION.fullmatch, logged_names) if match}) - 1
     left_out = tuple(
         run
         for run, logged in runs.items()
         if metric not in comparable[run] and metrics_named(logged.names, name)
     )
-    sources = {match[1] for match in map(VALIDATION.fullmatch, preferred) if match}
-    return Shared(name, metric, left_out, max(len(sources) - 1, 0))
+    return Shared(metric, f"{note} (and {more} more, not shown)" if more > 0 else note, left_out)
 
 
 def window_mean(steps: Metrics, name: str, first: int, last: int) -> float | None:

@@ -207,7 +207,7 @@ class RunFolder:
                 record = yaml.load(file.read_text(errors="replace"), LOADER)
             except yaml.YAMLError:
                 record = None
-            readable = isinstance(record, dict) and isinstance(record.get("config", {}), dict)
+            readable = isinstance(record, dict) and isinstance(record.get("config") or {}, dict)
             records.append(record if readable else {})
         return records
 
@@ -226,7 +226,7 @@ class RunFolder:
         """Returns how the last start ended, "" where it runs or nobody was left to write it."""
         file = self.last_end_file()
         text = file.read_text(errors="replace") if file and file.is_file() else ""
-        return printable(text).strip()
+        return " ".join(printable(text).split())
 
     def end_written(self) -> tuple[Path, int] | None:
         """Returns the file of `last_end` and when it was written, None where there is none: whether
@@ -378,7 +378,7 @@ class Run:
 
     @cached_property
     def logged(self) -> Logged:
-        return Logged.of(self.steps, self.record)
+        return Logged.from_run(self.steps, self.record)
 
     def planned(self) -> int | None:
         """Returns the steps of its config, None where no record has them."""
@@ -391,8 +391,7 @@ def run_folder(out: Path, arm: str, seed: int) -> RunFolder:
 
 
 def run_labels(run_dirs: Sequence[Path], depth: int = 1) -> list[str]:
-    """Returns the last `depth` names of the folders' paths, or as many more as it takes to tell them
-    apart."""
+    """Returns the last `depth` names of the folders' paths, or as many more as tell them apart."""
     parts = [Path(os.path.abspath(folder)).parts for folder in run_dirs]
     while len({names[-depth:] for names in parts}) < len(set(parts)):
         depth += 1

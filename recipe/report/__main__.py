@@ -44,8 +44,8 @@ def write(
         The page's file.
 
     Raises:
-        ValueError: the folder is no comparison, or a file of `into` has no place for the table;
-            nothing is written then.
+        ValueError: the folder is no comparison, no run has logged a metric of `extra`, or a file of
+            `into` has no place for the table; nothing is written then.
     """
     to = to or out / "report"
     page = collect(out, extra, baseline)

@@ -6,12 +6,13 @@ the place in the matrix's arms and in the list of their styles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipe.experiment.matrix import Arm, Matrix
-from recipe.experiment.metrics import ENTROPY
+from recipe.experiment.metrics import ENTROPY, Shared, shared_metric
 from recipe.experiment.run import Run
 from recipe.report.results import (
     HELD_OUT,
@@ -21,7 +22,6 @@ from recipe.report.results import (
     band,
     binned,
     curve,
-    metric_of_all,
 )
 
 POINTS = 200  # of a line in the page, at most; the CSVs hold every step
@@ -76,26 +76,58 @@ def styles_of(matrix: Matrix) -> dict[str, dict[str, Any]]:
     return {arm.name: style(arm, i) for i, arm in enumerate(matrix.baseline_first())}
 
 
-def charted_metrics(runs: Iterable[Run], extra: Sequence[str]) -> list[tuple[str, str, str, str]]:
-    """CHARTS and the metrics asked for, as far as logged: (title, metric, unit, note)."""
-    runs = list(runs)
-    logged = sorted({name for run in runs for row in run.steps.values() for name in row})
-    charted = []
-    for title, names, unit, note in [*CHARTS, *((name, name, "", "") for name in extra)]:
-        pattern = metric_of_all(runs, names)
-        for name in logged:
-            if name == pattern:
-                charted.append((title, name, unit, note))
-            elif fnmatchcase(name, pattern):
-                which = name.removeprefix(pattern.partition("*")[0])
-                charted.append((f"{title}: {which}", name, unit, note))
-    return charted
+class Charted(NamedTuple):
+    """A logged metric that has a chart."""
+
+    title: str
+    metric: str
+    unit: str
+    note: str
+    left_out: tuple[str, ...] = ()  # names of runs
+
+    def curve(self, run: Run) -> dict[int, float]:
+        """{step: value} of a run, {} of one that is left out."""
+        return {} if run.name in self.left_out else curve(run, self.metric)
 
 
-def chart_data(arms: Sequence[Arm], runs: Sequence[Run], chart: tuple) -> dict[str, Any]:
+def charted_metrics(runs: Sequence[Run], extra: Sequence[str]) -> tuple[list[Charted], list[str]]:
+    """CHARTS and the metrics asked for, as far as logged and each once; and sentences on the runs
+    that are left out of one.
+
+    Raises:
+        ValueError: no run has logged a metric that was asked for, though they have logged others.
+    """
+    of_runs = {run.name: run.logged for run in runs}
+    logged = sorted(set().union(*(of_run.names for of_run in of_runs.values())))
+    for pattern in extra:
+        if logged and not matching(logged, pattern):
+            below = sorted({f"{name.partition('/')[0]}/*" for name in logged})
+            near = get_close_matches(pattern, logged, n=5) or below
+            raise ValueError(
+                f"--metric {pattern} is not allowed, as no run has logged it: give a metric or a "
+                f"pattern of several, such as {', '.join(near)}."
+            )
+    charts = [(title, shared_metric(of_runs, names), *rest) for title, names, *rest in CHARTS]
+    charts += [(pattern, Shared(pattern, "", ()), "", "") for pattern in extra]
+    charted: dict[str, Charted] = {}
+    for title, (metric, which, left_out), unit, note in charts:
+        notes = "; ".join(filter(None, (note, which)))
+        for name in matching(logged, metric):
+            more = "" if name == metric else f": {name.removeprefix(metric.partition('*')[0])}"
+            charted.setdefault(name, Charted(title + more, name, unit, notes, left_out))
+    sentences = [shared.warning(title.lower()) for title, shared, *_ in charts if shared.left_out]
+    return list(charted.values()), sentences
+
+
+def matching(logged: Sequence[str], pattern: str) -> list[str]:
+    """The metrics that are a pattern or match it."""
+    return [name for name in logged if name == pattern or fnmatchcase(name, pattern)]
+
+
+def chart_data(arms: Sequence[Arm], runs: Sequence[Run], chart: Charted) -> dict[str, Any]:
     """A metric over the steps: lines share x, gaps are null, the band is of the seeds."""
-    title, metric, unit, note = chart
-    curves = [[curve(run, metric) for run in runs if run.arm == arm.name] for arm in arms]
+    title, _, unit, note, _ = chart
+    curves = [[chart.curve(run) for run in runs if run.arm == arm.name] for arm in arms]
     steps = sorted({step for by_run in curves for points in by_run for step in points})
     width = max(-(-steps[-1] // POINTS), 1) if steps else 1
     x = binned({step: step for step in steps}, width)

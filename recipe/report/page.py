@@ -19,6 +19,7 @@ from recipe.report.charts import (
     COLOURS,
     DARK_COLOURS,
     POINTS,
+    Charted,
     chart_data,
     charted_metrics,
     final_charts,
@@ -49,7 +50,7 @@ class Page:
     runs: list[Run]
     status: dict[str, str]  # {run's name: missing, unfinished or finished}
     warnings: list[str]  # what a reader has to know before the numbers
-    charted: list[tuple[str, str, str, str]]  # title, metric, unit, note
+    charted: list[Charted]
     charts: list[dict[str, Any]]  # over the steps
     final_charts: list[dict[str, Any]]
     evaluated: list[str]  # benchmarks
@@ -137,9 +138,9 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
     for run in runs:
         if status[run.name] == "unfinished" and run.folder.evaluations():
             left_out.append(f"{run.name}: its evaluation is left out, the run is not finished.")
-    metrics = final_metrics(finished, evaluations)
+    metrics = final_metrics(finished, evaluations, runs)
     all_results = results(metrics, matrix.arms, matrix.baseline)
-    charted = charted_metrics(runs, extra)
+    charted, not_charted = charted_metrics(runs, extra)
     problems, texts = read_problems(finished, evaluations["correct"])
     names = [arm.name for arm in matrix.arms]
     configs: dict[str, dict[int, dict[str, str]]] = {arm.name: {} for arm in matrix.arms}
@@ -152,7 +153,8 @@ def collect(out: Path, extra: Sequence[str] = (), baseline: str | None = None) -
         runs=runs,
         status=status,
         warnings=unstarted
-        + warnings(compared, status, [metric for _, metric, _, _ in charted])
+        + warnings(compared, status, [chart.metric for chart in charted])
+        + not_charted
         + left_out,
         charted=charted,
         charts=[chart_data(matrix.arms, runs, chart) for chart in charted],

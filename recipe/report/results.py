@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recipe.experiment.matrix import Arm
-from recipe.experiment.metrics import ENTROPY
+from recipe.experiment.metrics import ENTROPY, TIMES, shared_metric
 from recipe.experiment.run import Run
 from recipe.experiment.statistics import Estimate, finite, interval, pass_at_k, pooled_sd
 
 HELD_OUT = "val-core/*/mean@*"
+TOKENS = "perf/total_num_tokens"
 LAST = 5  # "final entropy" is the mean of that many last steps
 
 
@@ -104,14 +105,6 @@ class Result(NamedTuple):
 # curves
 
 
-def metric_of_all(runs: Iterable[Run], names: str) -> str:
-    """Returns the first of several metrics (`a|b`) that every run with steps has logged, so that
-    all are shown by one; else the last."""
-    logged = [set().union(*run.steps.values()) for run in runs if run.steps]
-    *better, last = names.split("|")
-    return next((name for name in better if all(name in row for row in logged)), last)
-
-
 def curve(run: Run, metric: str) -> dict[int, float]:
     """{step: value}; steps without a finite value are left out."""
     points = {step: finite(row[metric]) for step, row in run.steps.items() if metric in row}
@@ -139,7 +132,9 @@ def band(curves: Sequence[Mapping[int, float]]) -> dict[int, tuple[int, float, f
 
 
 def final_metrics(
-    runs: Iterable[Run], evaluations: Mapping[str, Evaluations] | None = None
+    runs: Sequence[Run],
+    evaluations: Mapping[str, Evaluations] | None = None,
+    compared: Sequence[Run] | None = None,
 ) -> list[Metric]:
     """The final values of finished runs.
 
@@ -147,6 +142,7 @@ def final_metrics(
         runs: finished ones.
         evaluations: {column: its values}; a metric whose column is missing is left out, and so is
             the majority of runs that do not share one number of samples.
+        compared: the runs by which one of several metrics is taken; default: `runs`.
 
     Returns:
         FINAL_METRICS of each benchmark, then TRAINING_METRICS.
@@ -170,17 +166,18 @@ def final_metrics(
                 for arm, by_seed in by_arm.items()
             }
             metrics.append(Metric(benchmark, name.format(n=n), values))
-    return metrics + _training_metrics(list(runs))
+    return metrics + _training_metrics(runs, runs if compared is None else compared)
 
 
-def _training_metrics(runs: Sequence[Run]) -> list[Metric]:
-    logged = sorted({name for run in runs for row in run.steps.values() for name in row})
+def _training_metrics(runs: Sequence[Run], compared: Sequence[Run]) -> list[Metric]:
+    logged = sorted(set().union(*(run.logged.names for run in runs)))
     metrics = []
     for title, names, last in TRAINING_METRICS:
-        pattern = metric_of_all(runs, names)
+        shared = shared_metric({run.name: run.logged for run in compared}, names)
+        pattern = shared.metric
         for name in (name for name in logged if fnmatchcase(name, pattern)):
             values: dict[str, dict[int, np.ndarray]] = {}
-            for run in runs:
+            for run in (run for run in runs if run.name not in shared.left_out):
                 if points := list(curve(run, name).values())[-last:]:
                     values.setdefault(run.arm, {})[run.seed] = np.array([np.mean(points)])
             if values:
@@ -235,20 +232,20 @@ def spreads(metrics: Iterable[Metric], identical: Iterable[Sequence[str]]) -> li
 def costs(
     arms: Sequence[Arm], runs: Sequence[Run], status: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Time and tokens per arm, from verl's timing_s/step and perf/total_num_tokens."""
+    """Time and tokens per arm, from verl's TIMES and perf/total_num_tokens."""
     rows = []
     for arm in arms:
         started = [run for run in runs if run.arm == arm.name and run.steps]
         done = [run for run in started if status[run.name] == "finished"]
-        seconds = {run.name: curve(run, "timing_s/step") for run in started}
-        tokens = {run.name: curve(run, "perf/total_num_tokens") for run in started}
-        steps = [s for points in seconds.values() for s in points.values()]
+        tokens = [t for run in started for t in curve(run, TOKENS).values()]
+        steps = [s for run in started for s in curve(run, TIMES[0]).values()]
 
-        def mean_total(points, done=done):
-            totals = [sum(points[run.name].values()) for run in done if points[run.name]]
+        def mean_total(*names, done=done):
+            values = [[x for name in names for x in curve(run, name).values()] for run in done]
+            totals = [sum(of_run) for of_run in values if of_run]
             return float(np.mean(totals)) if totals else None
 
-        hours = mean_total(seconds)
+        hours = mean_total(*TIMES)
         rows.append(
             {
                 "arm": arm.name,
@@ -256,11 +253,8 @@ def costs(
                 "steps": sum(len(run.steps.keys() - {0}) for run in started),
                 "hours_per_run": None if hours is None else hours / 3600,
                 "seconds_per_step_median": float(np.median(steps)) if steps else None,
-                "tokens_per_run": mean_total(tokens),
-                "tokens_per_second": sum(t for p in tokens.values() for t in p.values())
-                / sum(steps)
-                if sum(steps)
-                else None,
+                "tokens_per_run": mean_total(TOKENS),
+                "tokens_per_second": sum(tokens) / sum(steps) if sum(steps) else None,
             }
         )
     return rows

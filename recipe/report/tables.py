@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix
-from recipe.report.results import TRAINING, Metric, Result, band, curve
+from recipe.report.results import TRAINING, Metric, Result, band
 
 if TYPE_CHECKING:
     from recipe.report.page import Page
@@ -26,6 +28,30 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
+def read_csv(file: Path, columns: Mapping[str, type]) -> pd.DataFrame:
+    """Reads a CSV file.
+
+    Args:
+        file: may have other columns too.
+        columns: {name: type} of those that it must have.
+
+    Raises:
+        ValueError: it cannot be read, lacks a column, or has a value of another type.
+    """
+    try:
+        rows = pd.read_csv(file, dtype=dict(columns))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): give {table_of(columns)}.") from error
+    if missing := [name for name in columns if name not in rows]:
+        raise ValueError(f"{file} has no column {', '.join(missing)}: give {table_of(columns)}.")
+    return rows
+
+
+def table_of(columns: Mapping[str, type]) -> str:
+    named = [name if kind is str else f"{name} ({kind.__name__})" for name, kind in columns.items()]
+    return f"a CSV file with the columns {', '.join(named)}"
+
+
 def rows_by_run(metrics: Iterable[Metric]) -> list[list[Any]]:
     """Returns the rows of data/results_by_run.csv: one number of each metric and run."""
     return [
@@ -38,7 +64,7 @@ def rows_by_run(metrics: Iterable[Metric]) -> list[list[Any]]:
 
 def write_tables(folder: Path, page: Page) -> None:
     """Writes every number of the page, unrounded, as CSV, and the table of results."""
-    names = [metric for _, metric, _, _ in page.charted]
+    names = [chart.metric for chart in page.charted]
     write_csv(
         folder / "curves.csv",
         ["arm", "seed", "step", *names],
@@ -49,8 +75,8 @@ def write_tables(folder: Path, page: Page) -> None:
         ),
     )
     bands = {
-        (arm.name, name): band([curve(run, name) for run in page.runs if run.arm == arm.name])
-        for name in names
+        (arm.name, chart.metric): band([chart.curve(r) for r in page.runs if r.arm == arm.name])
+        for chart in page.charted
         for arm in page.arms
     }
     write_csv(

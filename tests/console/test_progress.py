@@ -178,6 +178,26 @@ def test_a_line_has_its_values_below_their_heads(tmp_path):
     assert table.line(run, 2) == f"     2/10{blank * 3}    1.23%{blank}     10.0{left}"
 
 
+def test_runs_side_by_side_have_one_benchmark_and_one_entropy_which_are_named(tmp_path):
+    aime, math = "val-core/aime24/acc/mean@8", "val-core/math500/acc/mean@1"
+    write(tmp_path / "a", {1: {aime: 0.05, math: 0.6, "actor/entropy": 0.5}})
+    write(tmp_path / "b", {1: {math: 0.7, "actor/entropy": 0.25}})
+    write(tmp_path / "c", {1: {aime.replace("24", "25"): 0.1, "actor/entropy": 40.0}})
+    record = tmp_path / "c/metrics/000.yaml"
+    config = {"actor_rollout_ref": {"actor": {"loss_agg_mode": "seq-mean-token-sum"}}}
+    record.write_text(yaml.safe_dump({"config": config}))
+    runs = [Progress(name, RunFolder(tmp_path / name)) for name in "abc"]
+    for run in runs:
+        run.refresh()
+    columns = module.columns_of(runs)
+    shown = {column.head: [run.column(column)[1] for run in runs] for column in columns}
+    assert shown["held-out"] == [[0.6], [0.7], []] and shown["entropy"] == [[0.5], [0.25], []]
+    note = "held-out: math500 (and 2 more, not shown); entropy: actor/entropy"
+    assert module.note_of(columns) == note
+    assert table.run_table(runs, 200).caption.plain == note
+    assert table.step_table(runs[1], 5).caption.plain == "held-out: math500; entropy: actor/entropy"
+
+
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value():
     assert table.sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
     assert table.sparkline([7, 7, 0, 0], 2) == "█▁"  # means of two

@@ -55,6 +55,7 @@ def test_a_run_of_20_steps_is_a_line_each_in_a_pipe_and_all_else_is_in_its_log(t
     assert [words[0] for words in steps] == [f"{step}/20" for step in range(1, 21)]
     assert steps[6][1:5] == ["0.070", "0.143", "14.5", "2.0"]
     assert lines[0] == "[recipe] the header"
+    assert lines.count("[recipe] entropy: actor/entropy") == 1
     assert "[recipe] finished: step 20 of 20" in lines[-1]
     text = (tmp_path / "run/log.txt").read_text()
     for noise in NOISE:

@@ -5,7 +5,17 @@ from itertools import accumulate
 
 import pytest
 
-from recipe.experiment.metrics import StartReader, add_lines, merged, metric_named
+from recipe.experiment.metrics import (
+    ENTROPY,
+    Logged,
+    Shared,
+    StartReader,
+    add_lines,
+    is_token_mean,
+    merged,
+    metric_named,
+    shared_metric,
+)
 from recipe.experiment.run import RunFolder
 
 ROWS = [(0, {"v": 0.1}), (1, {"a": 1}), (2, {"a": 2}), (2, {"b": 2.5}), (3, {"a": None})]
@@ -58,3 +68,52 @@ def test_a_name_that_ends_in_a_slash_stands_for_the_mean_or_else_the_first_metri
     assert [metric_named(steps, name) for name in ("v/", "w/", "u/", "x")] == [
         *("v/b/mean@4", "w/y", "u/", "x")
     ]
+
+
+VERL, ALL = "actor/entropy", "diagnostics/entropy/all"
+BOTH = Logged({VERL, ALL})
+SUMS = Logged({VERL}, token_mean=False)  # its actor/entropy is no mean over tokens
+
+
+@pytest.mark.parametrize(
+    ("runs", "metric", "note", "left_out"),
+    [
+        ([BOTH, BOTH], ALL, "", []),
+        ([BOTH, Logged({"val-core/x/acc/mean@1"}), Logged(())], ALL, "", []),  # none trained yet
+        ([BOTH, Logged({VERL})], VERL, VERL, []),  # of each run the same mean
+        ([BOTH, BOTH._replace(token_mean=False), Logged({VERL})], ALL, "", ["2"]),
+        ([BOTH, SUMS], ALL, "", ["1"]),
+        ([SUMS], ALL, "", ["0"]),
+        ([], ALL, "", []),
+    ],
+)
+def test_runs_are_shown_by_the_entropy_that_most_have_as_a_mean_over_tokens(
+    runs, metric, note, left_out
+):
+    shared = shared_metric({str(place): run for place, run in enumerate(runs)}, ENTROPY)
+    assert shared == Shared(metric, note, tuple(left_out))
+    names = ", ".join(left_out)
+    reason = "; actor/entropy counts with loss_agg_mode=token-mean only."
+    expected = f"{names}: left out of the entropy, which shows {metric}{reason}" if names else ""
+    assert shared.warning("entropy") == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_mean"), [(None, True), ("token-mean", True), ("seq-mean-token-sum", False)]
+)
+def test_a_run_says_by_its_config_what_its_entropy_is(mode, is_mean):
+    config = {"actor_rollout_ref": {"actor": {"loss_agg_mode": mode} if mode else {}}}
+    assert is_token_mean(config) is is_mean
+    assert Logged.from_run({0: {"a": 1}, 2: {"b": 1}}, {"config": config}) == ({"a", "b"}, is_mean)
+    assert Logged.from_run({}, {"config": None}) == (set(), True)
+
+
+def test_runs_are_shown_by_the_benchmark_that_most_have():
+    aime, math = "val-core/aime24/acc/mean@8", "val-core/openai/math/acc/mean@1"
+    runs = {"a": Logged({aime, math, aime.replace("mean", "best")}), "b": Logged({math})}
+    runs["c"] = Logged({aime.replace("24", "25")})
+    shared = shared_metric(runs, "val-core/")
+    assert shared == Shared(math, "openai/math (and 2 more, not shown)", ("c",))
+    assert shared.warning("accuracy") == f"c: left out of the accuracy, which shows {math}."
+    assert shared_metric({"b": runs["b"]}, "val-core/").note == "openai/math"
+    assert shared_metric({}, "val-core/") == Shared("val-core/", "", ())

@@ -347,3 +347,17 @@ def test_this_room_needs_neither_verl_nor_torch():
     code += "print(sorted({'torch', 'verl', 'ray', 'transformers', 'matplotlib'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_how_a_start_ended_is_one_line_that_a_terminal_does_not_obey(tmp_path):
+    folder = RunFolder(tmp_path)
+    log(folder, 0, {}, record={})
+    end(folder, 0, "failed: \x1b]0;title\x07a\x1b[2Jb\nc")
+    assert folder.last_end() == "failed: ab c"
+
+
+@pytest.mark.parametrize("config", ["text", ["a"], {"trainer": "text"}, None])
+def test_a_record_whose_config_is_none_says_nothing(tmp_path, config):
+    log(RunFolder(tmp_path / "a/seed0"), 0, {1: {"x": 1}}, record={"config": config})
+    run = read_run(tmp_path, "a", 0)
+    assert run.planned() is None and run.logged == ({"x"}, True)

@@ -309,10 +309,11 @@ def test_a_report_of_seeds_that_cancel_is_written(tmp_path):
 def test_costs_are_sums_of_the_logged_times_and_tokens(tmp_path):
     matrix(tmp_path, ["a"], seeds=[0, 1])
     step = {"timing_s/step": 1800.0, "perf/total_num_tokens": 900}
-    run(tmp_path, "a", 0, {1: step, 2: step}, planned=2)
+    tested = {"timing_s/testing": 900.0}
+    run(tmp_path, "a", 0, {1: step, 2: step | tested}, planned=2)
     run(tmp_path, "a", 1, {1: step}, planned=2)
     (row,) = collect(tmp_path).costs
-    assert (row["finished_runs"], row["steps"], row["hours_per_run"]) == (1, 3, 1.0)
+    assert (row["finished_runs"], row["steps"], row["hours_per_run"]) == (1, 3, 1.25)
     assert (row["tokens_per_run"], row["tokens_per_second"]) == (1800, 0.5)
 
 
@@ -338,6 +339,71 @@ def test_more_metrics_by_name_or_pattern(tmp_path):
     run(tmp_path, "a", 0, {1: {"clip_entropy/bound_upper": 0.2, "clip_entropy/bound_lower": 0.1}})
     charts = page_of(tmp_path, "clip_entropy/bound_*").drawn["charts"]
     assert [c["lines"][0]["mean"] for c in charts] == [[0.1], [0.2]]
+
+
+def test_a_metric_that_is_asked_for_twice_has_one_chart_and_one_column(tmp_path):
+    matrix(tmp_path, ["a"], seeds=[0])
+    run(tmp_path, "a", 0, {1: {"critic/rewards/mean": 0.5, "critic/rewards/max": 1.0}}, planned=1)
+    report.write(tmp_path, extra=["critic/*", "critic/rewards/max"])
+    header, *_ = (tmp_path / "report/data/curves.csv").read_text().splitlines()
+    assert header == "arm,seed,step,critic/rewards/mean,critic/rewards/max"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("actor/entropie", "actor/entropy"), ("q*", "actor/*, critic/*")],
+)
+def test_a_metric_that_no_run_has_logged_is_refused(tmp_path, capsys, name, near):
+    matrix(tmp_path, ["a", "b"], seeds=[0])
+    assert not collect(tmp_path, [name]).charts  # the page says that nothing is logged yet
+    run(tmp_path, "a", 0, {1: {"actor/entropy": 0.5, "critic/rewards/mean": 0.5}}, planned=1)
+    assert report.main([str(tmp_path), "--metric", name]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --metric {name} is not allowed, as no run has logged it: give a metric or a "
+        f"pattern of several, such as {near}.\n"
+    )
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_run_with_another_entropy_is_left_out_by_its_name(tmp_path):
+    """Its loss is a sum over tokens, and so is its actor/entropy."""
+    matrix(tmp_path, ["a", "b"], seeds=[0, 1])
+    sums = {"actor_rollout_ref": {"actor": {"loss_agg_mode": "seq-mean-token-sum"}}}
+    both = {"actor/entropy": 40.0, "diagnostics/entropy/all": 0.5}
+    for arm in "ab":
+        for seed in (0, 1):
+            row = {"actor/entropy": 80.0} if (arm, seed) == ("b", 1) else both
+            run(tmp_path, arm, seed, {1: row}, planned=1, config=sums)
+    run(tmp_path, "a", 1, {0: {"val-core/x/acc/mean@1": 0.5}}, planned=1, config=sums)
+    page = collect(tmp_path)
+    (chart,) = [chart for chart in page.charts if chart["title"] == "Policy entropy"]
+    assert [line["mean"] for line in chart["lines"]] == [[0.5], [0.5]] and chart["note"] == ""
+    assert [line["n"] for line in chart["lines"]] == [[1], [1]]
+    (final,) = [metric for metric in page.metrics if metric.name == "final entropy"]
+    assert final.values == {"a": {0: [0.5]}, "b": {0: [0.5]}}
+    assert [text for text in page.warnings if "left out" in text] == [
+        "b/seed1: left out of the policy entropy, which shows diagnostics/entropy/all; "
+        "actor/entropy counts with loss_agg_mode=token-mean only."
+    ]
+    # no other entropy: none is shown
+    run(tmp_path, "a", 0, {1: {"actor/entropy": 40.0}}, planned=1, config=sums)
+    run(tmp_path, "b", 0, {1: {"actor/entropy": 40.0}}, planned=1, config=sums)
+    page = collect(tmp_path, ["actor/entropy"])
+    assert [chart["title"] for chart in page.charts] == [
+        "Held-out accuracy: x/acc/mean@1",
+        "actor/entropy",
+    ]
+    assert any(text.startswith("a/seed0, b/seed0, b/seed1: left out") for text in page.warnings)
+
+
+def test_a_chart_names_an_entropy_that_is_not_the_preferred_one(tmp_path):
+    matrix(tmp_path, ["a", "b"], seeds=[0])
+    run(tmp_path, "a", 0, {1: {"actor/entropy": 0.5, "diagnostics/entropy/all": 0.5}}, planned=1)
+    run(tmp_path, "b", 0, entropies(0.25), planned=1)
+    page = collect(tmp_path)
+    (chart,) = [chart for chart in page.charts if chart["title"] == "Policy entropy"]
+    assert chart["note"] == "actor/entropy"
+    assert [line["mean"] for line in chart["lines"]] == [[0.5], [0.25]]
 
 
 @pytest.mark.parametrize(
