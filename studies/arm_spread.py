@@ -17,11 +17,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from recipe.core import cli
 from recipe.core.settings import check_choice
+from recipe.report.tables import read_csv
 
+COLUMNS = {"arm": str, "seed": int, "group": str, "metric": str, "value": float}
 PERMUTATIONS = 20_000
 EQUAL = 1e-9  # relative: of sums of the same values in another order
 
@@ -33,13 +34,26 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="leave these out")
     args = parser.parse_args(arguments)
-    runs = pd.read_csv(args.file)
+    runs = read_csv(args.file, COLUMNS)
     for arm in args.without:
         check_choice(f"--without {arm}", arm, runs["arm"].unique())
     runs = runs[~runs["arm"].isin(args.without)]
     rng = np.random.default_rng(0)
     for (group, metric), rows in runs.groupby(["group", "metric"], sort=False):
-        values_AS = rows.pivot(index="arm", columns="seed", values="value").dropna().to_numpy()
+        by_seed = rows.pivot(index="arm", columns="seed", values="value")
+        with_all_seeds = by_seed.dropna()
+        if left_out := by_seed.index.difference(with_all_seeds.index).tolist():
+            print(
+                f"{group}, {metric}: left out for a missing seed: {', '.join(left_out)}",
+                file=sys.stderr,
+            )
+        if len(with_all_seeds) < 2:
+            print(
+                f"{group}, {metric}: not tested, as it takes two methods with all seeds",
+                file=sys.stderr,
+            )
+            continue
+        values_AS = with_all_seeds.to_numpy()
         spread = values_AS.mean(1).std(ddof=1)
         permuted_DAS = rng.permuted(
             np.broadcast_to(values_AS, (PERMUTATIONS, *values_AS.shape)), axis=1

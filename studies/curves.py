@@ -22,16 +22,18 @@ import pandas as pd
 from recipe.core import cli
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix, read_matrix
-from recipe.experiment.metrics import series
+from recipe.experiment.metrics import series, shared_metric
 from recipe.experiment.run import finished_runs
 from recipe.experiment.statistics import interval
 from recipe.report.charts import COLOURS
 from recipe.report.panels import HEIGHT, INK, Line, draw_panels, rows_of
+from recipe.report.tables import read_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = {"entropy": "diagnostics/held_out_entropy", "accuracy": "val-core/"}
+COLUMNS = {"arm": str, "seed": int, "step": int} | dict.fromkeys(METRICS, float)
 BLOCKS = (  # (column, as a difference to the baseline, title)
     ("entropy", False, "held-out entropy, nats per token"),
     ("entropy", True, "held-out entropy minus the baseline's, 95 % interval"),
@@ -40,21 +42,27 @@ BLOCKS = (  # (column, as a difference to the baseline, title)
 
 
 def run_curves(matrix: Matrix) -> pd.DataFrame:
-    """Returns the values of all finished runs, a row per arm, seed and step of a validation."""
-    rows = []
-    for run in finished_runs(matrix):
+    """Returns the values of all finished runs, a row per arm, seed and step of a validation; the
+    accuracy is of one benchmark, which is named in each row."""
+    runs, rows = finished_runs(matrix), []
+    accuracy = shared_metric({run.name: run.logged for run in runs}, METRICS["accuracy"])
+    if warning := accuracy.warning("accuracy"):
+        print(warning, file=sys.stderr)
+    for run in runs:
         logged = {
             column: dict(zip(*series(run.steps, metric), strict=True))
-            for column, metric in METRICS.items()
+            for column, metric in (METRICS | {"accuracy": accuracy.metric}).items()
         }
         for step in sorted(set().union(*logged.values())):
             values = {column: points.get(step) for column, points in logged.items()}
+            values |= {"benchmark": accuracy.note}
             rows.append({"arm": run.arm, "seed": run.seed, "step": step, **values})
-    return pd.DataFrame(rows, columns=["arm", "seed", "step", *METRICS])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "benchmark"])
 
 
 def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool) -> list[Line]:
-    """Returns the mean of each method over its seeds, the baseline's first.
+    """Returns the mean of each method over its seeds, the baseline's first; nothing where the
+    baseline has no value.
 
     Args:
         curves: of `run_curves`.
@@ -73,10 +81,12 @@ def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool
             continue
         values = wide[arm.name]
         if difference:
-            values = (values - wide[matrix.baseline]).dropna(axis="columns", how="all")
+            values = values - wide[matrix.baseline]
             if paired[arm.name] < min(3, most):
                 continue
-        values = values.dropna()
+        values = values.dropna(axis="columns", how="all").dropna()
+        if values.empty and arm.name == matrix.baseline:
+            return []
         if values.empty:
             continue
         estimates = [interval(row[:, None]) for row in values.to_numpy()]
@@ -87,7 +97,7 @@ def lines_of(matrix: Matrix, curves: pd.DataFrame, column: str, difference: bool
 
 
 def draw(matrix: Matrix, curves: pd.DataFrame) -> Figure:
-    """Returns the picture."""
+    """Returns the picture; raises ValueError where there is nothing to draw."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -97,11 +107,23 @@ def draw(matrix: Matrix, curves: pd.DataFrame) -> Figure:
     for column, difference, title in BLOCKS:
         lines = lines_of(matrix, curves, column, difference)
         baseline = None
-        if not difference:
+        if lines and not difference:
             baseline, lines = lines[0]._replace(colour=INK), lines[1:]
             title += f"; dark: {baseline.label}"
+        if column == "accuracy" and "benchmark" in curves:
+            named = sorted(set(curves["benchmark"].dropna().map(str)) - {""})
+            title = "; ".join((title, *named)).replace("$", r"\$")
         if lines:
             blocks.append((title, lines, baseline))
+        else:
+            print(
+                f"not drawn, as {matrix.baseline} or all others lack it: {title}", file=sys.stderr
+            )
+    if not blocks:
+        raise ValueError(
+            f"{matrix.baseline} and another method have no held-out value in common: there is "
+            "nothing to draw yet."
+        )
     heights = [HEIGHT * rows_of(len(lines)) + 0.5 for _, lines, _ in blocks]
     figure = plt.figure(figsize=(13, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -119,7 +141,7 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("--picture", type=Path, help="default: OUT/curves.png")
     args = parser.parse_args(arguments)
     matrix = read_matrix(args.out)
-    curves = pd.read_csv(args.values) if args.values else run_curves(matrix)
+    curves = read_csv(args.values, COLUMNS) if args.values else run_curves(matrix)
     if curves["arm"].nunique() < 2 or matrix.baseline not in set(curves["arm"]):
         raise ValueError(
             f"{args.values or args.out} has no finished runs of {matrix.baseline} and of another "

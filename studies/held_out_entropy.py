@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,11 +28,11 @@ from recipe.cpu.tasks import DEFAULT, TASKS
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import finished_runs
 from recipe.report.results import Metric, results
-from recipe.report.tables import cell, write_csv
+from recipe.report.tables import cell, read_csv, write_csv
 from recipe.sampling.checkpoints import model_of
 
 SAMPLES = 8
-COLUMNS = ("arm", "seed", "value")
+COLUMNS = {"arm": str, "seed": int, "value": float}
 
 
 def keep(file: Path, values: dict[tuple[str, int], float]) -> None:
@@ -41,7 +40,7 @@ def keep(file: Path, values: dict[tuple[str, int], float]) -> None:
     run; its other values stay."""
     kept: dict[tuple[str, int], float] = {}
     if file.is_file():
-        rows = pd.read_csv(file, dtype={"arm": str})
+        rows = read_csv(file, COLUMNS)
         kept = {(arm, seed): x for arm, seed, x in rows[[*COLUMNS]].itertuples(index=False)}
     with atomic_write(file) as temporary:
         write_csv(temporary, COLUMNS, ([*run, x] for run, x in (kept | values).items()))

@@ -26,7 +26,7 @@ from math import isnan
 from pathlib import Path
 
 import pandas as pd
-from curves import run_curves
+from curves import COLUMNS, run_curves
 from windows import read_hypotheses, run_values, value_rows
 
 from recipe.core import cli
@@ -91,7 +91,7 @@ def command(arguments: list[str] | None) -> None:
     runs = finished_runs(matrix)
     tables = {
         "": value_rows(run_values(matrix, read_hypotheses(args.hypotheses))),
-        "_curves": run_curves(matrix),
+        "_curves": run_curves(matrix)[[*COLUMNS]],
         "_results": pd.DataFrame(rows_by_run(collect(args.out).metrics), columns=BY_RUN),
     }
     results = tables["_results"]

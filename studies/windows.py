@@ -43,7 +43,7 @@ from recipe.experiment.matrix import Matrix, read_matrix
 from recipe.experiment.metrics import Metrics, changes, window_mean
 from recipe.experiment.run import Run, finished_runs
 from recipe.experiment.statistics import Estimate, holm, interval, seeds_needed, t_test
-from recipe.report.tables import fill
+from recipe.report.tables import fill, read_csv
 
 SEEN = 0.03  # the difference that must be seen
 SPREAD, MECHANISM = "spread", "mechanism"  # tables of a page, beside those of the families
@@ -157,11 +157,11 @@ def run_values(matrix: Matrix, hypotheses: list[Hypothesis]) -> Values:
 
 
 def read_values(file: Path) -> Values:
-    """Reads OUT/windows.csv."""
+    """Reads OUT/windows.csv; raises ValueError for a file of another kind."""
     values: Values = {}
-    rows = pd.read_csv(file, dtype={"hypothesis": str, "arm": str})
-    columns = ["hypothesis", "arm", "metric", "seed", "value"]
-    for *key, seed, value in rows[columns].itertuples(index=False):
+    columns = {"hypothesis": str, "arm": str, "metric": str, "seed": int, "value": float}
+    rows = read_csv(file, columns)
+    for *key, seed, value in rows[[*columns]].itertuples(index=False):
         values.setdefault(tuple(key), {})[int(seed)] = value
     return values
 

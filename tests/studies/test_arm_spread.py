@@ -59,3 +59,35 @@ def test_the_document_s_numbers_are_those_of_the_committed_values(spread, capsys
     left = shares("--without", "reversed", "high_entropy_mask")
     assert f"{float(left['test, avg@32']):.0%}" == "6%"
     assert f"{float(left['test, pass@8']):.0%}" == "10%"
+
+
+def test_methods_that_lack_a_seed_are_named_and_one_alone_is_not_tested(spread, tmp_path, capsys):
+    values = {"a": [0.0, 0.0], "b": [1.0, 1.0], "late": [0.5]}
+    table = rows("x", "avg@8", values) + rows("y", "avg@8", {"a": [0.0, 0.0], "b": [1.0]})
+    file = tmp_path / "results_by_run.csv"
+    pd.DataFrame(table).to_csv(file, index=False)
+    spread.command([str(file)])
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and out.startswith("x, avg@8: 2 methods, ")
+    assert error.splitlines() == [
+        "x, avg@8: left out for a missing seed: late",
+        "y, avg@8: left out for a missing seed: b",
+        "y, avg@8: not tested, as it takes two methods with all seeds",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arm,group,metric,mean\na,x,y,1\n", "has no column seed, value: give a CSV file with"),
+        ("arm,seed,group,metric,value\na,0,x,y,high\n", "cannot be read .*high.*: give a CSV file"),
+        ("", "cannot be read .*: give a CSV file with the columns arm, seed .int., group, metric"),
+        (None, "cannot be read .*No such file.*: give a CSV file with the columns arm"),
+    ],
+)
+def test_another_file_is_one_sentence(spread, tmp_path, text, message):
+    file = tmp_path / "results.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=f"results.csv {message}"):
+        spread.command([str(file)])

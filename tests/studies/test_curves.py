@@ -50,7 +50,8 @@ def out(tmp_path) -> Path:
 def test_values_of_finished_runs_and_their_lines(curves, out, capsys):
     curves.command([str(out)])
     kept = pd.read_csv(out / "curves.csv")
-    assert list(kept.columns) == ["arm", "seed", "step", "entropy", "accuracy"]
+    assert list(kept.columns) == ["arm", "seed", "step", "entropy", "accuracy", "benchmark"]
+    assert set(kept.benchmark) == {"t"}
     assert len(kept) == 5 * 2 and kept[kept.arm == "id"].seed.tolist() == [0, 0, 1, 1]
     assert kept[(kept.arm == "id") & (kept.step == 2)].accuracy.tolist() == [0.2, 1.6]
     matrix = curves.read_matrix(out)
@@ -92,3 +93,63 @@ def test_without_a_baseline_there_is_nothing_to_draw(curves, out):
     with pytest.raises(ValueError, match="no finished runs of grpo and of another method"):
         curves.command([str(out)])
     assert (out / "curves.csv").read_bytes() == kept  # of the runs that are gone
+
+
+def without(out, metric, arm="*"):
+    for file in out.glob(f"{arm}/*/metrics/*.jsonl"):
+        file.write_text(file.read_text().replace(metric, "other"))
+
+
+def titles(curves, monkeypatch, out) -> list[str]:
+    drawn = []
+    monkeypatch.setattr(curves, "draw_panels", lambda _, title, *more, **look: drawn.append(title))
+    curves.command([str(out)])
+    return drawn
+
+
+def test_without_the_baseline_s_entropy_the_accuracy_alone_is_drawn(
+    curves, out, monkeypatch, capsys
+):
+    without(out, "diagnostics/held_out_entropy", "grpo")
+    assert titles(curves, monkeypatch, out) == [
+        "held-out accuracy minus the baseline's, 95 % interval; t"
+    ]
+    first, second = capsys.readouterr().err.splitlines()
+    missing = "not drawn, as grpo or all others lack it: held-out entropy"
+    assert first == f"{missing}, nats per token"
+    assert second == f"{missing} minus the baseline's, 95 % interval"
+
+
+def test_a_seed_of_the_baseline_without_entropy_is_left_out_of_its_mean(curves, out):
+    file = out / "grpo/seed2/metrics/000.jsonl"
+    file.write_text(file.read_text().replace("diagnostics/held_out_entropy", "other"))
+    matrix = curves.read_matrix(out)
+    grpo, _ = curves.lines_of(matrix, curves.run_curves(matrix), "entropy", difference=False)
+    assert grpo.label == "grpo" and grpo.y == [1.0, 0.25]  # of 0.0 and 0.5
+
+
+def test_without_a_held_out_value_there_is_nothing_to_draw(curves, out):
+    rows = [("grpo", 0, 2, np.nan, np.nan), ("id", 0, 2, 1.0, 0.5)]
+    kept = pd.DataFrame(rows, columns=[*curves.COLUMNS])
+    with pytest.raises(
+        ValueError, match="grpo and another method have no held-out value in common"
+    ):
+        curves.draw(curves.read_matrix(out), kept)
+
+
+def test_the_accuracy_is_of_one_benchmark_which_is_named(curves, out, monkeypatch, capsys):
+    for file in out.glob("id/*/metrics/*.jsonl"):
+        both = f'val-core/a/acc/mean@1": 9, "{ACCURACY}'
+        file.write_text(file.read_text().replace(ACCURACY, both))
+    assert titles(curves, monkeypatch, out)[-1] == (
+        "held-out accuracy minus the baseline's, 95 % interval; t (and 1 more, not shown)"
+    )
+    kept = pd.read_csv(out / "curves.csv")
+    assert kept[(kept.arm == "id") & (kept.step == 2)].accuracy.tolist() == [0.2, 1.6]
+
+
+def test_other_values_are_one_sentence(curves, out, tmp_path):
+    file = tmp_path / "values.csv"
+    file.write_text("arm,seed,value\ngrpo,0,1\n")
+    with pytest.raises(ValueError, match=r"values.csv has no column step, entropy, accuracy: give"):
+        curves.command([str(out), "--values", str(file)])

@@ -451,3 +451,12 @@ def test_the_tables_of_a_page_are_of_the_committed_values(windows, page, name, s
     assert windows.page(ROOT / page, hypotheses, values, needed) == (ROOT / page).read_text()
     assert f"--seeds {seeds}" in (ROOT / page).read_text()
     assert len(values) > 3
+
+
+def test_values_of_another_kind_are_one_sentence(windows, tmp_path):
+    file = tmp_path / "values.csv"
+    file.write_text("arm,seed,value\ngrpo,0,1\n")
+    with pytest.raises(
+        ValueError, match=r"values.csv has no column hypothesis, metric: give a CSV"
+    ):
+        windows.read_values(file)
