@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from recipe.judge.equivalence import Equivalence, cluster
+from recipe.judge import equivalence as judge_equivalence
+from recipe.judge.equivalence import Equivalence, cluster, every, matched
 from recipe.semantic_curriculum.semantic_entropy import semantic_entropy
 
 SAME = [  # every two of a line mean the same
@@ -162,6 +163,53 @@ def test_a_pathological_answer_costs_at_most_its_limit(bomb):
     answers = [bomb, "4", "x=4", bomb]
     clusters = cluster(answers, equivalence.read, equivalence.equivalent)
     assert clusters.labels == [0, 1, 1, 0]
+
+
+INTEGRAL = r"\int_0^1 x^{x} dx"
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked_of_the_integral"),
+    [
+        ([INTEGRAL, "2", "|x-1|", "3"], ["2"]),  # no number is to blame
+        ([INTEGRAL, "|x-1|", "2", "3"], ["| x - 1 |", "0"]),  # which of the two is: each with 0
+    ],
+)
+def test_an_answer_that_ran_into_a_limit_is_not_compared_again(
+    monkeypatch, answers, asked_of_the_integral
+):
+    equivalence, asked = Equivalence(), []
+    integral = equivalence.read(INTEGRAL).text
+
+    def reply(pool, gold, answer):
+        asked.append({gold, answer})
+        return None if integral in (gold, answer) else {"equal": False, "seconds": 0.0}
+
+    monkeypatch.setattr(judge_equivalence, "reply_of", reply)
+    clusters = cluster(answers, equivalence.read, equivalence.equivalent)
+    assert (clusters.labels, clusters.timed_out) == ([0, 1, 2, 3], 1)
+    assert equivalence.timed_out_answers == {integral}
+    with_it = [pair - {integral} for pair in asked if integral in pair]
+    assert with_it == [{text} for text in asked_of_the_integral]
+    # the others still are: the absolute value with 2 and with 3, each as the truth once
+    assert sum({"| x - 1 |", number} == pair for pair in asked for number in "23") == 4
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "of_all"),
+    [
+        *[([], True), ([True, True], True), ([True, None], None), ([None, True], None)],
+        *[([True, False], False), ([None, False], False)],
+    ],
+)
+def test_parts_without_a_verdict_leave_the_whole_without_one(verdicts, of_all):
+    assert every(verdicts) is of_all
+
+
+def test_parts_are_paired_where_the_first_must_leave_its_place_to_the_second():
+    """a is x or y, b is x alone: a, which comes first, takes y in the end."""
+    assert matched("ab", "xy", lambda a, b: a + b in ("ax", "ay", "bx"))
+    assert not matched("ab", "xy", lambda a, b: b == "x")  # two parts for one
 
 
 def test_no_answers_are_no_clusters():
