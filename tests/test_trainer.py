@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from builders import PROMPT, write_scores
+from builders import PROMPT, queue_of, write_scores
+from omegaconf import OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
@@ -22,8 +23,10 @@ from recipe.clip_entropy.config import ClipSettings
 from recipe.clip_entropy.part import ClipSchedulePart
 from recipe.core import states, transfer_queue
 from recipe.core.part import Part, PromptOrder
+from recipe.core.rollouts import CorrectnessRule
 from recipe.core.settings import settings_of
 from recipe.core.step import Step
+from recipe.core.trainer_settings import TrainerSettings
 from recipe.launch.compose import compose
 
 CONFIG = [
@@ -37,6 +40,14 @@ CONFIG = [
 def trainer(*overrides: str):
     config = compose("asymgrpo", [*CONFIG, *overrides])
     return get_trainer_cls(config.trainer.v1.trainer_mode)(config)
+
+
+def bare_trainer(*parts: Part, **more) -> recipe.trainer.RecipeTrainerSync:
+    """A trainer with these parts, that verl has not initialised: a hundredth of the time."""
+    ours = object.__new__(recipe.trainer.RecipeTrainerSync)
+    ours.parts, ours.config = list(parts), OmegaConf.create({})
+    vars(ours).update(more)
+    return ours
 
 
 def test_it_behaves_as_the_synchronous_trainer():
@@ -78,12 +89,32 @@ def test_a_plan_s_length_is_that_of_all_learning_rates():
     ours = trainer()
     ours.train_dataset = [{}] * 8
     ours.train_dataloader = StatefulDataLoader(ours.train_dataset, batch_size=4)
-    ours._follow(PromptOrder([3, 2, 1, 0] * 3, steps=3))
+    ours.parameter_sync_step = 2  # updates of a step
+    ours._follow(PromptOrder([3, 2, 1, 0] * 3 + [3], steps=3))  # and a draw too many
     assert ours.total_training_steps == 3
     nodes = (ours.config.actor_rollout_ref.actor, ours.config.critic)
-    assert [node.optim.total_training_steps for node in nodes] == [3, 3]
+    assert [node.optim.total_training_steps for node in nodes] == [6, 6]
     batches = [batch["dataset_row"].tolist() for batch in ours.train_dataloader]
     assert batches == [[3, 2, 1, 0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("order", "checked"),
+    [(None, True), (PromptOrder([0], steps=None), True), (PromptOrder([0], steps=1), False)],
+)
+def test_the_length_is_checked_unless_a_plan_is_the_length(monkeypatch, order, checked):
+    class Ordering(Part):
+        def prompt_order(self, prompts):
+            return order if list(prompts) == ["a"] else pytest.fail("other prompts")
+
+    calls = []
+    dataset = SimpleNamespace(dataframe={"prompt": ["a"]}, prompt_key="prompt")
+    ours = bare_trainer(Ordering(), train_dataset=dataset)
+    ours._follow = calls.append
+    ours._check_length = lambda: calls.append("length")
+    monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", lambda self: None)
+    ours._init_dataloader()
+    assert calls == [order] * (order is not None) + ["length"] * checked
 
 
 def test_a_wrong_preset_is_refused_by_the_trainer_too():
@@ -183,6 +214,31 @@ def test_another_estimator_takes_any_reward(monkeypatch):
         _ = step_of(trainer(), fields, [{}, {}], monkeypatch).correct_B
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_a_reward_that_does_not_say_is_refused_before_verl_uses_it_if_it_must(
+    monkeypatch, required
+):
+    workers = SimpleNamespace(compute_log_prob=None, _dispatch_info={"actor": [0]})
+    ours = bare_trainer(correctness=CorrectnessRule(required=required), actor_rollout_wg=workers)
+    ours.global_steps, ours._order = 1, {}
+    used = []
+
+    def advantages(self, batch, metrics):
+        used.append(batch)
+        return batch
+
+    monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", advantages)
+    fields = {"rm_scores": nested([0.3]), "uid": np.array(["a"], dtype=object)}
+    batch = KVBatchMeta(partition_id="train", keys=["a_0_0"], tags=[{}])
+    with queue_of(fields):
+        if required:
+            with pytest.raises(ValueError, match=r"reward is 0\.3, neither correct"):
+                ours._compute_advantage(batch, {})
+        else:
+            assert ours._compute_advantage(batch, {}) is batch
+    assert len(used) == (not required)
+
+
 def test_a_named_field_says_what_is_correct_and_padding_rows_are_not_judged(monkeypatch):
     """verl pads a short batch with rows of reward 0 that are tagged."""
     field = trainer("algorithm.asymgrpo.correct_field=acc")
@@ -254,6 +310,30 @@ def test_the_parts_run_in_one_order_and_each_sees_the_step(monkeypatch):
     assert metrics == {"verl": 7, "a": 7, "b": 7}
 
 
+@pytest.mark.parametrize("reads_step", [True, False])
+def test_the_workers_loss_gets_what_the_parts_have_for_it(monkeypatch, reads_step):
+    """Hooks and observers run on the workers; a part that has none is not asked."""
+
+    class Hook(Part):
+        reads_step_in_loss = reads_step
+        logit_hook = staticmethod(lambda logits: {})
+
+    class Observer(Part):
+        loss_observer = staticmethod(lambda micro_batch: None)
+
+    told = []
+    ours = bare_trainer(Hook(), Part(), Observer())
+    ours.config = OmegaConf.create({"actor_rollout_ref": {"actor": {"strategy": "fsdp2"}}})
+    ours.actor_rollout_wg = SimpleNamespace(set_loss_fn=told.append)
+    monkeypatch.setattr(PPOTrainerSync, "on_init_end", lambda self: None)
+    monkeypatch.setattr(recipe.trainer, "omega_conf_to_dataclass", dict)
+    ours.on_init_end()
+    expected = {"logit_hooks": [Hook.logit_hook], "observers": [Observer.loss_observer]}
+    assert [loss.keywords for loss in told] == [
+        {"config": {"strategy": "fsdp2"}, **expected}
+    ] * reads_step
+
+
 def test_two_parts_of_one_name_are_refused_since_their_state_goes_by_it(monkeypatch):
     import recipe.core.diagnostics_part
 
@@ -284,16 +364,24 @@ def test_the_parts_of_a_run_are_those_that_its_config_uses():
         "trainer.v1.recipe_sync.diagnostics=false",
         "trainer.v1.recipe_sync.log_prob_gain_freq=0",
     ]
-    assert names(*off) == ["asymgrpo"]
+    silent = trainer(*off)
+    assert [part.name for part in silent.parts] == ["asymgrpo"]
+    gain_alone = TrainerSettings(diagnostics=False, log_prob_gain_freq=3)
+    parts = recipe.trainer.make_parts(silent.config, gain_alone)
+    assert [part.name for part in parts] == ["asymgrpo", "diagnostics"]
 
 
 def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
     """Beside verl's own checkpoint, which is left out here (the real one is in tests/e2e)."""
-    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", lambda self: None)
+    file = tmp_path / "global_step_4" / "recipe_state.json"
+
+    def save(self):
+        assert file.is_file()  # from here on verl takes the checkpoint for whole
 
     def load(self):
         self.global_steps = 4
 
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
     monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", load)
     settings = [
         f"trainer.default_local_dir={tmp_path}",
@@ -314,9 +402,21 @@ def test_state_is_written_whole_and_read_back(tmp_path, monkeypatch):
     second._load_checkpoint()
     assert schedules[1].raising
     assert schedules[1].state_dict() == schedules[0].state_dict()
-    (tmp_path / "global_step_4/recipe_state.json").unlink()
+    file.parent.rename(tmp_path / "another")
     with pytest.raises(ValueError, match="holds no state of clip_schedule"):
-        trainer(*settings)._load_checkpoint()
+        second._load_checkpoint()
+    with open_dict(second.config):
+        second.config.trainer.resume_mode = "resume_path"
+        second.config.trainer.resume_from_path = str(tmp_path / "another")
+    schedules[1].load_state_dict({**schedules[0].state_dict(), "raising": False})
+    second._load_checkpoint()
+    assert schedules[1].state_dict() == schedules[0].state_dict()
+
+
+def test_a_run_that_begins_reads_no_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", lambda self: None)
+    monkeypatch.setattr(recipe.trainer, "load_states", lambda *_: pytest.fail("read"))
+    bare_trainer(global_steps=0)._load_checkpoint()
 
 
 # ---- a resume under other settings ---------------------------------------------------------------
