@@ -1,5 +1,6 @@
 """What other papers make of PPO's clipped term: closed forms, and what each reduces to."""
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from verl.trainer.ppo.core_algos import kl_penalty
 
 from recipe.clip_entropy import variants as V
 from recipe.clip_entropy.checks import check, check_updates, check_variant
-from recipe.clip_entropy.config import VARIANTS, ClipSettings
+from recipe.clip_entropy.config import PRESETS, VARIANTS, ClipSettings
 from recipe.clip_entropy.part import ClipSchedulePart
 from recipe.clip_entropy.regions import PREFIX, region_metrics
 from recipe.clip_entropy.schedules import ClipLines, Static
@@ -375,6 +376,72 @@ def test_plain_ppo_is_the_clipped_term_itself():
 def test_a_variant_that_reads_entropies_says_so_where_there_are_none(variant):
     with pytest.raises(ValueError, match=f"variant={variant} reads the old policy's entropies"):
         run(*tokens([1.0], [1.0]), None, variant=variant)
+
+
+# ---- the presets ---------------------------------------------------------------------------------
+
+GRPO = {
+    "loss_mode": "dynamic_clip",
+    "schedule": "static",
+    "clip_ratio_low": 0.2,
+    "clip_ratio_high": 0.2,
+    "entropy_coeff": 0.0,
+    "loss_agg_mode": "token-mean",
+    "variant": "ppo",
+    "clip_ratio_c": 3.0,
+    "calculate_entropy": False,
+    "use_kl_loss": False,
+    "kl_loss_coef": 0.001,
+    "norm_adv_by_std_in_grpo": True,
+}
+DPPO = {
+    "clip_ratio_c": 10000.0,
+    "loss_agg_mode": "seq-mean-token-sum-norm",
+    "norm_adv_by_std_in_grpo": False,
+}
+BY_SEQUENCE = {"loss_agg_mode": "seq-mean-token-mean"}
+FROM_GRPO = {  # what the papers and their scripts have otherwise
+    "id": {"schedule": "id"},
+    "did": {"schedule": "did"},
+    "od": {"schedule": "od"},
+    "grpo": {},
+    "clip_higher": {"clip_ratio_high": 0.28},
+    "clip_lower": {"clip_ratio_low": 0.28},
+    "no_upper_bound": {"variant": "no_upper_bound"},
+    "entropy_bonus": {"entropy_coeff": 0.001},
+    "clip_cov": {"loss_mode": "clip_cov", "clip_ratio_low": 1.0, "clip_ratio_high": 1.0},
+    "sapo": {"loss_mode": "sapo", **BY_SEQUENCE},
+    "gspo": {
+        "loss_mode": "gspo",
+        "clip_ratio_low": 0.0003,
+        "clip_ratio_high": 0.0004,
+        **BY_SEQUENCE,
+    },
+    "cispo": {"loss_mode": "cispo", "clip_ratio_low": 10.0},
+    "dppo_tv": {"loss_mode": "dppo_tv", "clip_ratio_low": 0.15, "clip_ratio_high": 0.15, **DPPO},
+    "dppo_kl": {"loss_mode": "dppo_kl", "clip_ratio_low": 0.05, "clip_ratio_high": 0.05, **DPPO},
+    "up": {"variant": "up"},
+    "ce_gppo": {"variant": "ce_gppo", "clip_ratio_c": 10.0},
+    "dcpo": {"variant": "dcpo", "clip_ratio_low": 0.16, "clip_ratio_c": 10.0, **BY_SEQUENCE},
+    "erc": {
+        "variant": "erc",
+        "clip_ratio_high": 0.28,
+        "clip_ratio_c": 10.0,
+        "calculate_entropy": True,
+    },
+    "steer": {"variant": "steer", "clip_ratio_high": 0.28, "clip_ratio_c": 10.0},
+    "archer": {
+        "variant": "archer",
+        "clip_ratio_c": 10.0,
+        "use_kl_loss": True,
+        "kl_loss_coef": 0.0,
+    },
+}
+
+
+def test_the_presets_have_the_values_of_their_papers():
+    expected = {name: GRPO | changed for name, changed in FROM_GRPO.items()}
+    assert {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()} == expected
 
 
 # ---- what is refused -----------------------------------------------------------------------------

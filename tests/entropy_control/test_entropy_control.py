@@ -1,5 +1,7 @@
 """The controllers: closed forms, what each reduces to, and their parts on steps of the trainer."""
 
+import dataclasses
+
 import pytest
 import torch
 from builders import actor_config, nested, queue_of, random_tokens, step_of
@@ -313,6 +315,39 @@ def test_the_part_counts_the_updates_of_a_step():
     assert EntropyControlPart.from_config(settings).updates == 8
 
 
+@pytest.mark.parametrize(("given", "total_steps"), [({}, 10), ({"total_steps": 40}, 40)])
+def test_the_length_of_a_schedule_is_the_run_s_unless_it_is_given(given, total_steps):
+    """And a resumed run must have the same, whichever of the two it is."""
+    actor = {"ppo_mini_batch_size": 8, "ppo_epochs": 1}
+    run = {"data": {"train_batch_size": 8}, "actor_rollout_ref": {"actor": actor}}
+    control = {"entropy_control": {"controller": "schedule", **given}}
+    run |= {"algorithm": control, "trainer": {"total_training_steps": 10}}
+    schedule = EntropyControlPart.from_config(OmegaConf.create(run))
+    assert schedule.total_steps == total_steps
+    assert schedule.resume_settings() == {
+        "algorithm.entropy_control.controller": "schedule",
+        "algorithm.entropy_control.shape": "linear",
+        "algorithm.entropy_control.total_steps": total_steps,
+        "algorithm.entropy_control.coef_start": 0.001,
+        "algorithm.entropy_control.coef_end": 0.0,
+    }
+
+
+def test_the_changed_share_is_of_the_response_s_tokens():
+    """Below the lower line the positive tokens are dropped: one of two, and two that verl has
+    taken out of the response."""
+    fields = {
+        "advantages": nested(torch.tensor([[1.0, -1.0, 1.0, 1.0]]), torch.tensor([4])),
+        "entropy": nested(torch.full((1, 4), 0.1), torch.tensor([4])),
+        "old_log_probs": nested(-torch.ones(1, 4), torch.tensor([4])),
+        "response_mask": nested(torch.tensor([[1, 1, 0, 0]]), torch.tensor([4])),
+    }
+    step = step_of(["a"], config=CONFIG)
+    with queue_of(fields):
+        part(controller="range").after_advantage(step)
+    assert step.metrics["entropy_control/changed_share"] == 0.5
+
+
 def test_without_an_entropy_it_says_why():
     step = step_of(["a"], config=CONFIG)
     with (
@@ -339,13 +374,44 @@ def test_an_entropy_in_bfloat16_is_averaged_exactly():
 # ---- settings ------------------------------------------------------------------------------------
 
 
-def test_the_presets_values_are_allowed_and_stated():
+GRPO = {
+    "controller": "none",
+    "shape": "linear",
+    "entropy_coeff": 0.0,
+    "calculate_entropy": False,
+    "coef_start": 0.001,
+    "coef_end": 0.0,
+    "target": 0.2,
+    "lower_start": 0.6,
+    "lower_end": 0.4,
+    "upper_start": 0.7,
+    "upper_end": 0.5,
+}
+FROM_GRPO = {  # what the papers and their scripts have otherwise
+    "grpo": {},
+    "constant": {"entropy_coeff": 0.001, "calculate_entropy": True},
+    "linear": {"controller": "schedule", "calculate_entropy": True},
+    "cosine": {"controller": "schedule", "shape": "cosine", "calculate_entropy": True},
+    "target": {"controller": "target", "calculate_entropy": True},
+    "entrocraft": {"controller": "range"},
+    "entrocraft_cosine": {
+        "controller": "range",
+        "shape": "cosine",
+        "lower_end": 0.1,
+        "upper_end": 0.2,
+    },
+    "entropic": {"controller": "pi", "target": 0.1},
+}
+
+
+def test_the_presets_have_the_values_of_their_papers_and_these_are_allowed():
+    expected = {name: GRPO | changed for name, changed in FROM_GRPO.items()}
+    assert {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()} == expected
     for name, preset in PRESETS.items():
         given = {
             k: v for k, v in vars(preset).items() if k in EntropyControlSettings.__annotations__
         }
-        assert EntropyControlSettings(preset=name, **given).controller == preset.controller
-    assert PRESETS["target"].target == 0.2 and PRESETS["entropic"].target == 0.1
+        EntropyControlSettings(preset=name, **given)
 
 
 @pytest.mark.parametrize(

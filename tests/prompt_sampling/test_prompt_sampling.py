@@ -1,6 +1,7 @@
 """Orders of prompts by their latest pass rates: closed forms, what they reduce to, resume, and the
 trainer's dataloader."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from recipe.core.part import DATASET_ROW
 from recipe.core.prompts_in_flight import PromptsInFlight
 from recipe.launch import preflight
 from recipe.launch.compose import compose
+from recipe.prompt_sampling.config import PRESETS, PromptSamplingSettings
 from recipe.prompt_sampling.part import PromptSamplingPart
 from recipe.prompt_sampling.sampler import PassRateSampler, chance
 
@@ -138,6 +140,45 @@ def test_rows_are_those_of_the_rollouts_and_none_of_padding():
     assert in_flight.draw({"uid": ["d"], DATASET_ROW: [1]})
     assert update(in_flight, 1, ["d"]) == [1]
     assert in_flight.row_of == {}  # and is gone with the step
+
+
+def test_the_pass_rates_and_metrics_of_an_update_leave_padding_out():
+    """Four prompts, two of them in the update: u once of twice, v never; the padding is correct."""
+    part = PromptSamplingPart(PromptSamplingSettings(order="failure", floor=0.2), seed=5)
+    part.prompt_order([None] * 4)
+    part.on_prompts({"uid": ["u", "v"], DATASET_ROW: [2, 0]})
+    uids = ["u", "u", "v", "pad"]
+    step = step_of(uids, padding=1)
+    step.correct_B = torch.tensor([True, False, False, True])
+    with queue_of({"uid": np.array(uids, dtype=object)}):
+        part.after_update(step)
+    assert part.sampler.pass_rate_N == pytest.approx([0.0, np.nan, 0.5, np.nan], nan_ok=True)
+    # chances 0.2 + 0.8 (1 - s): 1, 0.6, and 1 of the two that have not been seen
+    assert step.metrics == {
+        "prompt_sampling/epoch": 0,
+        "prompt_sampling/seen": 0.5,
+        "prompt_sampling/chance": pytest.approx(0.9),
+    }
+    assert part.resume_settings() == {
+        "data.prompt_sampling.order": "failure",
+        "data.prompt_sampling.floor": 0.2,
+        "data.seed": 5,
+    }
+
+
+GRPO = {"order": "none", "filter_groups": False, "clip_ratio_high": 0.2, "clip_ratio_c": 3.0}
+FROM_GRPO = {  # what the papers and their scripts have otherwise
+    "grpo": {},
+    "dynamic_sampling": {"filter_groups": True},
+    "dapo": {"filter_groups": True, "clip_ratio_high": 0.28, "clip_ratio_c": 10.0},
+    "failure": {"order": "failure"},
+    "variance": {"order": "variance"},
+}
+
+
+def test_the_presets_have_the_values_of_their_papers():
+    expected = {name: GRPO | changed for name, changed in FROM_GRPO.items()}
+    assert {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()} == expected
 
 
 # ---- in the trainer ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """SENT's token rule: small cases by hand, verl's kl_cov, and batches split in any way."""
 
 import contextlib
+import dataclasses
 import itertools
 
 import pytest
@@ -20,6 +21,7 @@ from verl.workers.config import FSDPActorConfig
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.semantic_curriculum import _driver, register, token_rule
+from recipe.semantic_curriculum import part as trainer_part
 from recipe.semantic_curriculum.config import PRESETS, TokenRule
 from recipe.semantic_curriculum.part import TokenRulePart
 from recipe.semantic_curriculum.selection import class_means, classify_batch, mini_batch_of_rows
@@ -435,6 +437,27 @@ def test_mini_batches_are_those_that_verl_makes(ranks, mini_batch, shuffle):
             assert where[part["row"]].tolist() == [number] * (mini_batch // ranks)
 
 
+def test_the_part_asks_for_the_mini_batches_of_the_run_s_settings(monkeypatch):
+    asked = []
+
+    def of_rows(*arguments):
+        asked.append(arguments)
+        return torch.zeros(8, dtype=torch.long)
+
+    monkeypatch.setattr(trainer_part, "mini_batch_of_rows", of_rows)
+    lengths, ones = torch.ones(8, dtype=torch.long), torch.ones(8, 1)
+    fields = {k: nested(ones, lengths) for k in ("old_log_probs", "entropy", "advantages")}
+    fields["response_mask"] = nested(ones.long(), lengths)
+    actor = {"ppo_mini_batch_size": 1, "shuffle": True, "data_loader_seed": 7}
+    config = {"actor_rollout_ref": {"actor": actor, "rollout": {"n": 4}}}
+    step = step_of(list("abcdefgh"), config=OmegaConf.create(config))
+    step.ranks = 2
+    with queue_of(fields):
+        TokenRulePart(TokenRule(preset="as_described")).before_update(step)
+    # rows, ranks, rows of a mini-batch, shuffle, seed
+    assert asked == [(8, 2, 4, True, 7)]
+
+
 @pytest.mark.parametrize("split", [(16,), (8, 8), (1,) * 16, (3, 13)])
 def test_loss_and_gradient_do_not_depend_on_micro_batches(split):
     """Normalised over the mini-batch, with classes chosen before: the parts add up."""
@@ -604,11 +627,99 @@ def test_the_mask_is_a_mean_over_the_kept_tokens():
 # ---- settings ---------------------------------------------------------------------------------
 
 
+SENT = {  # its loss with no token held to anything
+    "loss_mode": "sent",
+    "order": "none",
+    "low_fraction": 0.8,
+    "low_threshold": None,
+    "side": "low",
+    "scope": "mini_batch",
+    "cov_mean_over": "selected",
+    "high_cov_fraction": 0.0,
+    "high_cov_threshold": None,
+    "low_cov_fraction": 0.0,
+    "coef": 0.0,
+    "high_cov_coef": 0.0,
+    "low_cov_coef": 0.0,
+    "anchor": "old",
+    "estimator": "abs",
+    "clip": True,
+    "policy_tokens": "all",
+    "clip_ratio_low": 0.2,
+    "clip_ratio_high": 0.2,
+    "calculate_entropy": False,
+    "use_kl_loss": False,
+    "kl_loss_coef": 0.0,
+    "entropy_coeff": 0.0,
+    "loss_agg_mode": "token-mean",
+    "adv_estimator": "grpo",
+    "asymgrpo_preset": "grpo",
+}
+DESCRIBED = {
+    "high_cov_fraction": 0.0002,
+    "coef": 0.05,
+    "high_cov_coef": 0.2,
+    "anchor": "ref",
+    "estimator": "k3",
+    "use_kl_loss": True,
+}
+PAPER = DESCRIBED | {
+    "low_fraction": None,
+    "high_cov_fraction": None,
+    "scope": "batch",
+    "cov_mean_over": "all",
+    "loss_agg_mode": "seq-mean-token-mean",
+}
+RELEASED = {
+    "scope": "micro_batch",
+    "high_cov_fraction": 0.0002,
+    "low_cov_fraction": 0.0002,
+    "high_cov_coef": 0.2,
+    "low_cov_coef": 0.05,
+    "clip": False,
+    "calculate_entropy": True,
+    "use_kl_loss": True,
+    "kl_loss_coef": 0.001,
+}
+BY_ENTROPY = {"order": "semantic_entropy"}
+CLIPPED = {"loss_mode": "dynamic_clip"}
+FROM_SENT = {  # what the paper, its figure, the released code and other papers have otherwise
+    "sent": DESCRIBED | BY_ENTROPY,
+    "sent_paper": PAPER | BY_ENTROPY,
+    "sent_released": RELEASED | BY_ENTROPY,
+    "curriculum": CLIPPED | BY_ENTROPY,
+    "as_described": DESCRIBED,
+    "paper": PAPER,
+    "as_released": RELEASED,
+    "grpo": CLIPPED,
+    "entropy_bonus": CLIPPED | {"entropy_coeff": 0.001},
+    "entropy_advantage": CLIPPED
+    | {"adv_estimator": "asymgrpo", "asymgrpo_preset": "grpo_entropy_adv"},
+    "high_entropy_mask": {"side": "high", "policy_tokens": "selected"},
+    "clip_cov": {"loss_mode": "clip_cov", "clip_ratio_low": 1.0, "clip_ratio_high": 1.0},
+    "kl_cov": {
+        "low_fraction": 1.0,
+        "scope": "micro_batch",
+        "high_cov_fraction": 0.002,
+        "high_cov_coef": 1.0,
+        "clip": False,
+    },
+    "high_entropy_kl": DESCRIBED | {"side": "high"},
+}
+
+
+def test_the_presets_have_the_values_of_their_papers():
+    expected = {name: SENT | changed for name, changed in FROM_SENT.items()}
+    assert {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()} == expected
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_valid_and_fills_the_rule(preset):
-    rule = made(preset)
-    assert rule.low_fraction == PRESETS[preset].low_fraction
-    assert None not in (rule.coef, rule.anchor, rule.scope, rule.cov_mean_over)
+def test_every_preset_fills_the_rule(preset):
+    """With its own values; the thresholds that it leaves to the user are those of `made`."""
+    rule, values = dataclasses.asdict(made(preset)), SENT | FROM_SENT[preset]
+    given = {"low_threshold": 0.7, "high_cov_threshold": 0.05}
+    expected = values | given if values["low_fraction"] is None else values
+    assert rule == {name: expected[name] for name in rule.keys() - {"preset"}} | {"preset": preset}
 
 
 @pytest.mark.parametrize(
