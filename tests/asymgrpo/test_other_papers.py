@@ -142,6 +142,7 @@ def test_a_row_that_is_not_counted_changes_no_quantile():
     ("settings", "n", "message"),
     [
         ({"preset": "qae"}, 2, r"quantile=0.4 at .*n=2 is the same .* only correct .*use n >= 3"),
+        ({"preset": "qae", "quantile": 0.25}, 4, r"only correct .*above 0.25, at most 0.75, or"),
         ({"preset": "qae", "quantile": 0.1}, 8, r"use a number above 0.125, at most 0.875"),
         ({"preset": "qae", "quantile": 0.9}, 8, "only incorrect rollouts .* or preset=nsr"),
         ({"preset": "max_rl"}, 1, "nothing to compare a rollout with"),
@@ -150,6 +151,13 @@ def test_a_row_that_is_not_counted_changes_no_quantile():
 def test_a_setting_or_group_size_that_makes_a_method_another_is_refused(settings, n, message):
     with pytest.raises(ValueError, match=message):
         check_group_size(AsymGRPOConfig(**settings), n)
+
+
+def test_qae_takes_the_largest_quantile_that_leaves_a_hard_group():
+    """K = 3/4 of 4: one correct rollout is p = 1/4 <= 1 - K, hard; three are easy."""
+    check_group_size(AsymGRPOConfig(preset="qae", quantile=0.75), 4)
+    assert by_outcome("qae", 1, 4, quantile=0.75)[1] == 0
+    assert by_outcome("qae", 3, 4, quantile=0.75)[0] == 0
 
 
 @pytest.mark.parametrize(

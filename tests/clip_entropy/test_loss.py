@@ -1,5 +1,6 @@
 """The policy loss against verl's own, bit for bit, and the entropy regions against measurement."""
 
+import math
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import torch
 
 pytest.importorskip("verl")
 
-from builders import actor_config
+from builders import actor_config, nested
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
@@ -361,6 +362,23 @@ def test_a_clipped_token_counts_but_changes_no_entropy():
     assert sums[f"{regions.PREFIX}E1/entropy_change"] == pytest.approx(one.item())
 
 
+def test_a_token_s_region_and_contribution_are_those_of_the_policy_that_sampled():
+    """At H = 1 its surprisal was 0.5, E1, and is now 2, which would be E2; the ratio is e^-1.5."""
+    one = torch.ones(1, 1)
+    no = torch.zeros(1, 1, dtype=torch.bool)
+    clipped = Clipped(loss=one, ratio=math.exp(-1.5) * one, clipped=no, dual_clipped=no)
+    record = ClippedRecord(
+        clipped, LINES, log_prob=-2 * one, old_log_prob=-0.5 * one, advantages=one, mask=~no
+    )
+    fields = {"entropy": nested(one, torch.tensor([1]))}
+    micro = MicroBatch(fields=fields, records={CLIPPED: record})
+    regions.observe_regions(micro)
+    tokens = [micro.sums[f"{regions.PREFIX}E{i}/tokens"].item() for i in (1, 2, 3, 4)]
+    assert tokens == [1, 0, 0, 0]
+    change = micro.sums[f"{regions.PREFIX}E1/entropy_change"].item()
+    assert change == pytest.approx(-math.exp(-0.5) * (-0.5 + 1) * math.exp(-1.5))
+
+
 def test_region_metrics_are_shares_of_a_region():
     measured = regions.region_metrics(
         metrics := {
@@ -397,6 +415,21 @@ def test_exact_contributions_by_hand():
     assert measured["E1/entropy_change"] == pytest.approx(first / 2)
     assert measured["E2/entropy_change"] == pytest.approx(second / 2)
     assert measured["sign_agreement"] == 1.0
+
+
+def test_the_signs_that_agree_are_counted_among_the_tokens_that_are_pushed():
+    """H = 1. The first agrees: -A e^-0.5 0.5 is down. The second does not: e^-2 is up, and e^-2
+    - 0.5 down. The third is not pushed, and the fourth, which would agree, no response."""
+    measured = regions.exact_contributions(
+        log_prob_N=-torch.tensor([0.5, 2.0, 0.5, 0.5]),
+        entropy_N=torch.ones(4),
+        advantages_N=torch.tensor([1.0, 1.0, 0.0, 9.0]),
+        baseline_N=torch.tensor([0.0, -0.5, 0.0, 0.0]),
+        mask_N=torch.tensor([True, True, True, False]),
+    )
+    assert measured["sign_agreement"] == 0.5
+    assert measured["E1/entropy_change"] == pytest.approx(-math.exp(-0.5) * 0.5 / 3)
+    assert measured["E2/entropy_change"] == pytest.approx((math.exp(-2) - 0.5) / 3)
 
 
 if __name__ == "__main__":
