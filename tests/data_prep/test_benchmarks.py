@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import benchmarks
-from data_prep.benchmarks import build, ground_truth
+from data_prep.benchmarks import build, contains_solution, ground_truth
 from data_prep.eval_sets import BENCHMARKS, Benchmark, published_answers, spellings
 from recipe.judge.reward import accepted_answers, compute_score
 
@@ -477,9 +477,28 @@ def test_solutions_in_the_problems_end_the_run(run, tmp_path, leak):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "is_leak"),
+    [(27, 27, True), (27, 22, True), (27, 21, False), (26, 26, False)],
+)
+def test_more_than_0_7_of_a_solution_of_27_words_or_more_is_a_leak(words, said, is_leak):
+    """27 words are 20 8-grams, of which 22 words in the problem are 15, and 21 are 14, 0.7."""
+    solution, problem = (" ".join(STORY.split()[:n]) for n in (words, said))
+    assert contains_solution(("x", {"solution": solution}), problem) == is_leak
+
+
 def test_a_problem_may_say_some_words_of_its_solution():
-    build("aime24", [("x", {**aime(1)[0], "problem": STORY, "solution": f"{STORY} {STORY[::-1]}"})])
-    build("math500", [("x", {"problem": "What solution has $x=1$?", "answer": "1"})])
+    half = {**aime(1)[0], "problem": STORY, "solution": f"{STORY} {STORY[::-1]}"}
+    word = {"problem": "What solution has $x=1$?", "answer": "1"}
+    for name, record in (("aime24", half), ("math500", word)):
+        (row,) = build(name, [("x", record)]).rows
+        assert row["extra_info"]["question"] == record["problem"]
+
+
+def test_problems_that_differ_in_blanks_alone_are_copies():
+    records = [{"problem": text, "answer": "1"} for text in ("Find  $x$.", "Find\n$x$.")]
+    split = build("math500", [(f"x:{i}", record) for i, record in enumerate(records)])
+    assert (len(split.rows), split.dropped["copies"]) == (1, 1)
 
 
 def test_olympiadbench_takes_text_only_open_ended_english_maths():

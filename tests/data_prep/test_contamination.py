@@ -136,6 +136,19 @@ def test_an_instruction_that_all_prompts_share_is_no_overlap():
     assert without_instruction([train[0]] * 2) == [train[0]] * 2  # which is the instruction?
 
 
+def test_three_words_that_all_share_are_no_instruction():
+    def texts(words):
+        return [(*words, "x"), (*words, "y")]
+
+    assert without_instruction(texts(["find", "the", "sum"])) == texts(["find", "the", "sum"])
+    assert without_instruction(texts(["find", "the", "sum", "of"])) == texts([])
+
+
+def test_half_of_the_8_grams_make_a_pair_unless_it_is_given():
+    args = contamination.parse(["train.parquet", "eval.parquet"])
+    assert (args.ngram, args.threshold) == (8, 0.5)
+
+
 text = st.lists(st.sampled_from("abc"), max_size=14).map(tuple)
 
 

@@ -66,6 +66,12 @@ def test_copies_are_counted_and_dropped(tmp_path, prepare):
     assert report["rows"]["dropped"]["copies"] == 990
 
 
+def test_five_hundred_problems_are_held_out_unless_it_is_given(tmp_path, prepare):
+    done = prepare(tmp_path, problems(501))
+    assert "train: 1 rows read, 1 taken" in done.stdout, done
+    assert "test: 500 rows read, 500 taken" in done.stdout
+
+
 def test_the_wrapper_is_taken_off_and_the_answer_kept(tmp_path, prepare):
     prepare(tmp_path, problems(4), "--test_size", "1")
     row = pq.read_table(tmp_path / "out/train.parquet").to_pylist()[0]

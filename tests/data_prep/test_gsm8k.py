@@ -318,6 +318,10 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fai
     assert bytes_of(tmp_path) == before
 
 
+def test_the_answer_stands_behind_the_last_mark():
+    assert gsm8k.final_answer("x:1", "As #### says, 1 + 1.\n#### 1,234") == "1234"
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

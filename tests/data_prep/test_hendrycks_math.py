@@ -36,6 +36,7 @@ def prepare(run_main, tmp_path):
         (r"So $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
         (r"First \boxed{1}, but then $\boxed{\{a, \sqrt{b}\}}$.", r"\{a, \sqrt{b}\}"),
         (r"Thus $\boxed 5$.", "5"),
+        (r"First $\boxed 3$, but then $\boxed 5$.", "5"),
         (r"\fbox{7}", "7"),
     ],
 )

@@ -307,6 +307,7 @@ def test_the_settings_of_an_evaluation_are_those_that_it_records(command):
     settings = evaluate.settings(evaluate.parse(flags))
     assert {key: record[key] for key in settings} == settings
     assert record.keys() - settings.keys() == {"model"}
+    assert record["model"] == fingerprint(command.model)
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,11 @@ def test_what_cannot_be_calibrated_is_one_sentence(model, data, cache, tmp_path,
     assert "holds no chunk of responses yet" in sentence(capsys)
 
 
+def test_the_shares_are_the_released_code_s_unless_given():
+    args = calibrate.parse(["--model", "m", "--data", "d", "--responses", "r"])
+    assert (args.low_fraction, args.high_cov_fraction) == (0.8, 0.0002)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
