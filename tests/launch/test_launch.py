@@ -213,7 +213,7 @@ RULE = f"{LOSS}.token_rule"
         ),
         (["data.curriculum.order=entropy"], "data.curriculum.order=entropy does not exist"),
         (["data.curriculum.scores=null"], "needs a score for each prompt"),
-        (["data.curriculum.scores=/nowhere.parquet"], "/nowhere.parquet does not exist"),
+        (["data.curriculum.scores=/nowhere.parquet"], "/nowhere.parquet is no file"),
         (["data.curriculum.stages=9"], "stage 9 of 9 has no prompt"),
         (["data.curriculum.thresholds=5"], "thresholds=5 is not allowed: use a list of numbers"),
         (["data.curriculum=null"], "data.curriculum=None is not allowed: give its settings"),
