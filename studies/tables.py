@@ -68,7 +68,12 @@ STUDY_CPU = Study(
     ("docs/study_cpu.md", "docs/semantic_curriculum_cpu.md"),
     "docs/study_cpu.png",
 )
-STUDIES = (STUDY_CPU,)
+STUDY_ACTS_CPU = Study(
+    "studies/study_acts_cpu.yaml",
+    "docs/study_acts_cpu_results.csv",
+    ("docs/study_acts_cpu_results.md",),
+)
+STUDIES = (STUDY_CPU, STUDY_ACTS_CPU)
 
 
 def metrics_of(rows: pd.DataFrame) -> list[Metric]:

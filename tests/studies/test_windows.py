@@ -440,7 +440,10 @@ def test_seeds_needed_by_hand():
 
 @pytest.mark.parametrize(
     ("page", "name", "seeds"),
-    [("docs/study_acts_cpu.md", "acts_pilot_cpu", "control=2")],
+    [
+        ("docs/study_acts_cpu.md", "acts_pilot_cpu", "control=2"),
+        ("docs/study_acts_cpu_results.md", "study_acts_cpu", "rerun=2"),
+    ],
     ids=lambda x: x,
 )
 def test_the_tables_of_a_page_are_of_the_committed_values(windows, page, name, seeds):
