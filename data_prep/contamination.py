@@ -286,12 +286,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.out:
         write_pairs(args.out, pairs)
         print(f"{len(pairs)} pairs -> {args.out}")
-    if args.clean and len(hit) == len(train.words):
-        raise ValueError(
-            f"--clean {args.clean} would have no row, as each training row is in a pair: leave it "
-            "out, or give other training data."
-        )
     if args.clean:
+        if len(hit) == len(train.words):
+            raise ValueError(
+                f"--clean {args.clean} would have no row, as each training row is in a pair: leave "
+                "it out, or give other training data."
+            )
         table = pq.read_table(args.train)
         kept = table.filter(pa.array(row not in hit for row in range(len(table))))
         with rows.write_errors("--clean", args.clean), atomic_write(args.clean) as file:

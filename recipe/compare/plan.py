@@ -160,7 +160,7 @@ def plan_run(matrix: Matrix, arm: Arm, seed: int, prepares: bool = True) -> Plan
             env={
                 **run_environment(matrix, arm, seed, folder),
                 "COMMAND_FILE": str(file),
-                "DRY_RUN": "0" if prepares else "1",
+                "PREPARE": str(int(prepares)),
             },
             stdin=subprocess.DEVNULL,
         )

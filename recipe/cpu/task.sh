@@ -45,13 +45,14 @@ TASK_OVERRIDES+=(
   trainer.total_epochs=100000                                 # the steps decide
 )
 
-# Whether this command only checks or prints (DRY_RUN=1: of recipe.compare): then nothing is made.
-DRY_RUN=${DRY_RUN:-0}
-[[ " $* " =~ \ (--dry-run|--print-config|--settings|--help|-h)\  ]] && DRY_RUN=1
+# Whether data and models that are missing are made: not by a command that only checks or prints, of
+# which recipe.compare's sets PREPARE=0.
+PREPARE=${PREPARE:-1}
+[[ " $* " =~ \ (--dry-run|--print-config|--settings|--help|-h)\  ]] && PREPARE=0
 
 # The data and the model, made once and kept.
 prepare_cpu_task() {
-  if ((DRY_RUN)); then
+  if ((!PREPARE)); then
     [[ -f $TRAIN_FILE && -f $TEST_FILE && -f $MODEL_PATH/config.json ]] ||
       echo "note: the task's data or model is missing; a start makes them, in about four minutes" >&2
     return

@@ -17,7 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cpu/task.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 SCORES=${SCORES:-$DATA_DIR/semantic_entropy_$PROMPTS.parquet}
-((DRY_RUN)) || [[ -f $SCORES ]] ||
+((!PREPARE)) || [[ -f $SCORES ]] ||
   "$PYTHON" -m recipe.semantic_curriculum.measure --model "$MODEL_PATH" --data "$TRAIN_FILE" \
     --max-prompts "$PROMPTS" --max-response-length "$RESPONSE_LENGTH" --reward "$REWARD" --out "$SCORES"
 
@@ -34,7 +34,7 @@ case $PRESET in
   sent_paper | paper)
     if [[ -z ${THRESHOLDS:-} ]]; then
       THRESHOLDS=${SCORES%.parquet}_thresholds.txt
-      ((DRY_RUN)) || [[ $THRESHOLDS -nt $SCORES ]] ||
+      ((!PREPARE)) || [[ $THRESHOLDS -nt $SCORES ]] ||
         "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" \
           --data "$TRAIN_FILE" --reward "$REWARD" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
           --out "$THRESHOLDS"

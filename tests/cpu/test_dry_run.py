@@ -29,6 +29,22 @@ def test_a_dry_run_on_a_new_machine_makes_nothing_and_says_what_is_missing(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_neither_does_that_of_a_comparison(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("verl")
+    from recipe.compare.__main__ import main
+
+    for name in ("SCORES", "THRESHOLDS", "DATA_DIR", "MODEL_PATH", "TRAIN_FILE", "TEST_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = RECIPES.parent / "studies/study_acts_cpu.yaml"
+    command = ["--arms", "grpo", "--seeds", "10", "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([str(study), *command]) == 2
+    note, *_, error = capfd.readouterr().err.strip().splitlines()
+    assert note.startswith("note: the task's data or model is missing")
+    assert f"data.train_files={tmp_path}/data/target_sums/train.parquet does not exist" in error
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
