@@ -142,7 +142,7 @@ def resume(config: DictConfig) -> None:
     check_settings(parts, checkpoint / STATE_FILE)
 
 
-def run_folder(config: DictConfig) -> None:
+def writable_folder(config: DictConfig) -> None:
     """A run writes its metrics, log and checkpoints into its folder, which it makes.
 
     Raises:

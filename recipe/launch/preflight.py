@@ -24,7 +24,7 @@ from recipe.launch.check_lengths import prompt_lengths
 from recipe.launch.check_model import model
 from recipe.launch.check_names import names
 from recipe.launch.check_presets import presets
-from recipe.launch.check_resume import resume, run_folder
+from recipe.launch.check_resume import resume, writable_folder
 from recipe.launch.check_reward import reward
 from recipe.launch.check_sizes import attention, lengths, parallel_sizes
 from recipe.launch.check_types import nodes, values
@@ -197,7 +197,7 @@ CHECKS: tuple[Callable[[DictConfig], None], ...] = (
     distillation,
     verl_itself,
     memory,
-    run_folder,
+    writable_folder,
     resume,
 )
 

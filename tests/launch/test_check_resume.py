@@ -355,11 +355,11 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
     monkeypatch.setattr(os, "access", access)
     with pytest.raises(ValueError, match=re.escape(sentence.format(tmp_path=tmp_path))):
-        check_resume.run_folder(config)
+        check_resume.writable_folder(config)
 
 
 def test_a_new_folder_is_not_made_by_its_check(config_of, tmp_path):
-    check_resume.run_folder(config_of())
+    check_resume.writable_folder(config_of())
     assert not (tmp_path / "run").exists()
 
 

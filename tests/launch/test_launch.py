@@ -367,8 +367,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(valid, tmp_path, capsys
     (tmp_path / "file").touch()
     folder = f"trainer.default_local_dir={tmp_path}/file/run"
     assert launch.main([*valid, folder]) == 2
-    assert "Not a directory" in (error := capsys.readouterr().err.strip().splitlines()[-1])
-    assert error.startswith("error: ") and not ray.is_initialized()
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: {folder} ") and f"as {tmp_path}/file is no folder" in error
+    assert not ray.is_initialized()
 
 
 def test_an_unknown_recipe(capsys):
