@@ -74,6 +74,7 @@ class Expression:
     def __init__(self, tokens: Sequence[Token], point: int):
         self.tokens, self.point = list(tokens), point
         self.at, self.depth, self.in_function, self.bars = 0, 0, 0, 0
+        self.has_sum = False
         self.c = context()
 
     def peek(self, ahead: int = 0) -> Token:
@@ -105,9 +106,9 @@ class Expression:
                 self.depth -= 1
                 return value
 
-    @staticmethod
-    def added(a: Number, b: Number) -> Number:
+    def added(self, a: Number, b: Number) -> Number:
         """Adds two terms; what is left of terms that cancel is rounding."""
+        self.has_sum = True
         total, sizes = a + b, sorted((abs(a), abs(b)))
         if 0 < sizes[0] < EXACT * sizes[1] < a.context.inf:
             raise NoValue  # the smaller one is lost

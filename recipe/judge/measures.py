@@ -12,7 +12,7 @@ from dataclasses import replace
 from recipe.judge.answer import Answer, normalise, value_answer
 from recipe.judge.expression import Number
 from recipe.judge.tokens import Token, by_thousands, has_letters, text_of
-from recipe.judge.value import value_of
+from recipe.judge.value import is_whole, value_of
 from recipe.judge.vocabulary import (
     CHANGES,
     CURRENCIES,
@@ -33,6 +33,7 @@ REPEATING = re.compile(
 )
 THOUSANDS = re.compile(rf"(?<![\d,.]){by_thousands(',')}(?![\d,])")
 DEGREES = {(): "degree", ("C",): "celsius", ("F",): "fahrenheit"}
+PARTS_OF_PI = 720720  # denominators up to 16 divide it
 MOST_WORDS = 3  # of a thing that is counted: 3 small red balls
 
 
@@ -91,6 +92,9 @@ def _measured(value: Number, head: Sequence[Token], tail: Sequence[Token]) -> An
 
 def _degrees(value: Number, head: Sequence[Token], rest: list[str]) -> Answer | None:
     """Reads 45^\\circ, 20^\\circ C, and 45^\\circ 30' as 45.5 degrees."""
+    turns = value / value.context.pi * PARTS_OF_PI
+    if value != 0 and not has_letters(head) and is_whole(turns):
+        return None  # \pi^\circ is neither pi nor 180 degrees
     if tuple(rest) in DEGREES:
         return value_answer(value, head, unit=DEGREES[tuple(rest)])
     if len(rest) == 2 and rest[1] == "'" and rest[0].isdigit() and not has_letters(head):

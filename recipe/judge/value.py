@@ -20,7 +20,7 @@ from recipe.judge.expression import (
     Number,
     context,
 )
-from recipe.judge.tokens import Token
+from recipe.judge.tokens import Token, has_letters
 
 LONGEST = 200  # tokens
 MOST_BITS = 100_000  # of a value, before or behind the point
@@ -57,8 +57,12 @@ def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
         if isinstance(value, reader.c.mpc) and abs(value.imag) <= EXACT * abs(value):
             value = value.real
         size = abs(value)
-        too_large = size != reader.c.inf and size != 0 and abs(reader.c.mag(size)) > MOST_BITS
-        return None if reader.c.isnan(value) or too_large else value
+        if reader.c.isnan(value) or size == reader.c.inf or size == 0:
+            return None if reader.c.isnan(value) else value
+        too_large = abs(reader.c.mag(size)) > MOST_BITS
+        # (2^75 + 1)(2^75 - 1) differs from 2^150 beyond the digits
+        inexact = reader.has_sum and size > MOST_EXACT and not has_letters(tokens)
+        return None if too_large or inexact else value
     except (NoValue, ArithmeticError, ValueError, TypeError, MemoryError):
         return None
 
