@@ -32,14 +32,16 @@ overrides=(
 case $PRESET in
   # the model's own thresholds, of the responses that the scores are of
   sent_paper | paper)
+    cure="write it with python -m recipe.semantic_curriculum.calibrate"
     if [[ -z ${THRESHOLDS:-} ]]; then
+      cure="a start without --dry-run writes it"
       THRESHOLDS=${SCORES%.parquet}_thresholds.txt
       ((!PREPARE)) || [[ $THRESHOLDS -nt $SCORES ]] ||
         "$PYTHON" -m recipe.semantic_curriculum.calibrate --model "$MODEL_PATH" \
           --data "$TRAIN_FILE" --reward "$REWARD" --responses "$SCORES.responses" --high-cov-fraction 0.02 \
           --out "$THRESHOLDS"
     fi
-    read_overrides THRESHOLDS "write it with python -m recipe.semantic_curriculum.calibrate" ;;
+    read_overrides THRESHOLDS "$cure" ;;
   # a mini-batch has a thousand tokens: 2e-4 of them would be none
   sent | as_described | high_entropy_kl | sent_released | as_released)
     overrides+=(actor_rollout_ref.actor.policy_loss.token_rule.high_cov_fraction=0.02) ;;

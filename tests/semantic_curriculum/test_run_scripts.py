@@ -55,6 +55,19 @@ def test_the_cpu_run_calibrates_once_for_its_scores(run, tmp_path, preset):
     assert len(run("run_cpu.sh", PRESET=preset)) == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "cure"),
+    [
+        ({"PREPARE": "0"}, "scores_thresholds.txt is no file: a start without --dry-run writes it"),
+        ({"THRESHOLDS": "absent"}, "absent is no file: write it with python -m"),
+    ],
+)
+def test_thresholds_that_are_missing_are_a_sentence_with_their_cure(run, capfd, more, cure):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run("run_cpu.sh", PRESET="sent_paper", **more)
+    assert failed.value.returncode == 2 and cure in capfd.readouterr().err
+
+
 def test_another_preset_has_no_thresholds(run):
     (launched,) = run("run_cpu.sh", PRESET="sent")
     assert not any("threshold" in word for word in launched)
