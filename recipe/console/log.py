@@ -47,7 +47,7 @@ def phase(text: str) -> str:
     return doing if place >= 0 else "starting"
 
 
-def planned_steps(text: str) -> int | None:
+def total_steps(text: str) -> int | None:
     """Returns the steps of the run by verl's progress bar, None before it."""
     bars = BAR.findall(text)
     return int(bars[-1]) if bars else None

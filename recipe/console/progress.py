@@ -92,7 +92,7 @@ class Progress:
             self.planned, self._record = planned_steps(record), file
             self.logged = self.logged._replace(token_mean=is_token_mean(record.get("config") or {}))
         if self.planned is None and self.steps:
-            self.planned = log.planned_steps(log.end_of(self.folder.log))
+            self.planned = log.total_steps(log.end_of(self.folder.log))
         self.end, self.written = self.folder.last_end(), self.folder.last_written()
 
     @property

@@ -90,7 +90,7 @@ def test_what_a_start_is_doing_and_how_many_steps_it_has():
     text = ""
     for line, doing, steps in lines:
         text += line + "\n"
-        assert (log.phase(text), log.planned_steps(text)) == (doing, steps)
+        assert (log.phase(text), log.total_steps(text)) == (doing, steps)
 
 
 def test_verl_still_prints_what_the_phases_are_told_by():
