@@ -9,6 +9,7 @@ coefficient that the method needs elsewhere: `clip_entropy.yaml` reads them with
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,8 @@ PRESETS: dict[str, Preset] = {
         variant="erc", clip_ratio_high=0.28, clip_ratio_c=10.0, calculate_entropy=True
     ),
     "steer": Preset(variant="steer", clip_ratio_high=0.28, clip_ratio_c=10.0),  # arXiv 2510.10150
+    # arXiv 2510.18927, its README: bounds of the ratio from 0.6 and 1.2 on
+    "bapo": Preset(schedule="bapo", clip_ratio_low=0.4),
     "archer": Preset(  # arXiv 2507.15778; the KL per token stands in its variant
         variant="archer", clip_ratio_c=10.0, use_kl_loss=True, kl_loss_coef=0.0
     ),
@@ -129,7 +132,9 @@ class ClipSettings(PolicyLossSettings):
 
     preset: str = setting("grpo", "ours: constant bounds; the recipe's yaml: id", choices=PRESETS)
     schedule: str = setting(
-        "static", "ours; id, did, od: paper sec. 4.2; static: constant bounds", choices=SCHEDULES
+        "static",
+        "ours: constant bounds; id, did, od: paper sec. 4.2; bapo: arXiv 2510.18927",
+        choices=SCHEDULES,
     )
     total_steps: int | None = setting(
         None, "T; null: trainer.total_training_steps (paper: 400)", kind=int, above=0
@@ -161,6 +166,20 @@ class ClipSettings(PolicyLossSettings):
     od_smoothing: float = setting(
         0.0, "not in paper; ours: share of the past in the entropy", at_least=0, below=1
     )
+    bapo_target: float = setting(
+        0.5, "arXiv 2510.18927, its README: rho_0, of P + N", above=0, below=1
+    )
+    bapo_upper_end: float = setting(
+        3.0, "arXiv 2510.18927, its README: of the ratio's upper bound; its code: 2", above=1
+    )
+    bapo_lower_end: float = setting(
+        0.9,
+        "arXiv 2510.18927, its README: of the ratio's lower bound; its code: 0.8",
+        above=0,
+        at_most=1,
+    )
+    bapo_upper_step: float = setting(0.05, "arXiv 2510.18927, its code", at_least=0.01)
+    bapo_lower_step: float = setting(0.05, "arXiv 2510.18927, its code", at_least=0.01)
     variant: str = setting(
         "ppo", "ours: PPO's clipped term; others: what a paper makes of it", choices=VARIANTS
     )
@@ -211,6 +230,8 @@ class ClipSettings(PolicyLossSettings):
         """Raises ValueError for a setting of another schedule; od_h_init, which run scripts set for
         a model whatever the preset, may stand beside any."""
         fields, read = settings_of(ClipSettings), SCHEDULES[self.schedule].reads
+        if SCHEDULES[self.schedule].own_limits:
+            self._check_limits(f"schedule={self.schedule}", ("bound_min", "bound_max"))
         for schedule, other in SCHEDULES.items():
             for name in other.reads:
                 value, default = getattr(self, name), fields[name].default
@@ -238,13 +259,17 @@ class ClipSettings(PolicyLossSettings):
                 "above 0 for one of them, or variant=ppo."
             )
         if row.own_bounds:
-            for name in ("schedule", "bound_min", "bound_max"):
-                value, usual = getattr(self, name), settings_of(ClipSettings)[name].default
-                if value != usual:
-                    raise ValueError(
-                        f"{NODE}.{name}={value} has no effect with variant={self.variant}, which "
-                        f"has bounds of its own: use {name}={usual}, or another variant."
-                    )
+            self._check_limits(f"variant={self.variant}", ("schedule", "bound_min", "bound_max"))
+
+    def _check_limits(self, what: str, names: Sequence[str]) -> None:
+        """Raises ValueError for settings of the bounds beside one that has bounds of its own."""
+        for name in names:
+            value, usual = getattr(self, name), settings_of(ClipSettings)[name].default
+            if value != usual:
+                raise ValueError(
+                    f"{NODE}.{name}={value} has no effect with {what}, which has bounds of its "
+                    f"own: use {name}={usual}, or another {what.partition('=')[0]}."
+                )
 
     @property
     def takes_clip_bounds(self) -> bool:
@@ -288,7 +313,7 @@ class ClipSettings(PolicyLossSettings):
         total_steps = self.total_steps or total_training_steps
         if self.schedule == "static":
             return Static(lines)  # without T: such a run may be made longer
-        if not total_steps:
+        if not total_steps and SCHEDULES[self.schedule].timed:
             raise ValueError(
                 f"{NODE}.schedule={self.schedule} moves over training, whose length T is not set: "
                 f"set trainer.total_training_steps (paper: 400) or {NODE}.total_steps."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
 from verl.utils.config import omega_conf_to_dataclass
 
+from recipe.clip_entropy.balance import observe_balance
 from recipe.clip_entropy.config import LOSS_MODE, VARIANTS, ClipSettings
 from recipe.clip_entropy.regions import (
     BASELINE,
@@ -18,7 +20,7 @@ from recipe.clip_entropy.regions import (
 )
 from recipe.clip_entropy.schedules import Static
 from recipe.clip_entropy.variant_term import TERMS
-from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY
+from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY, MicroBatch, take_prefixed
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
@@ -27,6 +29,12 @@ from recipe.core.step import Step, policy_entropy
 
 # settings that move no bound: a preset only names values of the others
 MEASURES = {"preset", "region_diagnostics", "exact_contribution_freq"}
+
+
+def observe(observers: Sequence[Callable[[MicroBatch], None]], micro_batch: MicroBatch) -> None:
+    """Lets one observer after the other read the micro-batch."""
+    for observer in observers:
+        observer(micro_batch)
 
 
 class ClipSchedulePart(Part):
@@ -42,8 +50,10 @@ class ClipSchedulePart(Part):
     def __init__(self, settings: ClipSettings, schedule: Static):
         self.settings, self.schedule, row = settings, schedule, VARIANTS[settings.variant]
         self.needs_entropy = settings.loss_mode == LOSS_MODE and row.needs_entropy
-        if settings.region_diagnostics:
-            self.loss_observer = observe_regions
+        observers = [observe_regions] if settings.region_diagnostics else []
+        observers += [observe_balance] if schedule.asks() else []
+        if observers:
+            self.loss_observer = partial(observe, observers)
 
     @classmethod
     def from_config(cls, config: DictConfig) -> ClipSchedulePart | None:
@@ -60,7 +70,7 @@ class ClipSchedulePart(Part):
         if frequency > 0 and step.number % frequency == 0:
             exact = self._exact_contributions(step)
         bounds = self.schedule.advance(step.number, policy_entropy(step))
-        step.tell_loss(**{CLIP_BOUNDS: pack_bounds(bounds)})
+        step.tell_loss(**{CLIP_BOUNDS: pack_bounds(bounds)}, **self.schedule.asks())
         if self.settings.loss_mode == LOSS_MODE:
             told = TERMS[self.settings.variant].of_step(step, self.settings)
             step.tell_loss(**told)
@@ -70,6 +80,8 @@ class ClipSchedulePart(Part):
 
     def after_update(self, step: Step) -> None:
         step.metrics.update(region_metrics(step.metrics))
+        if self.schedule.measures_prefix:
+            self.schedule.learn(take_prefixed(step.metrics, self.schedule.measures_prefix))
 
     def resume_settings(self) -> Mapping[str, Any]:
         lines, decides = self.schedule.lines, settings_of(ClipSettings).keys() - MEASURES

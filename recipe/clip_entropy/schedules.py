@@ -1,4 +1,5 @@
-"""How the clip bounds move over training (arXiv 2602.09782 v1, sec. 4.2): ID, DID, OD and static.
+"""How the clip bounds move over training (arXiv 2602.09782 v1, sec. 4.2): ID, DID, OD and static;
+and BAPO's, which follow what the update before measured.
 
 A schedule lives on the driver. `advance(k, entropy)` is called once a training step, k = 0 .. T-1
 (verl's global step minus one), before the actor's update, and returns that step's bounds; a run
@@ -8,9 +9,11 @@ one is a class here and its line in SCHEDULES.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from recipe.clip_entropy import balance
 from recipe.clip_entropy.bounds import STANDARD, H, M
 from recipe.core.clip import Bounds, Line
 from recipe.core.part import changed
@@ -52,6 +55,9 @@ class Static:
 
     name = "static"
     reads: tuple[str, ...] = ()  # the settings that it has, beside those of all
+    own_limits = False  # its bounds end at its own settings, not at bound_min and bound_max
+    timed = True  # it needs T, but for constant bounds
+    measures_prefix: ClassVar[str] = ""  # of the metrics of an update that it follows
 
     def __init__(self, lines: ClipLines, total_steps: int | None = None):
         self.lines = lines
@@ -60,8 +66,10 @@ class Static:
         self.entropy_start: float | None = None
 
     @classmethod
-    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> Static:
-        """Makes the schedule from the recipe's settings."""
+    def from_settings(
+        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
+    ) -> Static:
+        """Makes the schedule from the recipe's settings; T is there where it is `timed`."""
         return cls(lines, total_steps)
 
     def advance(self, k: int, entropy: float | None) -> Bounds:
@@ -88,6 +96,14 @@ class Static:
     def at(self, k: int) -> Bounds:
         """Returns the bounds of step k in the present state."""
         return self.lines.bounds(self.lines.base_upper, self.lines.base_lower)
+
+    def asks(self) -> dict[str, Any]:
+        """Returns what the workers must know to measure what the schedule follows, plain values for
+        `Step.tell_loss`."""
+        return {}
+
+    def learn(self, means: Mapping[str, float]) -> None:
+        """Takes what an update has measured, the metrics below `measures_prefix`."""
 
     def metrics(self) -> dict[str, float]:
         """Returns what the schedule has measured and where it is, by metric name."""
@@ -143,7 +159,10 @@ class TwoPhases(Static):
         self.phase = 1
 
     @classmethod
-    def from_settings(cls, lines: ClipLines, total_steps: int, settings: ClipSettings) -> TwoPhases:
+    def from_settings(
+        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
+    ) -> TwoPhases:
+        assert total_steps is not None
         return cls(lines, total_steps, settings.phase_split, settings.second_phase)
 
     def at(self, k: int) -> Bounds:
@@ -237,8 +256,9 @@ class OscillatoryDecay(Static):
 
     @classmethod
     def from_settings(
-        cls, lines: ClipLines, total_steps: int, settings: ClipSettings
+        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
     ) -> OscillatoryDecay:
+        assert total_steps is not None
         return cls(
             lines,
             total_steps,
@@ -294,7 +314,104 @@ class OscillatoryDecay(Static):
         return super().state_dict() | {name: getattr(self, name) for name in names}
 
 
+class Balanced(Static):
+    """BAPO. The bounds of the ratio that `balance.search` finds in what the last step measured:
+    each begins at the actor's constant one and moves up to its end, until the tokens with A > 0
+    hold `target` of the absolute surrogate.
+
+    *Ours*: the mean over the mini-batches of the step before, chosen once for all mini-batches of
+    a step. BAPO chooses for each mini-batch from its own ratios, which verl's loss, called with a
+    micro-batch of one rank, does not see; so the first step has the bounds of the start.
+
+    Args:
+        lines: whose constant ones are the start, c_high - 1 and 1 - c_low.
+        target: rho_0, above 0, below 1.
+        upper_end, lower_end: of c_high and c_low, the bounds of the ratio.
+        upper_step, lower_step: between two candidates.
+    """
+
+    name = "bapo"
+    reads = (
+        *("bapo_target", "bapo_upper_end", "bapo_lower_end", "bapo_upper_step"),
+        "bapo_lower_step",
+    )
+    own_limits, timed = True, False
+    measures_prefix = balance.PREFIX
+
+    def __init__(
+        self,
+        lines: ClipLines,
+        total_steps: int | None = None,
+        target: float = 0.5,
+        upper_end: float = 3.0,
+        lower_end: float = 0.9,
+        upper_step: float = 0.05,
+        lower_step: float = 0.05,
+    ):
+        super().__init__(lines, None)  # such a run may be made longer
+        self.target = target
+        start = 1 + lines.base_upper.intercept, 1 - lines.base_lower.intercept
+        for name, first, end in zip(("upper", "lower"), start, (upper_end, lower_end), strict=True):
+            if end < first:
+                raise ValueError(
+                    f"{NODE}.bapo_{name}_end={end} is not allowed: use a number from {first:g} up, "
+                    f"where the actor's clip_ratio_{'high' if name == 'upper' else 'low'} puts the "
+                    "start of that bound of the ratio."
+                )
+        self.uppers = balance.candidates(start[0], upper_end, upper_step)
+        self.lowers = balance.candidates(start[1], lower_end, lower_step)
+        if len(self.uppers) == len(self.lowers) == 1:
+            raise ValueError(
+                f"{NODE}.bapo_upper_end={upper_end} and bapo_lower_end={lower_end} leave both "
+                "bounds where they start: raise one of them, or use schedule=static."
+            )
+        self.upper, self.lower = 0, 0  # which candidates
+        self.share: float | None = None
+
+    @classmethod
+    def from_settings(
+        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
+    ) -> Balanced:
+        return cls(
+            lines,
+            target=settings.bapo_target,
+            upper_end=settings.bapo_upper_end,
+            lower_end=settings.bapo_lower_end,
+            upper_step=settings.bapo_upper_step,
+            lower_step=settings.bapo_lower_step,
+        )
+
+    def asks(self) -> dict[str, Any]:
+        return {balance.CANDIDATES: [self.uppers, self.lowers]}
+
+    def learn(self, means: Mapping[str, float]) -> None:
+        positive = balance.by_candidate(means, "positive")
+        negative = balance.by_candidate(means, "negative")
+        if not (positive and negative) or positive[0] + negative[0] == 0:
+            return  # no token has an advantage: the bounds stay
+        self.upper, self.lower = balance.search(positive, negative, self.target)
+        self.share = balance.positive_share(positive[self.upper], negative[self.lower])
+
+    def at(self, k: int) -> Bounds:
+        upper, lower = self.uppers[self.upper] - 1, 1 - self.lowers[self.lower]
+        return Bounds(Line(0.0, upper), Line(0.0, lower), 0.0, max(self.uppers[-1] - 1, 1.0))
+
+    def metrics(self) -> dict[str, float]:
+        share = {} if self.share is None else {"positive_share": self.share}
+        return super().metrics() | share
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("upper", "lower", "share")
+        return super().state_dict() | {name: getattr(self, name) for name in names}
+
+
 SCHEDULES: dict[str, type[Static]] = {
     schedule.name: schedule
-    for schedule in (Static, IncreaseThenDecrease, DecreaseIncreaseDecrease, OscillatoryDecay)
+    for schedule in (
+        Static,
+        IncreaseThenDecrease,
+        DecreaseIncreaseDecrease,
+        OscillatoryDecay,
+        Balanced,
+    )
 }

@@ -430,6 +430,7 @@ FROM_GRPO = {  # what the papers and their scripts have otherwise
         "calculate_entropy": True,
     },
     "steer": {"variant": "steer", "clip_ratio_high": 0.28, "clip_ratio_c": 10.0},
+    "bapo": {"schedule": "bapo", "clip_ratio_low": 0.4},
     "archer": {
         "variant": "archer",
         "clip_ratio_c": 10.0,

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from recipe.clip_entropy.balance import CANDIDATES
 from recipe.clip_entropy.config import ClipSettings
 from recipe.clip_entropy.schedules import SCHEDULES, ClipLines, Static
 from recipe.core.clip import Bounds
@@ -25,12 +26,23 @@ SETTINGS: dict[str, list[dict]] = {
         {"od_h_init": 0.75, "od_start": "raise", "od_ratio": 0.4},
         {"od_h_init_steps": 3, "od_smoothing": 0.5},
     ],
+    "bapo": [{"bapo_target": 0.4, "bapo_upper_end": 2.0, "bapo_lower_end": 0.95}],
 }
 
 
 def cases() -> list[tuple[str, dict]]:
     """Every schedule at its default settings, and at further ones."""
     return [(name, settings) for name in SCHEDULES for settings in [{}, *SETTINGS.get(name, [])]]
+
+
+def step(schedule: Static, k: int, entropy: float | None) -> Bounds:
+    """Moves a schedule through a training step: its bounds, then what the update measured, in
+    which the positive terms grow with k."""
+    bounds = schedule.advance(k, entropy)
+    uppers, lowers = schedule.asks().get(CANDIDATES, ([], []))
+    measured = {f"positive/{i}": (1 + i * k) / 20 for i in range(len(uppers))}
+    schedule.learn(measured | {f"negative/{i}": 1 + i / 10 for i in range(len(lowers))})
+    return bounds
 
 
 def make(name: str, settings: dict, **limits: float) -> Static:
@@ -44,11 +56,14 @@ def numbers(bounds: Bounds) -> list:
 
 
 def stays_within_its_limits(name: str, settings: dict) -> None:
-    for limits in ({}, {"bound_min": 0.22, "bound_max": 0.26}):
+    own = SCHEDULES[name].own_limits
+    for limits in ({},) if own else ({}, {"bound_min": 0.22, "bound_max": 0.26}):
         schedule = make(name, settings, **limits)
         low, high = limits.get("bound_min", 0.0), limits.get("bound_max", 1.0)
         for k, entropy in enumerate(ENTROPIES):
-            bounds = schedule.advance(k, entropy)
+            bounds = step(schedule, k, entropy)
+            if own:
+                high = bounds.eps_max
             assert (bounds.eps_min, bounds.eps_max) == (low, high)
             for eps in bounds.epsilons(P):
                 eps = torch.as_tensor(eps)
@@ -58,7 +73,7 @@ def stays_within_its_limits(name: str, settings: dict) -> None:
 def is_deterministic(name: str, settings: dict) -> None:
     first, second = make(name, settings), make(name, settings)
     for k, entropy in enumerate(ENTROPIES):
-        assert numbers(first.advance(k, entropy)) == numbers(second.advance(k, entropy))
+        assert numbers(step(first, k, entropy)) == numbers(step(second, k, entropy))
         assert first.metrics() == second.metrics()
 
 
@@ -69,7 +84,7 @@ def resumes_after_every_step(name: str, settings: dict) -> None:
     for k, entropy in enumerate(ENTROPIES):
         resumed = make(name, settings)
         resumed.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
-        assert numbers(resumed.advance(k, entropy)) == numbers(schedule.advance(k, entropy))
+        assert numbers(step(resumed, k, entropy)) == numbers(step(schedule, k, entropy))
         assert resumed.metrics() == schedule.metrics()
         assert resumed.state_dict() == schedule.state_dict()
 
@@ -77,13 +92,13 @@ def resumes_after_every_step(name: str, settings: dict) -> None:
 def shares_no_state_with_its_copy(name: str, settings: dict) -> None:
     """A saved state does not change as the schedule moves on."""
     schedule = make(name, settings)
-    schedule.advance(0, ENTROPIES[0])
+    step(schedule, 0, ENTROPIES[0])
     saved = schedule.state_dict()
     text = json.dumps(saved)
-    schedule.advance(1, ENTROPIES[1])
+    step(schedule, 1, ENTROPIES[1])
     resumed = make(name, settings)
     resumed.load_state_dict(json.loads(text))
-    resumed.advance(1, ENTROPIES[1])
+    step(resumed, 1, ENTROPIES[1])
     assert json.dumps(saved) == text
 
 
@@ -102,8 +117,8 @@ def stays_at_its_end_beyond_T(name: str, settings: dict) -> None:
     for k_after in (STEPS + 1, 2 * STEPS, 100 * STEPS):
         at_end, after = make(name, settings), make(name, settings)
         for k, entropy in enumerate(ENTROPIES):
-            at_end.advance(k, entropy)
-            after.advance(k, entropy)
+            step(at_end, k, entropy)
+            step(after, k, entropy)
         for entropy in ENTROPIES:
             expected = numbers(at_end.advance(STEPS, entropy))
             assert numbers(after.advance(k_after, entropy)) == expected
@@ -114,7 +129,7 @@ def stays_at_its_end_beyond_T(name: str, settings: dict) -> None:
 def has_finite_numbers_as_metrics(name: str, settings: dict) -> None:
     schedule = make(name, settings)
     for k, entropy in enumerate(ENTROPIES):
-        schedule.advance(k, entropy)
+        step(schedule, k, entropy)
         metrics = schedule.metrics()
         assert metrics["entropy"] == entropy and metrics["entropy_start"] == ENTROPIES[0]
         for value in metrics.values():
@@ -126,7 +141,7 @@ def runs_without_the_entropy_or_says_why_not(name: str, settings: dict) -> None:
     schedule = make(name, settings)
     try:
         for k in range(STEPS):
-            schedule.advance(k, None)
+            step(schedule, k, None)
     except ValueError as error:
         assert f"schedule={name} needs the policy's entropy" in str(error)
     else:

@@ -128,7 +128,8 @@ def ppo(u: Update) -> Tensor:
 def by_ppo_s_clip(step: dict) -> bool:
     """Whether the loss is PPO's clipped term within constant bounds, and nothing else."""
     loss = step["loss"]
-    constant = (loss["schedule"], loss["variant"]) == ("static", "ppo")
+    # the first step of BAPO has the bounds of the start
+    constant = loss["schedule"] in ("static", "bapo") and loss["variant"] == "ppo"
     return loss["loss_mode"] == "vanilla" or (loss["loss_mode"] == "dynamic_clip" and constant)
 
 
