@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
+from recipe.clip_entropy.schedules import SCHEDULES
 from recipe.clip_entropy.variant_term import TERMS
 from recipe.core import config as run_config
 from recipe.core.policy_loss import NODE
@@ -67,7 +68,10 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
     """
     what, actor = f"{NODE}.variant={settings.variant}", config.actor_rollout_ref.actor
     preset = PRESETS[settings.preset]
-    for name, usual in (("variant", "ppo"), ("loss_mode", LOSS_MODE)):
+    named = {"variant": "ppo", "loss_mode": LOSS_MODE}
+    if SCHEDULES[preset.schedule].own_limits:
+        named["schedule"] = "static"
+    for name, usual in named.items():
         chosen, given = getattr(preset, name), getattr(settings, name)
         if chosen != usual and given != chosen:
             raise ValueError(

@@ -233,6 +233,11 @@ def test_the_preset_is_the_schedule_on_the_paper_s_start(tmp_path):
         "bapo", 0.4, 0.2,
     )  # fmt: skip
     check(config)
+    OmegaConf.set_struct(config, False)
+    actor.policy_loss.schedule = "id"
+    with pytest.raises(ValueError, match="preset=bapo has no effect with schedule=id, which is"):
+        check(config)
+    actor.policy_loss.schedule = "bapo"
     part = ClipSchedulePart.from_config(config)
     assert part is not None and isinstance(part.schedule, Balanced)
     assert part.schedule.total_steps is None and ratio_bounds(part.schedule) == (1.2, 0.6)
