@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 from recipe.experiment.statistics import holm, interval, t_test
 
@@ -119,14 +120,22 @@ def test_the_runs_and_their_time(says):
 
 def test_the_control(says, entropy):
     differences = entropy("0")
-    assert (differences > 0).all()
+    assert (differences > 0).all() and len(differences) == 7
     says(
         f"keeps {differences.mean():.3f} nats more entropy than GRPO, "
         f"{limits(differences, sign='')}"
     )
     first = differences[: len(SEEDS)]
-    half_width = (e := interval(first[:, None])).high - e.mean
-    says(f"its half width is {half_width:.5f} nats where 0.02 was set")
+    half_width, of_seven = (
+        (e := interval(x[:, None])).high - e.mean for x in (first, differences[:7])
+    )
+    stein = -stdtrit(5, 0.025) * first.std(ddof=1) / 7**0.5
+    assert differences[6] == differences.max()
+    says(
+        f"the control is {first.mean():.3f} nats above GRPO with a half width of {half_width:.5f}",
+        f"which the difference is {differences[6]:.3f}, the largest of all",
+        f"by the spread of the six, is {stein:.4f}, and Student's, by their own, {of_seven:.4f}",
+    )
 
 
 def test_the_verdicts_on_entropy(says, entropy):
