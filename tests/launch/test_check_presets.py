@@ -15,7 +15,7 @@ ALL_BY_KEYS = {
     "clip_entropy": {
         *("id", "did", "od", "clip_higher", "clip_lower", "no_upper_bound", "entropy_bonus"),
         *("clip_cov", "sapo", "gspo", "cispo", "dppo_tv", "dppo_kl"),
-        *("up", "ce_gppo", "dcpo", "erc", "steer", "archer"),
+        *("up", "ce_gppo", "dcpo", "erc", "steer", "archer", "bapo"),
     },
     "entropy_control": {
         *("constant", "linear", "cosine", "target", "entrocraft", "entrocraft_cosine", "entropic"),
