@@ -57,8 +57,10 @@ def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
         if isinstance(value, reader.c.mpc) and abs(value.imag) <= EXACT * abs(value):
             value = value.real
         size = abs(value)
-        if reader.c.isnan(value) or size == reader.c.inf or size == 0:
-            return None if reader.c.isnan(value) else value
+        if reader.c.isnan(value):
+            return None
+        if size in (0, reader.c.inf):
+            return value
         too_large = abs(reader.c.mag(size)) > MOST_BITS
         # (2^75 + 1)(2^75 - 1) differs from 2^150 beyond the digits
         inexact = reader.has_sum and size > MOST_EXACT and not has_letters(tokens)
