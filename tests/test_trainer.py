@@ -319,7 +319,7 @@ def test_the_workers_loss_gets_what_the_parts_have_for_it(monkeypatch, reads_ste
         logit_hook = staticmethod(lambda logits: {})
 
     class Observer(Part):
-        loss_observer = staticmethod(lambda micro_batch: None)
+        loss_observers = (len, repr)
 
     told = []
     ours = bare_trainer(Hook(), Part(), Observer())
@@ -328,7 +328,7 @@ def test_the_workers_loss_gets_what_the_parts_have_for_it(monkeypatch, reads_ste
     monkeypatch.setattr(PPOTrainerSync, "on_init_end", lambda self: None)
     monkeypatch.setattr(recipe.trainer, "omega_conf_to_dataclass", dict)
     ours.on_init_end()
-    expected = {"logit_hooks": [Hook.logit_hook], "observers": [Observer.loss_observer]}
+    expected = {"logit_hooks": [Hook.logit_hook], "observers": [len, repr]}
     assert [loss.keywords for loss in told] == [
         {"config": {"strategy": "fsdp2"}, **expected}
     ] * reads_step

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -20,7 +19,7 @@ from recipe.clip_entropy.regions import (
 )
 from recipe.clip_entropy.schedules import Static
 from recipe.clip_entropy.variant_term import TERMS
-from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY, MicroBatch, take_prefixed
+from recipe.core.actor_loss import EXTRA_INFO, FORWARD_ONLY, take_prefixed
 from recipe.core.clipped_term import CLIP_BOUNDS, pack_bounds
 from recipe.core.part import Part
 from recipe.core.policy_loss import NODE
@@ -29,12 +28,6 @@ from recipe.core.step import Step, policy_entropy
 
 # settings that move no bound: a preset only names values of the others
 MEASURES = {"preset", "region_diagnostics", "exact_contribution_freq"}
-
-
-def observe(observers: Sequence[Callable[[MicroBatch], None]], micro_batch: MicroBatch) -> None:
-    """Lets one observer after the other read the micro-batch."""
-    for observer in observers:
-        observer(micro_batch)
 
 
 class ClipSchedulePart(Part):
@@ -50,10 +43,8 @@ class ClipSchedulePart(Part):
     def __init__(self, settings: ClipSettings, schedule: Static):
         self.settings, self.schedule, row = settings, schedule, VARIANTS[settings.variant]
         self.needs_entropy = settings.loss_mode == LOSS_MODE and row.needs_entropy
-        observers = [observe_regions] if settings.region_diagnostics else []
-        observers += [observe_balance] if schedule.asks() else []
-        if observers:
-            self.loss_observer = partial(observe, observers)
+        self.loss_observers = [observe_regions] if settings.region_diagnostics else []
+        self.loss_observers += [observe_balance] if schedule.asks() else []
 
     @classmethod
     def from_config(cls, config: DictConfig) -> ClipSchedulePart | None:

@@ -55,7 +55,7 @@ class Part:
             so must agree.
         logit_hook: A function of the logits (1, tokens, V) that returns fields (1, tokens), for
             `Step.forward(distillation_use_topk=True)`; it runs on the workers.
-        loss_observer: A function of the micro-batch that runs on the workers after the policy
+        loss_observers: Functions of the micro-batch that run on the workers after the policy
             loss, to leave sums in `MicroBatch.sums`.
     """
 
@@ -64,7 +64,7 @@ class Part:
     needs_entropy: bool = False
     correctness: CorrectnessRule | None = None
     logit_hook: Callable[[Tensor], dict[str, Tensor]] | None = None
-    loss_observer: Callable[[MicroBatch], None] | None = None
+    loss_observers: Sequence[Callable[[MicroBatch], None]] = ()
 
     @classmethod
     def from_config(cls, config: DictConfig) -> Part | None:

@@ -150,8 +150,8 @@ def observed(settings: ClipSettings, **told) -> MicroBatch:
     log_prob, bounds = old + RATIOS.log(), LINES.bounds(LINES.base_upper, LINES.base_lower)
     clipped = clipped_objective(log_prob, old, ADVANTAGES, bounds, 3.0)
     micro_batch.records[CLIPPED] = ClippedRecord(clipped, bounds, log_prob, old, ADVANTAGES, ALL)
-    assert part.loss_observer is not None
-    part.loss_observer(micro_batch)
+    for observer in part.loss_observers:
+        observer(micro_batch)
     return micro_batch
 
 
@@ -171,7 +171,7 @@ def test_another_schedule_measures_none_of_it():
     settings = settings_of("static")
     assert not any(name.startswith(balance.PREFIX) for name in observed(settings).sums)
     part = ClipSchedulePart(settings_of("static", region_diagnostics=False), Static(LINES))
-    assert part.loss_observer is None
+    assert not part.loss_observers
 
 
 def test_the_part_takes_what_the_update_measured_and_logs_the_share():

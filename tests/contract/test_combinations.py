@@ -126,7 +126,7 @@ def test_an_advantage_a_loss_and_a_controller_combine(advantage, loss, controlle
 
     entropy_BT = batch["entropy"].to_padded_tensor(0.0)
     output = {"log_probs": model_output(leaf), "entropy": model_output(entropy_BT)}
-    observers = [part.loss_observer for part in parts if part.loss_observer]
+    observers = [one for part in parts for one in part.loss_observers]
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     value, metrics = actor_loss.actor_loss(actor, output, micro_batch, observers=observers)
     value.backward()

@@ -178,7 +178,7 @@ class Loss:
             "log_probs": model_output(leaf, batch.lengths),
             "entropy": model_output(batch.tensors["entropy"], batch.lengths),
         }
-        observers = [p.loss_observer for p in parts_of(self.config) if p.loss_observer]
+        observers = [one for part in parts_of(self.config) for one in part.loss_observers]
         loss, metrics = actor_loss.actor_loss(self.actor(), output, data, observers=observers)
         loss.backward()
         return leaf.grad, metrics
