@@ -23,6 +23,7 @@ from recipe.sampling.prompts import prompt_id, tokenized
 
 CHUNKS = 1 << 32  # more than any set of prompts has
 SETTINGS_FILE = "settings.json"  # of a cache
+CHUNK_FILES = "[0-9]*.parquet"
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
@@ -76,22 +77,39 @@ class ResponseCache:
     ):
         self.folder = folder
         if again:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
         file = self.folder / SETTINGS_FILE
         if file.is_file():
             before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
             if not changed:
                 return
-            if not again_if_changed:
-                raise ValueError(
-                    f"{self.folder} holds responses for another {changed[0]} "
-                    f"({before.get(changed[0])!r}, now {settings[changed[0]]!r}): use another "
-                    "--out, or --again to sample anew."
-                )
-            shutil.rmtree(self.folder, ignore_errors=True)
+            problem = (
+                f"holds responses for another {changed[0]} "
+                f"({before.get(changed[0])!r}, now {settings[changed[0]]!r})"
+            )
+        elif any(self.folder.glob(CHUNK_FILES)):
+            problem = f"holds responses without the {SETTINGS_FILE} that says whose they are"
+        else:
+            problem = ""
+        if problem and not again_if_changed:
+            raise ValueError(
+                f"{self.folder} {problem}: use another --out, or --again to sample anew."
+            )
+        if problem:
+            self._remove()
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
+
+    def _remove(self) -> None:
+        """Removes the folder; under another name, so that a removal that is interrupted, or fails,
+        leaves no response where the next sampling would find it."""
+        aside = self.folder.with_name(f".{self.folder.name}.removed")
+        if aside.exists():
+            shutil.rmtree(aside)
+        if self.folder.exists():
+            self.folder.rename(aside)
+            shutil.rmtree(aside)
 
     def file(self, chunk: int) -> Path:
         """Returns the file of a chunk, which exists once the chunk has been written."""
@@ -120,7 +138,7 @@ def cached_responses(folder: Path, prompts: int = 0) -> pd.DataFrame:
     Raises ValueError if there is none.
     """
     tables: list[pd.DataFrame] = []
-    for file in sorted(folder.glob("[0-9]*.parquet")):
+    for file in sorted(folder.glob(CHUNK_FILES)):
         tables.append(pd.read_parquet(file))
         if 0 < prompts <= sum(map(len, tables)):
             break
