@@ -103,6 +103,10 @@ class Progress:
         """Returns the steps that the start with this metrics file has logged."""
         return sorted(self._starts[start].steps) if start in self._starts else []
 
+    def _has_logged(self) -> bool:
+        """Says whether the last start has logged a step; one that resumes loads its model first."""
+        return self._record is None or bool(self.steps_of(self._record.with_suffix(".jsonl")))
+
     def column(self, column: Column) -> tuple[list[int], list[float]]:
         """Returns the steps of a column of `columns_of`, and its values."""
         return ([], []) if self.name in column.left_out else self.series(column.metric)
@@ -142,7 +146,7 @@ class Progress:
             word, _, detail = self.end.partition(": ")
             return word, detail
         silent = max((time.time() if now is None else now) - self.written, 0.0)
-        seconds = self.seconds()[-RECENT:]
+        seconds = self.seconds()[-RECENT:] if self._has_logged() else []
         if silent > (max(PATIENCE, SLOWER * max(seconds)) if seconds else STARTING):
             return "stalled", f"nothing written for {duration(silent)}"
         return ("running", "") if self.steps else ("starting", "")

@@ -54,7 +54,6 @@ from recipe.sampling.responses import (
     SamplingJob,
     cache_settings,
     sample_cached,
-    write_table,
 )
 
 
@@ -289,8 +288,8 @@ def write_results(
     record: dict[str, Any],
     model: str,
 ) -> None:
-    """Writes OUT/<benchmark>.parquet, then .json with what the figures depend on, of which an
-    earlier one is removed first: it would stand beside the new table if this were interrupted.
+    """Writes OUT/<benchmark>.parquet, then .json with what the figures depend on. An earlier one is
+    removed when the new table is there: it would stand beside it if this were interrupted.
 
     Args:
         out: the folder.
@@ -302,8 +301,6 @@ def write_results(
         model: folder or name.
     """
     record_file = out / f"{file.stem}.json"
-    record_file.unlink(missing_ok=True)
-    write_table(table, out / f"{file.stem}.parquet")
     values = {
         "benchmark": str(file),
         "content": content,
@@ -314,8 +311,11 @@ def write_results(
         "commit": provenance.commit(),
         "figures": {name: estimate._asdict() for name, estimate in estimates.items()},
     }
-    with atomic_write(record_file) as temporary:
-        temporary.write_text(json.dumps(values, indent=1))
+    with atomic_write(record_file) as new_record:
+        new_record.write_text(json.dumps(values, indent=1))
+        with atomic_write(out / f"{file.stem}.parquet") as new_table:
+            table.to_parquet(new_table, index=False)
+            record_file.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

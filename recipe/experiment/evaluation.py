@@ -6,9 +6,10 @@ Axes: P problems, N samples per problem.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -107,14 +108,22 @@ def figures(table: pd.DataFrame, ks: Sequence[int] | None = None) -> dict[str, E
     }
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """Returns the settings that the record beside a table of evaluated responses names, without
-    UNCOMPARED; {} where there is no record, or none that can be read."""
+class Record(NamedTuple):
+    """What is read of the record beside a table of evaluated responses."""
+
+    settings: dict[str, Any]  # without UNCOMPARED; {} where no record can be read
+    step: int | None  # of the checkpoint; None where it names none
+
+
+def read_record(file: Path) -> Record:
+    """Reads the record beside a table of evaluated responses."""
     try:
-        settings = json.loads(file.with_suffix(".json").read_text())["settings"]
-        return {key: value for key, value in settings.items() if key not in UNCOMPARED}
+        record = json.loads(file.with_suffix(".json").read_text())
+        settings = {k: value for k, value in record["settings"].items() if k not in UNCOMPARED}
+        steps = re.findall(r"global_step_(\d+)", str(record.get("model")))
+        return Record(settings, int(steps[-1]) if steps else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return Record({}, None)
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -140,20 +149,27 @@ def read_evaluations(
 
     All runs of a benchmark get the same problems, so that their differences are paired: those of
     most runs (of equally many, the larger set), and of those the ones with the settings of most
-    (of equally many, with more samples). What no record says of a table's settings, as where an
-    older version wrote it, counts as equal.
+    (of equally many, with more samples); of an earlier checkpoint than the run's last, none. What
+    no record says of a table, as where an older version wrote it, counts as equal.
 
     Returns:
         {benchmark, or preset/benchmark: {arm: {seed: (P, N)}}}, and a sentence on each table that
-        was left out.
+        was left out, or whose record is missing where others have one.
     """
     tables: dict[str, list[tuple[Run, dict[str, Any], Problems, np.ndarray]]] = {}
     left_out = []
     for run in runs:
         for file in run.folder.evaluations():
             benchmark = file.relative_to(run.folder.evaluation).with_suffix("").as_posix()
+            record, step = read_record(file), run.folder.checkpoint_step()
+            if record.step is not None and record.step < step:
+                left_out.append(
+                    f"{run.name}: {benchmark}.parquet is left out: it is of the checkpoint of step "
+                    f"{record.step}, and the last is of step {step}."
+                )
+                continue
             try:
-                read = (run, read_settings(file), *read_evaluation(file, column))
+                read = (run, record.settings, *read_evaluation(file, column))
                 tables.setdefault(benchmark, []).append(read)
             except (OSError, ValueError, KeyError) as error:
                 left_out.append(f"{run.name}: {benchmark}.parquet is left out: {error}.")
@@ -176,5 +192,10 @@ def read_evaluations(
                     f"{', '.join(texts)}."
                 )
             else:
+                if usual and not settings:
+                    left_out.append(
+                        f"{run.name}: {benchmark}.parquet has no record of its settings (.json), "
+                        "and is taken to have those of most runs."
+                    )
                 results.setdefault(benchmark, {}).setdefault(run.arm, {})[run.seed] = values_PN
     return results, left_out

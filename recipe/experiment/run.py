@@ -45,6 +45,7 @@ STEP = re.compile(
 TAIL = 1 << 16  # bytes; a line has about 8,000
 LOG_END = 300  # characters
 FINISHED = "finished"  # how a start has ended, and a run
+VAL_ONLY = re.compile(rb"^ *val_only: true$", re.MULTILINE)  # in a record
 # what a terminal obeys: sequences that are closed in their line, such as a window's title; other
 # sequences, such as colours; control characters but tab and the ends of lines
 ESCAPES = re.compile(
@@ -223,10 +224,20 @@ class RunFolder:
         return last.with_suffix(".end") if last else None
 
     def last_end(self) -> str:
-        """Returns how the last start ended, "" where it runs or nobody was left to write it."""
-        file = self.last_end_file()
-        text = file.read_text(errors="replace") if file and file.is_file() else ""
-        return " ".join(printable(text).split())
+        """Returns how the last start ended, "" where it runs or nobody was left to write it.
+
+        A start that only validated, and finished that, leaves the run as an earlier one left it.
+        """
+        starts = {file.with_suffix("") for end in (".yaml", ".end") for file in self._starts(end)}
+        ended = ""
+        for start in sorted(starts, key=lambda start: int(start.name), reverse=True):
+            file, record = start.with_suffix(".end"), start.with_suffix(".yaml")
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            end = " ".join(printable(text).split())
+            if not (end == FINISHED and record.is_file() and VAL_ONLY.search(record.read_bytes())):
+                return end
+            ended = ended or end
+        return ended
 
     def end_written(self) -> tuple[Path, int] | None:
         """Returns the file of `last_end` and when it was written, None where there is none: whether

@@ -9,6 +9,7 @@ from typing import Any
 from recipe.experiment import provenance
 from recipe.experiment.run import Run
 from recipe.experiment.statistics import finite
+from recipe.report.results import lacks_its_end
 
 
 def to_text(value: Any) -> str:
@@ -73,6 +74,11 @@ def warnings(runs: Sequence[Run], status: Mapping[str, str], metrics: Sequence[s
                 values = ", ".join(f"seed {seed}: {value}" for seed, value in row.items())
                 sentences.append(f"{arm}: its seeds differ in {key} ({values}).")
     for run in runs:
+        if status[run.name] == "finished" and lacks_its_end(run):
+            sentences.append(
+                f"{run.name}: its metrics end at step {run.last_step}, before its last checkpoint "
+                f"(step {run.folder.checkpoint_step()}): it has no final value of its training."
+            )
         for metric in metrics:
             rows = {s: row[metric] for s, row in run.steps.items() if metric in row}
             if bad := [step for step, value in rows.items() if finite(value) is None]:

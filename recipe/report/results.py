@@ -169,9 +169,16 @@ def final_metrics(
     return metrics + _training_metrics(runs, runs if compared is None else compared)
 
 
+def lacks_its_end(run: Run) -> bool:
+    """Says whether a run was killed between its last checkpoint and the row of that step, which a
+    resumed start that finds nothing to do does not log."""
+    return run.last_step < run.folder.checkpoint_step()
+
+
 def _training_metrics(runs: Sequence[Run], compared: Sequence[Run]) -> list[Metric]:
     logged = sorted(set().union(*(run.logged.names for run in runs)))
     metrics = []
+    runs = [run for run in runs if not lacks_its_end(run)]
     for title, names, last in TRAINING_METRICS:
         shared = shared_metric({run.name: run.logged for run in compared}, names)
         pattern = shared.metric

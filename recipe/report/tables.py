@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix
 from recipe.report.results import TRAINING, Metric, Result, band
@@ -22,7 +23,7 @@ BY_RUN = ("arm", "seed", "group", "metric", "problems", "value")  # data/results
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with file.open("w", newline="") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

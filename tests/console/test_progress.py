@@ -89,6 +89,13 @@ def test_a_run_that_was_resumed_is_judged_by_its_last_start(tmp_path):
     assert run.state(NOW)[0] == "running" and list(run.steps) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("age", "state"), [(130, "running"), (1000, "stalled")])
+def test_a_start_that_resumes_has_the_time_to_load_its_model(tmp_path, age, state):
+    write(tmp_path, timed(3), end="failed: memory", age=5000)
+    write(tmp_path, {}, age=age, start=1)
+    assert progress(tmp_path).state(NOW)[0] == state
+
+
 def test_the_time_left_is_that_of_the_last_steps_with_their_validations(tmp_path):
     steps = timed(4)
     steps[1]["timing_s/step"] = 100.0  # compiles and warms up

@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint with a stand-in for the engine; the real ones are in tests/e2e."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -167,19 +168,33 @@ def test_judging_alone_judges_nothing_where_a_later_benchmark_lacks_responses(
     assert command("--judge-only") == 0 and len(judged) == 3
 
 
+@pytest.mark.parametrize(
+    ("method", "file", "left"),
+    [
+        ((pd.DataFrame, "to_parquet"), "five.parquet", "the old ones"),
+        ((Path, "replace"), "five.json", "no settings"),
+    ],
+)
 def test_an_evaluation_that_is_interrupted_leaves_no_old_settings_beside_new_responses(
-    command, monkeypatch
+    command, monkeypatch, method, file, left
 ):
     assert command() == 0
-    write_table = evaluate.write_table
+    files = [command.out / "five.parquet", command.out / "five.json"]
+    before = [path.read_bytes() for path in files]
+    write = getattr(*method)
 
-    def interrupted(table, file):
-        write_table(table, file)
-        raise KeyboardInterrupt
+    def interrupted(thing, path, **options):
+        if path.name.endswith(file):
+            raise KeyboardInterrupt
+        return write(thing, path, **options)
 
-    monkeypatch.setattr(evaluate, "write_table", interrupted)
+    monkeypatch.setattr(*method, interrupted)
     assert command("--again", "--temperature", "0.5") == 130
-    assert (command.out / "five.parquet").is_file() and not (command.out / "five.json").exists()
+    if left == "the old ones":
+        assert [path.read_bytes() for path in files] == before
+    else:
+        assert files[0].is_file() and not files[1].exists()
+    assert not [*command.out.glob(".*")]
 
 
 def test_several_benchmarks_share_an_engine(command, tmp_path):

@@ -141,7 +141,12 @@ def test_runs_are_paired_by_the_settings_of_most_of_them(tmp_path):
     (unknown[1].folder.evaluation / "b.json").write_text("{")
     later = [evaluated("d", seed, dtype="float32") for seed in (0, 1)]
     runs, left_out = paired(*usual, *unknown, *later)
-    assert len(runs) == 6 and left_out == []
+    assert len(runs) == 6
+    assert left_out == [
+        f"c/seed{seed}: b.parquet has no record of its settings (.json), and is taken to have "
+        "those of most runs."
+        for seed in (0, 1)
+    ]
 
 
 def test_runs_are_paired_on_the_problems_of_most_of_them(tmp_path):

@@ -218,6 +218,24 @@ def test_the_end_is_of_the_last_start_and_not_of_a_former_one(folder):
     assert (folder.path / "metrics/002.end").is_file()
 
 
+@pytest.mark.parametrize("before", ["stopped: by Ctrl-C", "finished", "failed: memory"])
+def test_a_start_that_only_validated_leaves_the_run_as_it_was(folder, before):
+    planned = record(10)["config"]
+    for number, (val_only, how) in enumerate([(False, before), (True, "finished")] * 2):
+        trainer = {**planned["trainer"], "val_only": val_only}
+        log(folder, number, {4: {}}, record={"config": {**planned, "trainer": trainer}})
+        end(folder, number, how)
+    assert folder.last_end() == before
+    end(folder, 3, "failed: no data")  # its own end, unless it went well
+    assert folder.last_end() == "failed: no data"
+
+
+def test_where_nothing_was_trained_a_validation_ends_as_its_own(folder):
+    log(folder, 0, {0: {}}, record={"config": {"trainer": {"val_only": True}}})
+    end(folder, 0, "finished")
+    assert folder.last_end() == "finished"
+
+
 def test_a_run_that_found_nothing_left_to_do_is_complete(folder):
     """Killed between its last checkpoint and its last line: verl then has no step to log."""
     log(folder, 0, {1: {}, 2: {}})

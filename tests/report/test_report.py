@@ -14,6 +14,7 @@ from recipe import plot
 from recipe.experiment.matrix import Arm, read_matrix
 from recipe.experiment.statistics import interval
 from recipe.report import __main__ as report
+from recipe.report import tables
 from recipe.report.charts import POINTS, style
 from recipe.report.page import collect, render
 from recipe.report.results import FINAL_METRICS, FinalMetric, binned, final_metrics
@@ -525,6 +526,62 @@ def test_evaluations_of_other_settings_are_named_and_left_out(tmp_path):
     assert rows_of_b["b", "majority@4"] == 1 and rows_of_b["c", "majority@4"] == 0
     sentence = "c/seed0: b.parquet is left out: it was evaluated with samples=2 (most runs: 4)."
     assert page.warnings.count(sentence) == 1
+
+
+def test_evaluations_of_an_earlier_checkpoint_are_left_out_and_those_without_a_record_named(
+    tmp_path,
+):
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0])
+    for arm, step in (("a", 2), ("b", 1), ("c", None)):
+        run(tmp_path, arm, 0, entropies(1.0, 1.0), planned=2)
+        (tmp_path / arm / "seed0/latest_checkpointed_iteration.txt").write_text("2")
+        evaluated(tmp_path, arm, 0, np.ones((3, 4), bool))
+        if step:
+            record = {
+                "settings": {"samples": 4},
+                "model": f"/x/global_step_{step}/actor/huggingface",
+            }
+            (tmp_path / arm / "seed0/evaluation/b.json").write_text(json.dumps(record))
+    page = collect(tmp_path)
+    seeds = {(r.arm, r.metric): r.seeds for r in page.results if r.group == "b"}
+    assert [seeds[arm, "avg@4"] for arm in "abc"] == [1, 0, 1]
+    assert page.warnings.count(
+        "b/seed0: b.parquet is left out: it is of the checkpoint of step 1, and the last is of "
+        "step 2."
+    ) == 1  # fmt: skip
+    assert page.warnings.count(
+        "c/seed0: b.parquet has no record of its settings (.json), and is taken to have those of "
+        "most runs."
+    ) == 1  # fmt: skip
+
+
+def test_a_run_whose_last_row_is_lost_has_no_final_value_of_its_training(tmp_path):
+    """verl saves before it validates and logs; a resumed start then finds nothing to do."""
+    matrix(tmp_path, ["a", "b"])
+    for arm, seed, steps in (("a", 0, 3), ("a", 1, 3), ("b", 0, 3), ("b", 1, 2)):
+        run(tmp_path, arm, seed, entropies(*[1.0, 0.8, 0.2][:steps]), planned=3)
+        (tmp_path / arm / f"seed{seed}/latest_checkpointed_iteration.txt").write_text("3")
+    (tmp_path / "b/seed1/metrics/000.end").write_text("finished")
+    page = collect(tmp_path)
+    assert page.status == dict.fromkeys(page.status, "finished")
+    of_b = next(r for r in page.results if r.arm == "b" and "entropy" in r.metric.lower())
+    assert of_b.seeds == 1 and of_b.estimate.mean == pytest.approx((1.0 + 0.8 + 0.2) / 3)
+    assert (
+        "b/seed1: its metrics end at step 2, before its last checkpoint (step 3): it has no final "
+        "value of its training." in page.warnings
+    )
+
+
+def test_an_interrupted_report_leaves_no_table_in_halves(tmp_path):
+    def interrupted():
+        yield ["a"]
+        raise KeyboardInterrupt
+
+    file = tmp_path / "x.csv"
+    tables.write_csv(file, ["before"], [])
+    with pytest.raises(KeyboardInterrupt):
+        tables.write_csv(file, ["after"], interrupted())
+    assert file.read_text() == "before\n" and [*tmp_path.iterdir()] == [file]
 
 
 def test_files_that_an_older_version_has_named_do_not_make_a_run_another(tmp_path):
