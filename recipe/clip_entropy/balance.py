@@ -27,6 +27,7 @@ def candidates(start: float, end: float, step: float) -> list[float]:
 
 def contributions(
     ratio_BT: Tensor,
+    old_log_prob_BT: Tensor,
     advantages_BT: Tensor,
     mask_BT: Tensor,
     uppers: Sequence[float],
@@ -34,10 +35,11 @@ def contributions(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Sums the absolute clipped surrogate of either sign, for each bound of the ratio.
 
-        P(c) = sum over A > 0 of min(r, c) A         N(c) = sum over A < 0 of max(r, c) |A|
+        P(c) = sum over A > 0 of q min(r, c) A         N(c) = sum over A < 0 of q max(r, c) |A|
 
     Args:
-        ratio_BT: r = pi_theta / pi_old.
+        ratio_BT: r = pi_theta / q.
+        old_log_prob_BT: ln of q, the probability under the policy that sampled.
         advantages_BT: A.
         mask_BT: bool, response tokens.
         uppers, lowers: c of P, and of N: bounds of the ratio, 1.2 and 0.6, and not of r - 1.
@@ -45,10 +47,12 @@ def contributions(
     Returns:
         P of each upper bound and N of each lower one, scalars.
 
-    Source: Xi et al., arXiv 2510.18927; github WooooDyy/BAPO (read; the paper was not).
+    Source: Xi et al., arXiv 2510.18927, eq. 8. The authors' code (github WooooDyy/BAPO, read) has
+        no q.
     """
-    positive_BT = torch.where(mask_BT, advantages_BT.clamp(min=0), 0).double()
-    negative_BT = torch.where(mask_BT, (-advantages_BT).clamp(min=0), 0).double()
+    q_BT = old_log_prob_BT.double().exp()
+    positive_BT = torch.where(mask_BT, q_BT * advantages_BT.clamp(min=0), 0)
+    negative_BT = torch.where(mask_BT, q_BT * (-advantages_BT).clamp(min=0), 0)
     return (
         [(ratio_BT.clamp(max=c) * positive_BT).sum() for c in uppers],
         [(ratio_BT.clamp(min=c) * negative_BT).sum() for c in lowers],
@@ -65,8 +69,9 @@ def search(positive: Sequence[float], negative: Sequence[float], target: float) 
 
         P(upper) / (P(upper) + N(lower)) >= target
 
-    A higher lower bound makes N larger, so that where the largest upper bound is not enough, the
-    lower one goes to its end too.
+    which is how we read eq. 8, whose denominator is printed as the absolute value of a sum of both
+    signs. A higher lower bound makes N larger, so that where the largest upper bound is not enough,
+    the lower one goes to its end too.
 
     Args:
         positive, negative: P and N of the candidates in the order of `contributions`, at least one
@@ -75,6 +80,8 @@ def search(positive: Sequence[float], negative: Sequence[float], target: float) 
 
     Returns:
         Which upper and which lower candidate.
+
+    Source: arXiv 2510.18927, Alg. 1 (the authors' code raises the lower one first).
     """
     pairs = [(i, 0) for i in range(len(positive))]
     pairs += [(len(positive) - 1, j) for j in range(1, len(negative))]
@@ -91,7 +98,7 @@ def observe_balance(micro_batch: MicroBatch) -> None:
         return
     record, bounds = micro_batch.records[CLIPPED], micro_batch.settings[CANDIDATES]
     ratio_BT = importance_ratio(record.log_prob, record.old_log_prob)
-    sums = contributions(ratio_BT, record.advantages, record.mask, *bounds)
+    sums = contributions(ratio_BT, record.old_log_prob, record.advantages, record.mask, *bounds)
     for name, values in zip(("positive", "negative"), sums, strict=True):
         for i, value in enumerate(values):
             micro_batch.sums[f"{PREFIX}{name}/{i}"] = value

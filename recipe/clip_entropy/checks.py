@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
-from recipe.clip_entropy.schedules import SCHEDULES
+from recipe.clip_entropy.schedules import LINES, SCHEDULES, OscillatoryDecay, Static
 from recipe.clip_entropy.variant_term import TERMS
 from recipe.core import config as run_config
+from recipe.core.clip import Bounds
 from recipe.core.policy_loss import NODE
+from recipe.core.settings import settings_of
+
+LIMITS = ("bound_min", "bound_max")
 
 
 def check(config: DictConfig) -> None:
@@ -35,7 +43,7 @@ def check(config: DictConfig) -> None:
             )
     lines = settings.lines(actor.clip_ratio_low, actor.clip_ratio_high)
     steps = config.trainer.total_training_steps
-    settings.make_schedule(lines, steps)
+    check_bounds(settings, settings.make_schedule(lines, steps))
     check_length(settings, steps)
     check_exact_contributions(settings, config)
     if settings.variant != "ppo" and not settings.acts_at_once:
@@ -93,6 +101,60 @@ def check_updates(what: str, config: DictConfig) -> None:
     run_config.check_several_updates(
         config, f"{NODE}.{what} has the gradient of PPO", ", or preset=grpo"
     )
+
+
+def check_bounds(settings: ClipSettings, schedule: Static) -> None:
+    """Raises ValueError for a schedule whose bounds never leave the constant ones, and for two
+    constant bounds that bound_min and bound_max make one."""
+    lines = schedule.lines
+    ratios = f"clip_ratio_low={lines.base_lower.intercept} and clip_ratio_high="
+    ratios += f"{lines.base_upper.intercept}"
+    limits = ", ".join(f"{name}={getattr(settings, name)}" for name in LIMITS)
+    constant = Static(lines).at(0)
+    if settings.schedule == "static":
+        upper, lower = evaluated(constant)
+        if lines.base_upper != lines.base_lower and torch.equal(upper, lower):
+            raise ValueError(
+                f"actor_rollout_ref.actor.{ratios} are both {upper[0].item():g} within {NODE}."
+                f"{limits}, so that their difference has no effect: use a lower bound_min or a "
+                "higher bound_max, or the same number for both."
+            )
+        return
+    if SCHEDULES[settings.schedule].own_limits:
+        return  # which the schedule has compared
+    alike = evaluated(constant)
+    if all(torch.allclose(alike, evaluated(bounds)) for bounds in bounds_of(schedule)):
+        fields = settings_of(ClipSettings)
+        changed = [
+            f"{name}={getattr(settings, name)}"
+            for name in (*LINES, *LIMITS)
+            if name != "total_steps" and getattr(settings, name) != fields[name].default
+        ]
+        raise ValueError(
+            f"{NODE}.schedule={settings.schedule} has no effect with {', '.join(changed)}, as its "
+            f"bounds are the constant ones of {ratios} at every step: set one of them back, or "
+            "use schedule=static."
+        )
+
+
+def bounds_of(schedule: Static) -> Iterator[Bounds]:
+    """Yields the bounds that a schedule can have: of each step, or of a state that entropies that
+    are not known before a run put it into."""
+    if isinstance(schedule, OscillatoryDecay):
+        lines = schedule.lines
+        yield lines.bounds(lines.wide_upper, lines.base_lower)
+        yield lines.bounds(lines.base_upper, lines.wide_lower)
+        return
+    assert schedule.total_steps is not None
+    for k in range(schedule.total_steps + 1):
+        yield schedule.at(k)
+
+
+def evaluated(bounds: Bounds) -> Tensor:
+    """Returns (2, 1001): the upper and the lower bound at probabilities from 0 to 1."""
+    p = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    both = (torch.as_tensor(x, dtype=p.dtype).expand_as(p) for x in bounds.epsilons(p))
+    return torch.stack(tuple(both))
 
 
 def check_length(settings: ClipSettings, steps: int | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.clip_entropy.schedules import SCHEDULES, ClipLines, Static
+from recipe.clip_entropy.schedules import SCHEDULES, Balanced, ClipLines, Static
 from recipe.core.clip import Bounds, Line
 from recipe.core.policy_loss import NODE, PolicyLossSettings
 from recipe.core.settings import check_settings, setting, settings_of
@@ -90,7 +90,7 @@ PRESETS: dict[str, Preset] = {
         variant="erc", clip_ratio_high=0.28, clip_ratio_c=10.0, calculate_entropy=True
     ),
     "steer": Preset(variant="steer", clip_ratio_high=0.28, clip_ratio_c=10.0),  # arXiv 2510.10150
-    # arXiv 2510.18927, its README: bounds of the ratio from 0.6 and 1.2 on
+    # arXiv 2510.18927, sec. 5.1: bounds of the ratio from 0.6 and 1.2 on
     "bapo": Preset(schedule="bapo", clip_ratio_low=0.4),
     "archer": Preset(  # arXiv 2507.15778; the KL per token stands in its variant
         variant="archer", clip_ratio_c=10.0, use_kl_loss=True, kl_loss_coef=0.0
@@ -105,13 +105,14 @@ class VariantRow:
     settings: tuple[str, ...] = ()  # that it alone reads
     needs_entropy: bool = False  # reads the old policy's entropies in the loss
     own_bounds: bool = False  # in the place of a schedule's
+    no_upper: bool = False  # no token meets the upper bound
     at_once: bool = False  # acts in the first update of a rollout too, where the ratio is 1
 
 
 VARIANTS: dict[str, VariantRow] = {
     "ppo": VariantRow(),
-    "up": VariantRow(),
-    "no_upper_bound": VariantRow(),
+    "up": VariantRow(no_upper=True),
+    "no_upper_bound": VariantRow(no_upper=True),
     "ce_gppo": VariantRow(("ce_low", "ce_high")),
     "dcpo": VariantRow(("dcpo_ratio_max",), own_bounds=True),
     "erc": VariantRow(("erc_low", "erc_high"), needs_entropy=True),
@@ -167,19 +168,19 @@ class ClipSettings(PolicyLossSettings):
         0.0, "not in paper; ours: share of the past in the entropy", at_least=0, below=1
     )
     bapo_target: float = setting(
-        0.5, "arXiv 2510.18927, its README: rho_0, of P + N", above=0, below=1
+        0.4, "arXiv 2510.18927, sec. 5.1: rho_0; its README: 0.5", above=0, below=1
     )
     bapo_upper_end: float = setting(
-        3.0, "arXiv 2510.18927, its README: of the ratio's upper bound; its code: 2", above=1
+        3.0, "arXiv 2510.18927, sec. 5.1: of the ratio's upper bound", above=1
     )
     bapo_lower_end: float = setting(
         0.9,
-        "arXiv 2510.18927, its README: of the ratio's lower bound; its code: 0.8",
+        "arXiv 2510.18927, sec. 5.1: of the ratio's lower bound",
         above=0,
         at_most=1,
     )
-    bapo_upper_step: float = setting(0.05, "arXiv 2510.18927, its code", at_least=0.01)
-    bapo_lower_step: float = setting(0.05, "arXiv 2510.18927, its code", at_least=0.01)
+    bapo_upper_step: float = setting(0.05, "arXiv 2510.18927, sec. 5.1", at_least=0.01)
+    bapo_lower_step: float = setting(0.02, "arXiv 2510.18927, sec. 5.1", at_least=0.01)
     variant: str = setting(
         "ppo", "ours: PPO's clipped term; others: what a paper makes of it", choices=VARIANTS
     )
@@ -257,6 +258,11 @@ class ClipSettings(PolicyLossSettings):
             raise ValueError(
                 f"{NODE}.ce_low=0 and ce_high=0 leave variant=ce_gppo as PPO's clip: use a number "
                 "above 0 for one of them, or variant=ppo."
+            )
+        if row.no_upper and self.schedule == Balanced.name:
+            raise ValueError(
+                f"{NODE}.schedule={self.schedule} has no effect with variant={self.variant}, which "
+                "has no upper bound for it to raise: use another schedule, or variant=ppo."
             )
         if row.own_bounds:
             self._check_limits(f"variant={self.variant}", ("schedule", "bound_min", "bound_max"))

@@ -9,6 +9,7 @@ one is a class here and its line in SCHEDULES.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -80,14 +81,17 @@ class Static:
 
         Args:
             k: the training step, from 0.
-            entropy: the policy's before the step's update, in nats per token; None if unknown.
+            entropy: the policy's before the step's update, in nats per token; None if verl computes
+                none. At one that is no number (a step whose tokens are all rejected) what follows
+                the entropy stays as it was.
         """
         if self.total_steps is not None:
             k = min(k, self.total_steps)
-        self.measure(k, entropy)
-        if self.entropy_start is None:
-            self.entropy_start = entropy
-        self.entropy = entropy
+        if entropy is None or math.isfinite(entropy):
+            self.measure(k, entropy)
+            if self.entropy_start is None:
+                self.entropy_start = entropy
+            self.entropy = entropy
         return self.at(k)
 
     def measure(self, k: int, entropy: float | None) -> None:
@@ -317,7 +321,7 @@ class OscillatoryDecay(Static):
 class Balanced(Static):
     """BAPO. The bounds of the ratio that `balance.search` finds in what the last step measured:
     each begins at the actor's constant one and moves up to its end, until the tokens with A > 0
-    hold `target` of the absolute surrogate.
+    hold `target` of the surrogate.
 
     *Ours*: the mean over the mini-batches of the step before, chosen once for all mini-batches of
     a step. BAPO chooses for each mini-batch from its own ratios, which verl's loss, called with a
@@ -342,11 +346,11 @@ class Balanced(Static):
         self,
         lines: ClipLines,
         total_steps: int | None = None,
-        target: float = 0.5,
+        target: float = 0.4,
         upper_end: float = 3.0,
         lower_end: float = 0.9,
         upper_step: float = 0.05,
-        lower_step: float = 0.05,
+        lower_step: float = 0.02,
     ):
         super().__init__(lines, None)  # such a run may be made longer
         self.target = target
@@ -389,6 +393,8 @@ class Balanced(Static):
         negative = balance.by_candidate(means, "negative")
         if not (positive and negative) or positive[0] + negative[0] == 0:
             return  # no token has an advantage: the bounds stay
+        if not all(map(math.isfinite, [*positive, *negative])):
+            return  # verl has skipped the update
         self.upper, self.lower = balance.search(positive, negative, self.target)
         self.share = balance.positive_share(positive[self.upper], negative[self.lower])
 

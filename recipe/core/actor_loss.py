@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EXTRA_INFO = "recipe"  # key of batch.extra_info
 ENTROPY_COEFF = "entropy_coeff"  # in MicroBatch.settings: in the place of the actor's
 FORWARD_ONLY = "forward_only"  # in EXTRA_INFO: a pass for the per-token quantities alone
+# of the mini-batch's response tokens, that which verl's rollout correction has not rejected
+KEPT_SHARE = "actor/kept_token_share"
 
 
 @dataclass
@@ -39,8 +41,7 @@ class MicroBatch:
         settings: What the trainer's parts told the loss for this update (`Step.tell_loss`).
         fields: Nested fields, B rows: all that the trainer has written.
         output: The model's, nested: log_probs, and entropy where verl computes it.
-        sums: Sums over response tokens that a loss leaves; they are logged as means over the
-            tokens of the global mini-batch.
+        sums: Sums over response tokens that a loss leaves; `take_prefixed` makes means of them.
         records: What a loss leaves for the parts' observers, by name.
     """
 
@@ -118,9 +119,14 @@ def _with_entropy_coeff(config: ActorConfig, coefficient: float) -> ActorConfig:
 
 
 def take_prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Takes the metrics of this prefix out of `metrics`, and returns them without it."""
+    """Takes what `MicroBatch.sums` has left under this prefix out of an update's metrics.
+
+    Returns:
+        The means over the response tokens that the loss has, without the prefix.
+    """
     names = [name for name in metrics if name.startswith(prefix)]
-    return {name.removeprefix(prefix): metrics.pop(name) for name in names}
+    kept = metrics.get(KEPT_SHARE) or 1.0
+    return {name.removeprefix(prefix): metrics.pop(name) / kept for name in names}
 
 
 def actor_loss(
@@ -138,7 +144,7 @@ def actor_loss(
 
     Sums that the policy loss or an observer leaves are divided by the tokens of the global
     mini-batch, as the loss is, and summed over micro-batches and ranks: they do not depend on how
-    the batch is split.
+    the batch is split. verl counts rejected tokens among them, so KEPT_SHARE is left beside them.
 
     Args:
         config: The actor's config.
@@ -179,7 +185,9 @@ def actor_loss(
             observe(micro_batch)
     sums = micro_batch.sums
     if sums:
-        scale = data["dp_size"] / data["batch_num_tokens"]
+        sums[KEPT_SHARE] = data["response_mask"].values().sum()
+        # without any token verl's loss is NaN, and it skips the update
+        scale = data["dp_size"] / max(data["batch_num_tokens"], 1)
         values = (torch.stack([value.double() for value in sums.values()]) * scale).tolist()
         for name, value in zip(sums, values, strict=True):
             metrics[name] = Metric(AggregationType.SUM, value)

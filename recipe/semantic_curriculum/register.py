@@ -20,7 +20,7 @@ from verl.workers.config import ActorConfig
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clip import importance_ratio
-from recipe.core.clipped_term import clipped_term
+from recipe.core.clipped_term import CLIPPED, clipped_term
 from recipe.core.policy_loss import NODE as POLICY_LOSS
 from recipe.core.settings import check_free
 from recipe.semantic_curriculum import token_rule
@@ -181,6 +181,10 @@ def sent_loss(
     if rule.policy_tokens == "selected":
         selected_BT = (class_BT != token_rule.UNSELECTED) & mask_BT
         loss_BT = loss_BT * selected_BT * _tokens_per_kept(rule, mask_BT, selected_BT, config)
+        if micro_batch is not None and CLIPPED in micro_batch.records:
+            record = micro_batch.records[CLIPPED]  # the others have no policy term
+            left_BT = record.advantages * selected_BT
+            micro_batch.records[CLIPPED] = record._replace(advantages=left_BT)
     # + beta_class KL(pi_theta || anchor)
     if rule.constrains:
         anchor_BT = anchor_log_prob(rule, micro_batch, old_log_prob)

@@ -1,5 +1,7 @@
 """BAPO's bounds: the sums and the search by hand, and the schedule in a step of the trainer."""
 
+import math
+
 import pytest
 import torch
 from builders import nested, queue_of, run_overrides, step_of
@@ -20,44 +22,57 @@ LINES = ClipLines(base_upper=Line(0.0, 0.2), base_lower=Line(0.0, 0.4))
 #                 r:   0.5  1.1  1.5  4.0   0.5   0.7   1.0   2.0
 RATIOS = torch.tensor([[0.5, 1.1, 1.5, 4.0, 0.5, 0.7, 1.0, 2.0]], dtype=torch.float64)
 ADVANTAGES = torch.tensor([[1.0, 1.0, 2.0, 1.0, -1.0, -2.0, -1.0, -1.0]], dtype=torch.float64)
+Q = torch.tensor([[0.8, 0.2, 0.5, 0.1, 0.4, 1.0, 0.25, 0.5]], dtype=torch.float64)  # pi_old
 ALL = torch.ones(1, 8, dtype=torch.bool)
 
 
 def sums(mask_BT=ALL, uppers=(1.2, 3.0), lowers=(0.6, 0.9)):
-    found = balance.contributions(RATIOS, ADVANTAGES, mask_BT, uppers, lowers)
+    found = balance.contributions(RATIOS, Q.log(), ADVANTAGES, mask_BT, uppers, lowers)
     return [[value.item() for value in values] for values in found]
 
 
 def test_the_sums_of_either_sign_by_hand():
     positive, negative = sums()
-    # min(r, 1.2) A: 0.5, 1.1, 2.4, 1.2;  min(r, 3) A: 0.5, 1.1, 3, 3
-    assert positive == pytest.approx([5.2, 7.6])
-    # max(r, 0.6) |A|: 0.6, 1.4, 1, 2;  max(r, 0.9) |A|: 0.9, 1.8, 1, 2
-    assert negative == pytest.approx([5.0, 5.7])
+    # q min(r, 1.2) A: 0.4, 0.22, 1.2, 0.12;  q min(r, 3) A: 0.4, 0.22, 1.5, 0.3
+    assert positive == pytest.approx([1.94, 2.42])
+    # q max(r, 0.6) |A|: 0.24, 1.4, 0.25, 1;  q max(r, 0.9) |A|: 0.36, 1.8, 0.25, 1
+    assert negative == pytest.approx([2.89, 3.41])
 
 
 def test_what_is_outside_the_mask_does_not_count():
     mask = ALL.clone()
     mask[0, 3] = mask[0, 5] = False
     positive, negative = sums(mask)
-    assert positive == pytest.approx([4.0, 4.6]) and negative == pytest.approx([3.6, 3.9])
+    assert positive == pytest.approx([1.82, 2.12]) and negative == pytest.approx([1.49, 1.61])
 
 
 def test_they_are_the_clipped_objective_s_own_terms():
-    """Of either sign, at the bounds r <= 1.2 and r >= 0.6; without the dual clip."""
+    """Of either sign, weighted with q, at the bounds r <= 1.2 and r >= 0.6; without the dual
+    clip."""
     bounds = LINES.bounds(LINES.base_upper, LINES.base_lower)
-    old = torch.full((1, 8), -1.0, dtype=torch.float64)
-    loss = clipped_objective(old + RATIOS.log(), old, ADVANTAGES, bounds, 1e9).loss
+    old = Q.log()
+    loss = Q * clipped_objective(old + RATIOS.log(), old, ADVANTAGES, bounds, 1e9).loss
     (positive, _), (negative, _) = sums()
     assert -loss[ADVANTAGES > 0].sum().item() == pytest.approx(positive)
     assert loss[ADVANTAGES < 0].sum().item() == pytest.approx(negative)
 
 
+def test_no_single_ratio_decides():
+    """q r is the current probability: a ratio of e^20 counts as one token's at most."""
+    q, all_ = torch.tensor([[math.exp(-20)]]).double(), torch.ones(1, 1, dtype=torch.bool)
+    sums = balance.contributions(1 / q, q.log(), -torch.ones(1, 1), all_, [3.0], [0.9])
+    assert sums[1][0].item() == pytest.approx(1.0) and sums[0][0] == 0
+
+
 def test_sums_do_not_depend_on_the_split():
-    parts = [balance.contributions(RATIOS[:, half], ADVANTAGES[:, half], ALL[:, half], [1.2], [0.6])
-             for half in (slice(0, 3), slice(3, 8))]  # fmt: skip
+    parts = [
+        balance.contributions(
+            *(x[:, half] for x in (RATIOS, Q.log(), ADVANTAGES, ALL)), [1.2], [0.6]
+        )
+        for half in (slice(0, 3), slice(3, 8))
+    ]
     together = [sum(values) for values in zip(*[[p[0], n[0]] for p, n in parts], strict=True)]
-    assert [x.item() for x in together] == pytest.approx([5.2, 5.0])
+    assert [x.item() for x in together] == pytest.approx([1.94, 2.89])
 
 
 @pytest.mark.parametrize(
@@ -80,8 +95,8 @@ def test_candidates_end_at_the_end():
     assert balance.candidates(1.2, 1.3, 0.05) == pytest.approx([1.2, 1.25, 1.3])
     assert balance.candidates(0.6, 0.65, 0.02) == pytest.approx([0.6, 0.62, 0.64, 0.65])
     assert balance.candidates(0.6, 0.6, 0.02) == [0.6]
-    papers = balance.candidates(1.2, 3.0, 0.05), balance.candidates(0.6, 0.9, 0.05)
-    assert [len(x) for x in papers] == [37, 7]
+    papers = balance.candidates(1.2, 3.0, 0.05), balance.candidates(0.6, 0.9, 0.02)
+    assert [len(x) for x in papers] == [37, 16]
     assert [x[-1] for x in papers] == pytest.approx([3.0, 0.9])
 
 
@@ -124,7 +139,7 @@ def test_bounds_stay_where_no_token_has_an_advantage(nothing):
 
 def test_a_bound_of_3_is_not_cut_off():
     schedule = Balanced(LINES)
-    schedule.learn(means([0.0] * 37, [1.0] * 7))
+    schedule.learn(means([0.0] * 37, [1.0] * 16))
     assert ratio_bounds(schedule) == pytest.approx((3.0, 0.9))
 
 
@@ -146,7 +161,7 @@ def settings_of(schedule: str = "bapo", **values) -> ClipSettings:
 def observed(settings: ClipSettings, **told) -> MicroBatch:
     part = ClipSchedulePart(settings, settings.make_schedule(LINES, None))
     micro_batch = MicroBatch(settings={**part.schedule.asks(), **told})
-    old = torch.full((1, 8), -1.0, dtype=torch.float64)
+    old = Q.log()
     log_prob, bounds = old + RATIOS.log(), LINES.bounds(LINES.base_upper, LINES.base_lower)
     clipped = clipped_objective(log_prob, old, ADVANTAGES, bounds, 3.0)
     micro_batch.records[CLIPPED] = ClippedRecord(clipped, bounds, log_prob, old, ADVANTAGES, ALL)
@@ -164,7 +179,7 @@ def test_the_loss_s_observer_measures_the_candidates_beside_the_regions():
     assert got == pytest.approx({f"{balance.PREFIX}{k}": x for k, x in expected.items()})
     assert f"{PREFIX}bound_upper" in measured
     alone = observed(settings_of(region_diagnostics=False)).sums
-    assert len(alone) == 37 + 7
+    assert len(alone) == 37 + 16
 
 
 def test_another_schedule_measures_none_of_it():
@@ -213,10 +228,11 @@ def test_ends_before_the_start_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "static", "bapo_target": 0.4}, "bapo_target=0.4 has no effect with schedule"),
+        ({"schedule": "static", "bapo_target": 0.5}, "bapo_target=0.5 has no effect with schedule"),
         ({"schedule": "bapo", "bound_max": 0.5}, "bound_max=0.5 has no effect with schedule=bapo"),
         ({"schedule": "bapo", "phase_split": 0.3}, "phase_split=0.3 has no effect with schedule"),
         ({"schedule": "bapo", "variant": "dcpo"}, "schedule=bapo has no effect with variant=dcpo"),
+        ({"schedule": "bapo", "variant": "up"}, "schedule=bapo has no effect with variant=up"),
         ({"schedule": "bapo", "total_steps": 9}, "total_steps=9 has no effect with schedule=bapo"),
     ],
 )

@@ -29,10 +29,12 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 
+from recipe.clip_entropy import balance, regions
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clip import importance_ratio
 from recipe.core.recipe import recipe_named, recipes
+from recipe.semantic_curriculum import register as sent
 
 KEY = "actor_rollout_ref.actor.policy_loss.loss_mode"
 ROWS, TOKENS = 16, 20  # 2 prompts x 8 rollouts: one mini-batch of `builders.run_overrides`
@@ -47,6 +49,10 @@ FLAT: dict[str, Callable[[ActorConfig], bool]] = {
         (actor.policy_loss.schedule, actor.policy_loss.variant) == ("static", "ppo")
     ),
 }
+
+
+# metrics that are means over the response tokens of a mini-batch
+MEASURED = (regions.PREFIX, balance.PREFIX, sent.PREFIX)
 
 
 def names() -> list[str]:
@@ -333,6 +339,35 @@ def takes_a_micro_batch_of_padding_alone(loss: Loss) -> None:
         assert math.isfinite(float(value)), name
 
 
+def lets_verl_skip_a_mini_batch_without_a_token(loss: Loss) -> None:
+    """verl's own loss over 0 tokens is NaN, and it skips such an update."""
+    gradient, metrics = loss.step(loss.batch().rows([3]), 1, 0)
+    assert not gradient.nan_to_num().any()
+    ours = (*MEASURED, actor_loss.KEPT_SHARE)
+    assert not any(m.aggregate() for name, m in metrics.items() if name.startswith(ours))
+
+
+def measures_no_token_that_is_rejected(loss: Loss) -> None:
+    """verl's rollout correction empties the mask of what it rejects, and counts it among the tokens
+    all the same; a mean over tokens does not depend on it."""
+    batch = loss.batch()
+    mask = batch.tensors["response_mask"].clone()
+    mask[5:11] = False
+    left = batch.with_(response_mask=mask)
+    of_left, of_all = (
+        {
+            name: metric.aggregate()
+            for name, metric in loss.step(left, 1, tokens)[1].items()
+            if name == actor_loss.KEPT_SHARE or name.startswith(MEASURED)
+        }
+        for tokens in (int(mask.sum()), int(batch.tensors["response_mask"].sum()))
+    )
+    if actor_loss.KEPT_SHARE in of_left:
+        assert of_left[actor_loss.KEPT_SHARE] == 1 > of_all[actor_loss.KEPT_SHARE]
+    means = actor_loss.take_prefixed(of_left, "actor/")
+    assert actor_loss.take_prefixed(of_all, "actor/") == pytest.approx(means)
+
+
 def summed(metric: Any) -> bool:
     return isinstance(metric, Metric) and metric.aggregation is AggregationType.SUM
 
@@ -359,6 +394,8 @@ PROPERTIES = (
     depends_on_no_order_of_rows,
     depends_on_no_split_over_micro_batches_and_ranks,
     takes_a_micro_batch_of_padding_alone,
+    lets_verl_skip_a_mini_batch_without_a_token,
+    measures_no_token_that_is_rejected,
     is_verls_vanilla_with_flat_bounds,
 )
 

@@ -148,6 +148,28 @@ def runs_without_the_entropy_or_says_why_not(name: str, settings: dict) -> None:
         assert all(value is not None for value in schedule.metrics().values())
 
 
+def stays_at_a_step_without_a_number(name: str, settings: dict) -> None:
+    """A step whose tokens are all rejected has no entropy, and one whose loss is NaN, which verl
+    skips, no measure: afterwards all is as if it had not been."""
+    for unknown in (math.nan, math.inf, -math.inf):
+        for at in range(3):
+            through, without = make(name, settings), make(name, settings)
+            for k, entropy in enumerate(ENTROPIES):
+                if k == at:
+                    bounds = through.advance(k, unknown)
+                    assert all(map(math.isfinite, numbers(bounds)))
+                    assert all(map(math.isfinite, through.metrics().values()))
+                    uppers, lowers = through.asks().get(CANDIDATES, ([], []))
+                    names = [f"positive/{i}" for i in range(len(uppers))]
+                    names += [f"negative/{i}" for i in range(len(lowers))]
+                    for lost in names:
+                        through.learn(dict.fromkeys(names, 1.0) | {lost: unknown})
+                    continue
+                assert numbers(step(through, k, entropy)) == numbers(step(without, k, entropy))
+            assert through.metrics() == without.metrics()
+            assert through.state_dict() == without.state_dict()
+
+
 PROPERTIES = (
     stays_within_its_limits,
     is_deterministic,
@@ -157,6 +179,7 @@ PROPERTIES = (
     stays_at_its_end_beyond_T,
     has_finite_numbers_as_metrics,
     runs_without_the_entropy_or_says_why_not,
+    stays_at_a_step_without_a_number,
 )
 
 
@@ -181,13 +204,15 @@ def test_further_settings_are_of_schedules_that_exist():
 
 
 class _Fake(Static):
-    """Bounds that grow with the number of calls."""
+    """Bounds that grow with the number of steps."""
 
     name = "fake"
     calls = 0
 
-    def at(self, k: int) -> Bounds:
+    def measure(self, k: int, entropy: float | None) -> None:
         self.calls += 1
+
+    def at(self, k: int) -> Bounds:
         return self.lines.bounds(
             self.lines.wide_upper._replace(intercept=self.calls / 100), self.lines.base_lower
         )
@@ -244,6 +269,12 @@ class _NeedsTheEntropy(_Sound):
         return super().at(k)
 
 
+class _CountsEveryStep(_Sound):
+    def at(self, k: int) -> Bounds:
+        self.calls += 1
+        return super().at(k)
+
+
 BROKEN = {
     _BeyondItsLimits: stays_within_its_limits,
     _Random: is_deterministic,
@@ -253,6 +284,7 @@ BROKEN = {
     _RunsOn: stays_at_its_end_beyond_T,
     _TensorMetrics: has_finite_numbers_as_metrics,
     _NeedsTheEntropy: runs_without_the_entropy_or_says_why_not,
+    _CountsEveryStep: stays_at_a_step_without_a_number,
 }
 
 
