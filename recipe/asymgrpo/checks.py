@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
+from recipe.asymgrpo.advantages import grpo_advantage
 from recipe.asymgrpo.config import NAME, NODE, PRESETS, AsymGRPOConfig, check_group_size
+from recipe.asymgrpo.register import rollout_advantages
 from recipe.core import config as run_config
 from recipe.core.settings import plain
+
+CENTRED = ("dr_grpo", "rloo")  # verl's own: the reward less the group's mean, times a constant
 
 
 def check(config: DictConfig) -> None:
@@ -25,6 +31,8 @@ def check(config: DictConfig) -> None:
     check_estimator(settings, config.algorithm.adv_estimator, chosen=node.preset is not None)
     check_baseline(settings, config)
     check_group_size(settings, config.actor_rollout_ref.rollout.n)
+    if config.algorithm.adv_estimator == PRESETS[settings.preset].adv_estimator:
+        check_other_than_grpo(settings, config.actor_rollout_ref.rollout.n)
     if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
         raise ValueError(
             f"{NODE}.preset={settings.preset} needs the policy's entropy, which verl does not "
@@ -76,6 +84,54 @@ def check_baseline(settings: AsymGRPOConfig, config: DictConfig) -> None:
         )
     if settings.preset == "grpo_clip_higher":
         run_config.check_several_updates(config, f"{what} clips nothing", ", or preset=grpo")
+
+
+def check_other_than_grpo(settings: AsymGRPOConfig, n: int) -> None:
+    """Raises ValueError for a method that is GRPO under another name in groups of n rollouts; one
+    that is GRPO's estimator by its definition, such as grpo_clip_higher, differs elsewhere."""
+    if PRESETS[settings.preset].rule == "grpo" or not is_grpo(settings, n):
+        return
+    what = f"{NODE}.preset={settings.preset}"
+    if settings.betas is not None:
+        what += f" with beta_pos, beta_neg={settings.betas}"
+    # in groups of two and three few accuracies tell two methods apart
+    larger = next((m for m in (3, 4) if m > n and not is_grpo(settings, m)), None)
+    if larger is not None:
+        cure = f"use n >= {larger} (paper: 8)"
+    elif settings.rule == "pass_at_k":
+        what, cure = f"{what} and pass_k={settings.pass_k}", "use a pass_k above 1"
+    else:
+        cure = "leave beta_pos and beta_neg at null"
+    grpo = "grpo_clip_higher" if settings.preset == "asymgrpo_clip_higher" else "grpo"
+    raise ValueError(
+        f"{what} at actor_rollout_ref.rollout.n={n} gives every group GRPO's advantages, or one "
+        f"multiple of them: {cure}, or preset={grpo}."
+    )
+
+
+def is_grpo(settings: AsymGRPOConfig, n: int) -> bool:
+    """Returns whether the advantages are GRPO's times one positive number, in every group of n
+    rollouts.
+
+    Those of verl's `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are not, since they
+    are shifted by the mean of the batch.
+    """
+    # one group for each number of correct rollouts, 0 .. n
+    correct_B = (torch.arange(n) < torch.arange(n + 1)[:, None]).flatten()
+    group_B = torch.arange(n + 1).repeat_interleave(n)
+    grpo_B = grpo_advantage(correct_B, group_B)
+    advantages_B: Tensor
+    if PRESETS[settings.preset].adv_estimator == NAME:
+        every_B = torch.ones_like(correct_B)
+        advantages_B = rollout_advantages(settings, correct_B, group_B, every_B)
+    elif settings.preset in CENTRED:
+        advantages_B = correct_B.float() - group_B / n
+    else:
+        return False
+    largest, largest_of_grpo = advantages_B.abs().max(), grpo_B.abs().max()
+    if largest == 0 or largest_of_grpo == 0:
+        return False
+    return torch.allclose(advantages_B / largest, grpo_B / largest_of_grpo, atol=1e-6)
 
 
 def summary(config: DictConfig) -> dict[str, str]:

@@ -182,10 +182,11 @@ def check_group_size(config: AsymGRPOConfig, n: int) -> None:
     """Raises ValueError where n rollouts per prompt (`actor_rollout_ref.rollout.n`) cannot serve
     the preset."""
     rollouts = f"actor_rollout_ref.rollout.n={n}"
-    if config.rule == "pass_at_k" and n < config.pass_k:
+    if config.rule == "pass_at_k" and n <= config.pass_k:
         raise ValueError(
-            f"{rollouts} is below {NODE}.pass_k={config.pass_k}, so no group holds a "
-            f"sample of that many rollouts: use n >= {config.pass_k}."
+            f"{rollouts} is not above {NODE}.pass_k={config.pass_k}, so that no group with a "
+            "correct rollout has a sample of that many incorrect ones, and every advantage is 0: "
+            f"use n >= {config.pass_k + 1}, or a smaller pass_k."
         )
     if n < 2 and config.betas != (0, 0) and config.preset not in WITHOUT_GROUPS:
         raise ValueError(

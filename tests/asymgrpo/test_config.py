@@ -169,10 +169,12 @@ def test_one_rollout_a_prompt_serves_reinforce():
     check_group_size(AsymGRPOConfig(beta_pos=0, beta_neg=0), 1)
 
 
-def test_pass_at_k_needs_k_rollouts():
-    check_group_size(AsymGRPOConfig(preset="pass_at_k"), 5)
-    with pytest.raises(ValueError, match=r"rollout.n=4 is below .*pass_k=5.* use n >= 5"):
-        check_group_size(AsymGRPOConfig(preset="pass_at_k"), 4)
+def test_pass_at_k_needs_more_than_k_rollouts():
+    """At n = k a group with a correct rollout has at most k - 1 incorrect ones."""
+    check_group_size(AsymGRPOConfig(preset="pass_at_k"), 6)
+    for n in (4, 5):
+        with pytest.raises(ValueError, match=rf"rollout.n={n} is not above .*pass_k=5.* n >= 6"):
+            check_group_size(AsymGRPOConfig(preset="pass_at_k"), n)
 
 
 def test_a_beta_whose_advantages_overflow_float32_is_refused():

@@ -30,6 +30,7 @@ def rollouts(tmp_path_factory, small) -> dict[str, list[dict]]:
             ["actor_rollout_ref.rollout.top_k=1", *overrides],
             TRAIN_BATCH_SIZE=str(BATCH),
             ROLLOUT_N=str(ROLLOUTS),
+            PRESET="grpo",  # AsymGRPO is GRPO in groups of two, and refused
             STEPS="1",
             SAVE_FREQ="-1",
             VERL_USE_EXTERNAL_MODULES="record_rollouts",
