@@ -57,9 +57,12 @@ PRESETS: dict[str, Preset] = {
     "gspo": Preset(
         "gspo", clip_ratio_low=3e-4, clip_ratio_high=4e-4, loss_agg_mode="seq-mean-token-mean"
     ),
-    # arXiv 2506.13585: no lower bound, and no value of the upper one; these are verl's example's
+    # CISPO, arXiv 2506.13585: loss = -sg(clip(r, 1 - eps_low, 1 + eps_high)) A log pi. It has no
+    # lower bound, and no value of the upper one; these are verl's example's
     "cispo": Preset("cispo", clip_ratio_low=10.0, clip_ratio_high=0.2),
-    # arXiv 2602.04879, as verl's example: bounds of the divergence, ratio hardly truncated, no std
+    # DPPO, arXiv 2602.04879: loss = -sg(min(r, c)) A log pi, or 0 where (p - q) A > 0 and D > eps;
+    # q is the old probability, D = |p - q| (tv) or q ln(q/p) + (1-q) ln((1-q)/(1-p)) (kl). As verl's
+    # example: bounds of the divergence, ratio hardly truncated, no std
     "dppo_tv": Preset(
         "dppo_tv",
         clip_ratio_low=0.15,
