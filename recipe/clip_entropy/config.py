@@ -61,8 +61,8 @@ PRESETS: dict[str, Preset] = {
     # lower bound, and no value of the upper one; these are verl's example's
     "cispo": Preset("cispo", clip_ratio_low=10.0, clip_ratio_high=0.2),
     # DPPO, arXiv 2602.04879: loss = -sg(min(r, c)) A log pi, or 0 where (p - q) A > 0 and D > eps;
-    # q is the old probability, D = |p - q| (tv) or q ln(q/p) + (1-q) ln((1-q)/(1-p)) (kl). As verl's
-    # example: bounds of the divergence, ratio hardly truncated, no std
+    # q is the old probability, D = |p - q| (tv) or q ln(q/p) + (1-q) ln((1-q)/(1-p)) (kl). Values
+    # of verl's example: bounds of the divergence, ratio hardly truncated, no std
     "dppo_tv": Preset(
         "dppo_tv",
         clip_ratio_low=0.15,
