@@ -124,6 +124,34 @@ def test_verls_reinforce_plus_plus_baseline_whitens_what_is_left_of_the_group_s_
     torch.testing.assert_close(got, (centred_B / std)[:, None] * mask_BT)
 
 
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("preset", ["reinforce_plus_plus", "reinforce_plus_plus_baseline"])
+def test_verls_reinforce_plus_plus_is_grpo_in_one_group_of_equal_lengths(preset, length):
+    """(r - p) / std, of N tokens in the place of n rollouts: GRPO's population std (eq. 6) times
+    sqrt(N / (N - 1)); with one token each N = n, and it is the sample std, verl's GRPO."""
+    correct_B, one_group_B = torch.arange(8) < 3, torch.zeros(8, dtype=torch.long)
+    reward_B, mask_BT, index_B = correct_B.float(), torch.ones(8, length), np.array(["a"] * 8)
+    got = of_verl(PRESETS[preset].adv_estimator, reward_B, index_B, mask_BT)
+    grpo_B, tokens = adv.grpo_advantage(correct_B, one_group_B), 8 * length
+    expected = grpo_B[:, None] * ((tokens - 1) / tokens) ** 0.5 * mask_BT
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+    if length == 1:
+        verls, _ = core_algos.get_adv_estimator_fn("grpo")(reward_B[:, None], mask_BT, index_B)
+        torch.testing.assert_close(got, verls, rtol=3e-6, atol=0)  # its eps is 1e-6
+
+
+def test_verls_reinforce_plus_plus_baseline_changes_nothing_where_groups_have_one_accuracy():
+    """Their mean is then one number, and the whitening takes any such number off by itself."""
+    reward_B, group_B = torch.tensor([1.0, 0, 0, 0, 0, 1, 0, 0]), np.array(["a"] * 4 + ["b"] * 4)
+    lengths_B = torch.tensor([1, 4, 2, 3, 3, 2, 4, 1])
+    mask_BT = (torch.arange(4) < lengths_B[:, None]).float()
+    plain = of_verl("reinforce_plus_plus", reward_B, group_B, mask_BT)
+    got = of_verl("reinforce_plus_plus_baseline", reward_B, group_B, mask_BT)
+    torch.testing.assert_close(got, plain, rtol=1e-6, atol=1e-6)
+    others = of_verl("reinforce_plus_plus_baseline", reward_B, np.array([*"aabbbabb"]), mask_BT)
+    assert not torch.allclose(others, plain, atol=0.1)
+
+
 def test_qae_divides_by_the_std_that_is_set():
     # hard, so the baseline is 0: p = 1/4; sample: n p (1 - p) / (n - 1)
     got = by_outcome("qae", 2, 8, std="sample", eps=0.1)

@@ -245,6 +245,38 @@ def test_a_variant_changes_some_gradient_and_says_how_many(variant):
         assert logged == {"clip_entropy/variant_share": touched / 6}
 
 
+def loss_and_gradient(x, old, A, batch, **settings):
+    loss, _ = run(x, old, A, batch, **settings)
+    return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
+
+
+RATIOS = [0.79, 0.81, 1.0, 1.19, 1.21, 1.35, 4.0]  # on both sides of bounds of 0.2
+BOTH_SIGNS = [1.0] * 7 + [-2.0] * 7
+
+
+@pytest.mark.parametrize("q", [0.02, 0.2])
+def test_dcpo_is_ppo_where_all_tokens_have_one_old_probability(q):
+    """r_high = (1 + sqrt(1 + 4 e (1 + e))) / 2 = 1 + e, and r_low = (1 + sqrt((1 - 2 e)^2)) / 2 =
+    1 - e, at e = 0.2."""
+    x, old, A = tokens(RATIOS * 2, BOTH_SIGNS, q)
+    bounds = {"low": 0.2 * 0.8 * q, "high": 0.2 * 1.2 * q}
+    loss, grad = loss_and_gradient(x, old, A, None, variant="dcpo", **bounds)
+    ppo_loss, ppo_grad = loss_and_gradient(x, old, A, None, variant="ppo", low=0.2, high=0.2)
+    torch.testing.assert_close(loss, ppo_loss, rtol=3e-7, atol=0)  # the bounds are float32
+    assert torch.equal(grad, ppo_grad) and 0 < grad.count_nonzero() < grad.numel()
+
+
+def test_archer_with_the_bounds_of_all_tokens_and_without_its_kl_is_ppo():
+    x, old, A = tokens(RATIOS * 2, BOTH_SIGNS)
+    batch, settings = micro_batch(14), {"variant": "archer", "archer_quantile": 0.3}
+    loss, grad = loss_and_gradient(x, old, A, batch, **settings, archer_clip=0.2, archer_kl=0.0)
+    ppo_loss, ppo_grad = loss_and_gradient(x, old, A, batch, variant="ppo", low=0.2, high=0.2)
+    torch.testing.assert_close(loss, ppo_loss, rtol=3e-7, atol=0)  # as in DCPO
+    assert torch.equal(grad, ppo_grad)
+    for other in ({"archer_clip": 0.5, "archer_kl": 0.0}, {"archer_clip": 0.2, "archer_kl": 0.1}):
+        assert not torch.equal(loss_and_gradient(x, old, A, batch, **settings, **other)[1], grad)
+
+
 def with_entropies(old, ratio=None) -> MicroBatch:
     """A micro-batch of one row with these entropies of the old policy, and the ratios to them of
     the current one's."""
