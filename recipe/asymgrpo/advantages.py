@@ -204,7 +204,8 @@ def weighted_sign_advantage(
     mean is over the others; here these rows count in it (*ours*: a token mean over all responses,
     as for every method of this table).
 
-    Source: Zhu et al., arXiv 2506.01347; github TianHongZXY/RLVR-Decomposed (read).
+    Source: Zhu et al., arXiv 2506.01347, eqs 3, 4 and 9, and its code, github
+        TianHongZXY/RLVR-Decomposed, whose history has the paper (both read).
     """
     correct_P, _ = group_counts(correct_B, group_B, valid_B)
     pos_P = torch.full_like(correct_P, correct_weight)

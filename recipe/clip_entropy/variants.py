@@ -76,13 +76,14 @@ def preserved_gradient(
         PPO's                                      otherwise
 
     At (0, 0) it is PPO, loss and gradient; (1, 1) is GPPO (arXiv 2508.07629). The loss's *value* is
-    PPO's throughout (*ours*: the paper's has the factor beta in it, which moves nothing).
+    PPO's throughout (*ours*: eq. 17's has the factor beta in it, which moves nothing).
 
     Args:
         bounds: (eps_high, eps_low), each a number or (B, T).
         low, high: beta_low and beta_high, from 0 up; the paper's beta_1 and beta_2.
 
-    Source: Su et al., arXiv 2509.20712; github Kwai-Klear/CE-GPPO (read; the paper was not).
+    Source: Su et al., arXiv 2509.20712 (not read); its code, github Kwai-Klear/CE-GPPO, and eqs 17
+        and 18 of GPPO's paper, which is in the history of that repository (both read).
     """
     positive_BT, unit_BT = advantages_BT > 0, torch.ones_like(clipped.ratio)
     beta_BT = torch.where(positive_BT, high, low)
@@ -200,7 +201,7 @@ def high_entropy(entropy_BT: Tensor, mask_BT: Tensor, quantile: float) -> Tensor
         mask_BT: bool, response tokens.
         quantile: in (0, 1), between entropies linearly. A response of one token has none above.
 
-    Source: Archer, arXiv 2507.15778; github wizard-III/ArcherCodeR (read; the paper was not). The
+    Source: Archer, arXiv 2507.15778; github wizard-III/ArcherCodeR (read; of the paper eq. 5). The
         authors take the current policy's entropies (*ours*: those that the trainer has computed).
     """
     entropy_BT = torch.where(mask_BT, entropy_BT, torch.nan).float()
