@@ -49,7 +49,9 @@ def follow_target(
         entropy: H before this update, exact (*ours*: the authors' code takes the mean of -log p of
             the tokens sampled in the step before).
 
-    Source: Skywork-OR1, arXiv 2505.22312; github SkyworkAI/Skywork-OR1 (read; the paper was not).
+    Source: Skywork-OR1, arXiv 2505.22312, eq. 3.2, and github SkyworkAI/Skywork-OR1 (both read).
+        The loss gets the coefficient from after the change, as in the code; in the paper the one
+        from before it.
     """
     below = entropy < target
     value = min(max(value + (delta if below else -delta), low), high)
@@ -93,7 +95,9 @@ def over_accepted(advantages_N: Tensor, accepted_N: Tensor, mask_N: Tensor) -> T
 
     Source: Entrocraft, arXiv 2604.26326, eq. 5: 1 / |S_x| over the accepted rollouts S_x of a
         prompt. *Ours*: tokens in place of rollouts, as the token mean counts them, and the step's
-        in place of a prompt's, so that the factor is that of every mini-batch.
+        in place of a prompt's, so that the factor is that of every mini-batch. It makes the loss
+        that mean under the token mean; under a mean per rollout (`seq-mean-token-mean`) it is
+        not eq. 5, whose factor counts rollouts, unless the accepted ones have the mean length.
     """
     accepted = int((accepted_N & mask_N).sum())
     total = int(mask_N.sum())
