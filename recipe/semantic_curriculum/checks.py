@@ -46,6 +46,8 @@ def check_token_rule(config: DictConfig) -> None:
     if settings.loss_mode != LOSS_MODE:
         check_other_loss(plain(config.actor_rollout_ref.actor.policy_loss), settings)
         return
+    check_rule_acts(settings.token_rule)
+    check_kl_cov(plain(config.actor_rollout_ref.actor.policy_loss))
     actor, rule = config.actor_rollout_ref.actor, settings.token_rule
     if rule.scope == "micro_batch":
         if rule.needs_entropy and not actor.calculate_entropy:
@@ -81,6 +83,53 @@ def check_token_rule(config: DictConfig) -> None:
             f"{NODE}.policy_tokens=selected is a mean over the kept tokens: set actor_rollout_ref."
             f"actor.loss_agg_mode=token-mean (now {actor.loss_agg_mode})."
         )
+
+
+def check_rule_acts(rule: TokenRule) -> None:
+    """Raises ValueError for a token rule that leaves each token its policy term alone."""
+    if rule.acts:
+        return
+    names = ["coef", "high_cov_coef", "low_cov_coef", "policy_tokens"]
+    # where a coefficient is above 0, no token can have its class
+    names += [
+        name
+        for name, coef in (
+            ("high_cov_fraction", rule.high_cov_coef),
+            ("low_cov_fraction", rule.low_cov_coef),
+        )
+        if coef > 0
+    ]
+    if rule.policy_tokens == "selected":
+        names.append("low_fraction")
+    values = ", ".join(f"{name}={getattr(rule, name)}" for name in names)
+    if (own := PRESETS[rule.preset].loss_mode) == LOSS_MODE:
+        cure = "leave them at null, or use preset=grpo or curriculum, which have no token rule"
+    else:
+        cure = (
+            f"use a preset with a token rule (as_described), or set {POLICY_LOSS}.loss_mode={own}"
+        )
+    raise ValueError(
+        f"{NODE}.preset={rule.preset} with {POLICY_LOSS}.loss_mode={LOSS_MODE} has a token rule "
+        f"without effect, as {values} hold no token to an anchor and take no token's policy "
+        f"gradient away: {cure}."
+    )
+
+
+def check_kl_cov(node: Mapping[str, Any]) -> None:
+    """Raises ValueError for a setting of verl's own `kl_cov`, which the token rule does not read.
+
+    Args:
+        node: `policy_loss`.
+    """
+    from verl.workers.config import PolicyLossConfig
+
+    usual = PolicyLossConfig()
+    for name, ours in (("kl_cov_ratio", "high_cov_fraction"), ("ppo_kl_coef", "high_cov_coef")):
+        if node[name] != getattr(usual, name):
+            raise ValueError(
+                f"{POLICY_LOSS}.{name}={node[name]} has no effect with loss_mode={LOSS_MODE}, "
+                f"which reads {NODE}.{ours}: set that, or {POLICY_LOSS}.loss_mode=kl_cov."
+            )
 
 
 def check_advantage(preset: str, config: DictConfig) -> None:

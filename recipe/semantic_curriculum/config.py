@@ -272,6 +272,16 @@ class TokenRule:
         return any(self.coefficients)
 
     @property
+    def acts(self) -> bool:
+        """Whether the rule changes the gradient of any token: a class that a token can have has a
+        coefficient above 0, or L alone has a policy gradient."""
+        sizes = (1.0, 1.0, self.high_cov_fraction, self.low_cov_fraction)
+        holds = any(
+            coef > 0 and size != 0 for coef, size in zip(self.coefficients, sizes, strict=True)
+        )
+        return holds or (self.policy_tokens == "selected" and self.needs_entropy)
+
+    @property
     def needs_entropy(self) -> bool:
         """Whether L leaves tokens out, and so needs their entropies."""
         return self.low_fraction != 1

@@ -72,3 +72,71 @@ def test_two_constant_bounds_that_the_limits_make_one_are_refused(tmp_path):
         clip(f"{LOSS}.preset=clip_lower", f"{LOSS}.bound_max=0.2")
     clip(high, f"{LOSS}.bound_max=0.25")
     clip(f"{LOSS}.preset=grpo", f"{LOSS}.bound_max=0.2")
+
+
+# ---- semantic_curriculum -------------------------------------------------------------------------
+
+RULE = f"{LOSS}.token_rule"
+
+
+def rule(preset: str, **values: object) -> list[str]:
+    return [
+        f"{RULE}.preset={preset}",
+        *(f"{RULE}.{name}={value}" for name, value in values.items()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            rule("as_described", coef=0, high_cov_coef=0),
+            rf"^{RULE}.preset=as_described with {LOSS}.loss_mode=sent has a token rule without "
+            "effect, as coef=0, high_cov_coef=0, low_cov_coef=0.0, policy_tokens=all hold no token "
+            "to an anchor and take no token's policy gradient away: leave them at null, or use "
+            r"preset=grpo or curriculum, which have no token rule\.$",
+        ),
+        (rule("kl_cov", high_cov_coef=0), "has a token rule without effect, as coef=0.0, high_cov"),
+        # a coefficient of tokens that there are none of
+        (rule("kl_cov", high_cov_fraction=0), "policy_tokens=all, high_cov_fraction=0 hold no"),
+        (
+            rule("as_released", high_cov_coef=0, low_cov_fraction=0),
+            "policy_tokens=all, low_cov_fraction=0 hold no",
+        ),
+        (rule("high_entropy_mask", policy_tokens="all"), "policy_tokens=all hold no token"),
+        (
+            rule("high_entropy_mask", side="low", low_fraction=1),
+            "policy_tokens=selected, low_fraction=1 hold no token",
+        ),
+        (
+            [f"{RULE}.preset=grpo", f"{LOSS}.loss_mode=sent"],
+            rf"use a preset with a token rule \(as_described\), or set {LOSS}.loss_mode=dynamic_c",
+        ),
+        (
+            [*rule("kl_cov"), f"{LOSS}.kl_cov_ratio=0.01"],
+            rf"^{LOSS}.kl_cov_ratio=0.01 has no effect with loss_mode=sent, which reads "
+            rf"{RULE}.high_cov_fraction: set that, or {LOSS}.loss_mode=kl_cov\.$",
+        ),
+        (
+            [*rule("sent"), f"{LOSS}.ppo_kl_coef=1"],
+            f"ppo_kl_coef=1 has no effect with loss_mode=sent, which reads {RULE}.high_cov_coef",
+        ),
+    ],
+)
+def test_a_token_rule_that_does_nothing_is_refused(overrides, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        check("semantic_curriculum", tmp_path, *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        rule("as_described", coef=0),  # C is held alone
+        rule("as_described", high_cov_coef=0),  # the rest of L alone
+        rule("as_released", high_cov_coef=0),  # the lowest covariances alone
+        rule("high_entropy_mask", coef=0.01, policy_tokens="all"),
+        [f"{RULE}.preset=grpo", f"{LOSS}.loss_mode=kl_cov", f"{LOSS}.kl_cov_ratio=0.01"],
+    ],
+)
+def test_a_token_rule_that_still_acts_is_not_refused(overrides, tmp_path):
+    check("semantic_curriculum", tmp_path, *overrides)
