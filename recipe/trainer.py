@@ -200,7 +200,7 @@ class RecipeTrainerSync(PPOTrainerSync):
                 actor_loss.actor_loss,
                 config=omega_conf_to_dataclass(self.config.actor_rollout_ref.actor),
                 logit_hooks=[part.logit_hook for part in self.parts if part.logit_hook],
-                observers=[one for part in self.parts for one in part.loss_observers],
+                observers=[observe for part in self.parts for observe in part.loss_observers],
             )
             self.actor_rollout_wg.set_loss_fn(loss)
 

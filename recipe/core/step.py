@@ -8,6 +8,7 @@ Axes: B rows (rollouts), N response tokens of all rows, one row after another.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,8 @@ from recipe.core.rollouts import CorrectnessRule, group_index, scalar_rewards
 
 OF_ROWS = ("uid", "rm_scores", "extra_fields")  # verl writes them once, before a step begins
 OF_TOKENS = ("response_mask", "entropy", "old_log_probs", "advantages")
+# verl's key of a row is <uid>_<session>_<output>
+LATER_OUTPUT = re.compile(r"_\d+_0*[1-9]\d*$")
 
 _current: ContextVar[Step | None] = ContextVar("training_step", default=None)
 
@@ -108,7 +111,18 @@ class Step:
 
     @cached_property
     def group_B(self) -> Tensor:
-        """(B,) long: the row's prompt, 0..P-1; padding rows have groups of their own."""
+        """(B,) long: the row's prompt, 0..P-1; padding rows have groups of their own.
+
+        Raises:
+            ValueError: Where a rollout has several rows, of which each would count as a rollout.
+        """
+        for key, real in zip(self.batch.keys, self.real_B.tolist(), strict=True):
+            if real and LATER_OUTPUT.search(key):
+                raise ValueError(
+                    f"The agent loop has returned several outputs for one rollout ({key}), and the "
+                    "recipes would count each as a rollout of its prompt: use an agent loop with "
+                    "one output a rollout (actor_rollout_ref.rollout.agent.default_agent_loop)."
+                )
         return group_index(self.uid_B)
 
     @cached_property

@@ -1,6 +1,7 @@
 """Controllers of the entropy as pure functions: of the step, or of the entropy and a state.
 
-Entropies H are in nats per token, of the policy before a step's update; k counts steps from 0.
+Entropies H are in nats per token, of the policy before a step's update; k counts steps from 0. A
+step whose tokens are all rejected has none (NaN): it changes neither a state nor an advantage.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def follow_target(
         The loss gets the coefficient from after the change, as in the code; in the paper the one
         from before it.
     """
+    if not math.isfinite(entropy):
+        return Coefficient(value, 0.0)
     below = entropy < target
     value = min(max(value + (delta if below else -delta), low), high)
     return Coefficient(value, value if below else 0.0)
@@ -73,6 +76,8 @@ def drop_by_range(advantages_N: Tensor, entropy: float, lower: float, upper: flo
         what it keeps the plain reward, +1 or -1, in place of GRPO's advantage; the paper's
         equations, and this, keep the estimator's.
     """
+    if not math.isfinite(entropy):
+        return advantages_N
     if entropy < lower:
         return advantages_N.clamp(max=0)
     if entropy > upper:
@@ -133,6 +138,8 @@ def pi_weight(
 
     Source: EntroPIC, arXiv 2511.15248, github yk7333/EntroPIC (read; the paper was not).
     """
+    if not math.isfinite(entropy):
+        return PIState(total, 0.0)
     error = entropy - target
     alpha = proportional * error + integral * total
     return PIState(total + updates * error, min(max(alpha, -limit), limit))

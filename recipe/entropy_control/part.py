@@ -42,7 +42,7 @@ class EntropyControlPart(Part):
         self.reads_step_in_loss = settings.controller in COEFFICIENT
         self.needs_entropy = settings.controller != "schedule"
         self.coefficient = settings.coef_init  # of target
-        self.total = 0.0  # of pi
+        self.total = self._next_total = 0.0  # of pi, now and after this step's updates
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EntropyControlPart | None:
@@ -67,7 +67,7 @@ class EntropyControlPart(Part):
             measured = {"line_lower": lower, "line_upper": upper}
         else:
             s = self.settings
-            self.total, alpha = C.pi_weight(
+            self._next_total, alpha = C.pi_weight(
                 self.total,
                 entropy,
                 s.target,
@@ -98,6 +98,8 @@ class EntropyControlPart(Part):
             )
             self._log(step, entropy=entropy, coefficient_kept=self.coefficient)
         else:
+            if s.controller == "pi":  # verl updates no actor while a critic warms up
+                self.total = self._next_total
             return
         step.tell_loss(**{ENTROPY_COEFF: value})
         self._log(step, coefficient=value)
@@ -107,6 +109,7 @@ class EntropyControlPart(Part):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.coefficient, self.total = state["coefficient"], state["total"]
+        self._next_total = self.total
 
     def resume_settings(self) -> Mapping[str, Any]:
         names = [name for name in settings_of(EntropyControlSettings) if name in self._used()]

@@ -163,13 +163,19 @@ def verl_itself(config: DictConfig) -> None:
         validate_config(
             config=config,
             use_reference_policy=need_reference_policy(config),
-            use_critic=need_critic(config),
+            use_critic=(has_critic := need_critic(config)),
         )
     except InstantiationException as error:
         cause = error.__cause__ or error
         node = str(error).rpartition("full_key: ")[2].strip()
         line = traceback.extract_tb(cause.__traceback__)[-1].line  # of an assert without a message
         raise ValueError(f"verl refuses the node {node}: {str(cause) or line}") from error
+    if config.trainer.critic_warmup > 0 and not has_critic:
+        raise ValueError(
+            f"trainer.critic_warmup={config.trainer.critic_warmup} would leave the policy as it is "
+            "in the first steps, and there is no critic to warm up: set it to 0, or use one "
+            "(algorithm.adv_estimator=gae)."
+        )
 
 
 CHECKS: tuple[Callable[[DictConfig], None], ...] = (

@@ -33,7 +33,15 @@ CASES = [
     ("grpo", "id", "pi"),
     ("pass_at_k", "cispo", "target"),
     ("reinforce", "dppo_tv", "range"),
+    ("grpo", "bapo", "schedule"),
+    ("asymgrpo", "no_upper_bound", "target"),
+    ("qae", "dppo_kl", "pi"),
+    ("max_rl", "gspo", "target"),
+    ("nsr", "sapo", "range"),
+    ("w_reinforce", "clip_cov", "pi"),
 ]
+# above the batch's entropy, so that the controller acts
+SETTINGS = {"target": ["algorithm.entropy_control.target=2.0"]}
 ROWS, TOKENS = 16, 10
 
 
@@ -74,6 +82,7 @@ def test_an_advantage_a_loss_and_a_controller_combine(advantage, loss, controlle
             f"actor_rollout_ref.actor.policy_loss.preset={loss}",
             f"algorithm.entropy_control.controller={controller}",
             "actor_rollout_ref.actor.calculate_entropy=true",
+            *SETTINGS.get(controller, []),
         ],
     )
     preflight.check(config)
@@ -105,7 +114,7 @@ def test_an_advantage_a_loss_and_a_controller_combine(advantage, loss, controlle
         for part in parts:
             part.before_update(step)
     told = step.batch.extra_info.get(EXTRA_INFO, {})
-    assert (ENTROPY_COEFF in told) == (controller in ("schedule", "target"))
+    assert (told.get(ENTROPY_COEFF, 0) > 0) == (controller in ("schedule", "target"))
     assert (CLIP_BOUNDS in told) == clips
 
     data = {name: x for name, x in batch.items() if name not in ("uid", "rm_scores")}
@@ -125,8 +134,9 @@ def test_an_advantage_a_loss_and_a_controller_combine(advantage, loss, controlle
         return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
 
     entropy_BT = batch["entropy"].to_padded_tensor(0.0)
+    entropy_BT[:, ::2] *= 0.8
     output = {"log_probs": model_output(leaf), "entropy": model_output(entropy_BT)}
-    observers = [one for part in parts for one in part.loss_observers]
+    observers = [observe for part in parts for observe in part.loss_observers]
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     value, metrics = actor_loss.actor_loss(actor, output, micro_batch, observers=observers)
     value.backward()

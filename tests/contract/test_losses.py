@@ -8,6 +8,7 @@ loss needs no case of its own here; only what a loss does not promise is written
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -30,9 +31,12 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 
 from recipe.clip_entropy import balance, regions
+from recipe.clip_entropy.config import VARIANTS
+from recipe.clip_entropy.schedules import SCHEDULES
 from recipe.core import actor_loss
 from recipe.core.actor_loss import MicroBatch
 from recipe.core.clip import importance_ratio
+from recipe.core.clipped_term import CLIP_BOUNDS
 from recipe.core.recipe import recipe_named, recipes
 from recipe.semantic_curriculum import register as sent
 
@@ -91,7 +95,7 @@ class Batch:
 
     def micro_batch(self) -> MicroBatch:
         fields = TensorDict(self.fields(), batch_size=len(self.lengths))
-        output = {"entropy": model_output(self.tensors["entropy"], self.lengths)}
+        output = {"entropy": model_output(self.tensors["new_entropy"], self.lengths)}
         return MicroBatch(self.told, fields, output)
 
 
@@ -104,23 +108,26 @@ def model_output(values_BT: Tensor, lengths: Tensor) -> Tensor:
 
 
 def tokens(seed: int = 0) -> Batch:
-    """Log-ratios near 0, far beyond any clip bound, and beyond the dual clip: none of them near a
-    bound, where a rounding would decide. One row's mask is empty, as verl's padding is."""
+    """Log-ratios near 0, between the bounds of two schedules, far beyond any, and beyond the dual
+    clip: none of them near a bound, where a rounding would decide. Entropies change by up to a
+    fifth. More advantages are negative. One row's mask is empty, as verl's padding is."""
     generator = torch.Generator().manual_seed(seed)
     shape = (ROWS, TOKENS)
-    size = torch.tensor([0.05, 0.1, 0.7, 1.6])[torch.randint(0, 4, shape, generator=generator)]
-    sign = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1
+    sizes = torch.tensor([0.05, 0.1, 0.22, 0.7, 1.6, -0.05, -0.1, -0.28, -0.7, -1.6])
+    log_ratio = sizes[torch.randint(0, len(sizes), shape, generator=generator)]
     old = -torch.randn(shape, generator=generator).abs() - 1.7
     lengths = torch.randint(1, TOKENS + 1, (ROWS,), generator=generator)
     lengths[0] = TOKENS
     in_row = torch.arange(TOKENS) < lengths[:, None]
     mask = in_row & (torch.rand(shape, generator=generator) < 0.8)
     mask[:, 0], mask[3] = True, False
+    entropy = torch.rand(shape, generator=generator)
     tensors = {
         "old_log_prob": old,
-        "log_prob": old + size * sign,
-        "advantages": torch.randn(ROWS, 1, generator=generator).expand(shape),
-        "entropy": torch.rand(shape, generator=generator),
+        "log_prob": old + log_ratio,
+        "advantages": torch.randn(ROWS, 1, generator=generator).expand(shape) - 0.4,
+        "entropy": entropy,
+        "new_entropy": entropy * (0.8 + 0.4 * torch.rand(shape, generator=generator)),
         "ref_log_prob": old + 0.3 * torch.randn(shape, generator=generator),
         "response_mask": mask,
     }
@@ -128,18 +135,52 @@ def tokens(seed: int = 0) -> Batch:
 
 
 def prepared(config: DictConfig, batch: Batch) -> Batch:
-    """Lets the recipes' parts do with the batch what they do before the fourth update of a run."""
+    """Lets the recipes' parts do with the batch what they do before the fourth update of a run, the
+    third of which has measured what they ask for. The entropy has fallen to a tenth by then, and
+    the run is in its first half."""
+    config = copy.deepcopy(config)
+    config.trainer.total_training_steps = 12
     fields, parts = batch.fields(), parts_of(config)
     before, uids = set(fields), [f"p{row // 8}" for row in range(ROWS)]
-    for number in range(4):
+    for number, scale in enumerate((10.0, 3.0, 1.0, 1.0)):
+        fields["entropy"] = nested(scale * batch.tensors["entropy"], batch.lengths)
         step = step_of(uids, number=number, metrics={"actor/entropy": 0.1}, config=config)
         with queue_of(fields):
             for part in parts:
                 part.before_update(step)
-    # torch pads rows of unknown lengths to all of their values
-    chosen = {name: fields[name].to_padded_tensor(0)[:, :TOKENS] for name in set(fields) - before}
-    told = step.batch.extra_info.get(actor_loss.EXTRA_INFO, {})
-    return dataclasses.replace(batch.with_(**chosen), told=told)
+        # torch pads rows of unknown lengths to all of their values
+        chosen = {
+            name: fields[name].to_padded_tensor(0)[:, :TOKENS] for name in set(fields) - before
+        }
+        told = step.batch.extra_info.get(actor_loss.EXTRA_INFO, {})
+        ready = dataclasses.replace(batch.with_(**chosen), told=told)
+        measuring = [part for part in parts if part.loss_observers]
+        if number == 2 and measuring:
+            metrics = updated(config, ready, 1, int(batch.tensors["response_mask"].sum()))[1]
+            step.metrics.update({k: m.aggregate() for k, m in metrics.items() if summed(m)})
+            with queue_of(fields):
+                for part in measuring:
+                    part.after_update(step)
+    return ready
+
+
+def updated(
+    config: DictConfig, batch: Batch, ranks: int, tokens: int
+) -> tuple[Tensor, dict[str, Any]]:
+    """The whole way of a micro-batch through `actor_loss`; returns gradient and metrics."""
+    leaf = batch.tensors["log_prob"].clone().requires_grad_()
+    data = TensorDict(batch.fields(), batch_size=len(batch.lengths))
+    tu.assign_non_tensor(data, dp_size=ranks, batch_num_tokens=tokens, global_batch_size=ROWS)
+    tu.assign_non_tensor(data, **{actor_loss.EXTRA_INFO: batch.told})
+    output = {
+        "log_probs": model_output(leaf, batch.lengths),
+        "entropy": model_output(batch.tensors["new_entropy"], batch.lengths),
+    }
+    observers = [observe for part in parts_of(config) for observe in part.loss_observers]
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    loss, metrics = actor_loss.actor_loss(actor, output, data, observers=observers)
+    loss.backward()
+    return leaf.grad, metrics
 
 
 @dataclass(frozen=True)
@@ -175,19 +216,7 @@ class Loss:
         return loss.detach(), leaf.grad
 
     def step(self, batch: Batch, ranks: int, tokens: int) -> tuple[Tensor, dict[str, Any]]:
-        """The whole way of a micro-batch through `actor_loss`; returns gradient and metrics."""
-        leaf = batch.tensors["log_prob"].clone().requires_grad_()
-        data = TensorDict(batch.fields(), batch_size=len(batch.lengths))
-        tu.assign_non_tensor(data, dp_size=ranks, batch_num_tokens=tokens, global_batch_size=ROWS)
-        tu.assign_non_tensor(data, **{actor_loss.EXTRA_INFO: batch.told})
-        output = {
-            "log_probs": model_output(leaf, batch.lengths),
-            "entropy": model_output(batch.tensors["entropy"], batch.lengths),
-        }
-        observers = [one for part in parts_of(self.config) for one in part.loss_observers]
-        loss, metrics = actor_loss.actor_loss(self.actor(), output, data, observers=observers)
-        loss.backward()
-        return leaf.grad, metrics
+        return updated(self.config, batch, ranks, tokens)
 
 
 # ---- the properties ------------------------------------------------------------------------------
@@ -274,7 +303,7 @@ def copies_nothing_to_the_host(loss: Loss) -> None:
             return self.fields[name]
 
         def entropy(self) -> Tensor:
-            return self.output["entropy"]
+            return self.output["new_entropy"]
 
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
         patch.setattr(actor_loss, "to_floats", dict)
@@ -411,6 +440,27 @@ def test_a_loss(name, check, users_of):
         except Exception as error:
             error.add_note(f"with the settings of {method}")
             raise
+
+
+def test_every_variant_and_schedule_acts_on_the_batch(users_of):
+    """Otherwise the suite would have tested PPO under their names."""
+    acting = set()
+    for method, config in users_of(KEY, "dynamic_clip").items():
+        settings = config.actor_rollout_ref.actor.policy_loss
+        loss = Loss("dynamic_clip", POLICY_LOSS_REGISTRY["dynamic_clip"], config)
+        batch, plain = loss.batch(), copy.deepcopy(config)
+        plain.actor_rollout_ref.actor.policy_loss.variant = "ppo"
+        if settings.variant != "ppo":
+            as_ppo = dataclasses.replace(loss, config=plain).gradient(batch)[1]
+            assert not torch.equal(loss.gradient(batch)[1], as_ppo), method
+        elif settings.schedule != "static":
+            told = {k: x for k, x in batch.told.items() if k != CLIP_BOUNDS}
+            plain.actor_rollout_ref.actor.policy_loss.schedule = "static"
+            still = dataclasses.replace(loss, config=plain)
+            constant = still.gradient(dataclasses.replace(batch, told=told))[1]
+            assert not torch.equal(loss.gradient(batch)[1], constant), method
+        acting |= {settings.variant, settings.schedule}
+    assert acting == VARIANTS.keys() | SCHEDULES.keys()
 
 
 @pytest.mark.parametrize("name", names())

@@ -243,7 +243,9 @@ def stepped(part: Part, number: int, config: DictConfig) -> dict[str, Any]:
     """Runs a part's hooks of one step before and at the update; returns all that it has said."""
     fields = fields_of_step(number)
     before = set(fields)
-    metrics = {"actor/entropy": [0.5, 0.2, 0.1, 0.4, 0.6][number]}
+    entropy = [0.5, 0.2, 0.1, 0.4, 0.6][number]  # in the mean over tokens, about
+    fields["entropy"] = fields["entropy"] * (2 * entropy)
+    metrics = {"actor/entropy": entropy}
     step = step_of(fields["uid"].tolist(), number=number, metrics=metrics, config=config)
     with queue_of(fields):
         prompts = {

@@ -1,10 +1,25 @@
-"""What a step of the trainer hands to the workers."""
+"""What a step of the trainer knows of its rows, and hands to the workers."""
 
+import numpy as np
+import pytest
 import torch
 from builders import nested, queue_of, step_of
 from omegaconf import OmegaConf
 
 from recipe.core.actor_loss import EXTRA_INFO
+
+
+def test_a_rollout_with_several_outputs_is_refused():
+    """Each would count as a rollout of its prompt; verl's padding may repeat any key."""
+    step = step_of(["a", "a", "a"], padding=1)
+    fields = {"uid": np.array(["a", "a", "pad"], dtype=object)}
+    step.batch.keys = ["a_0_0", "a_10_0", "a_0_1"]
+    with queue_of(fields):
+        assert step.group_B.tolist() == [0, 0, 1]
+    step = step_of(["a", "a", "a"])
+    step.batch.keys = ["a_0_0", "a_1_0", "a_1_1"]
+    with queue_of(fields), pytest.raises(ValueError, match=r"several outputs .* \(a_1_1\)"):
+        _ = step.group_B
 
 
 def test_what_the_loss_was_told_stays_when_a_field_is_written():

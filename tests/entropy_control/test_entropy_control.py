@@ -1,6 +1,7 @@
 """The controllers: closed forms, what each reduces to, and their parts on steps of the trainer."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -264,6 +265,46 @@ def test_the_pi_part_sums_the_errors():
     # half of the tokens are probable: -0.08 |A|
     assert advantages == pytest.approx([0.92, -1.0, 2.0, -3.24])
     assert metrics["entropy_control/changed_share"] == 0.5
+
+
+def test_the_pi_part_sums_no_error_of_a_step_without_an_update():
+    """verl computes advantages while its critic warms up, and updates no actor."""
+    weights = part(controller="pi", target=0.5, integral=0.1)
+    step = step_of(["a", "b"], number=0, config=CONFIG)
+    fields = {
+        "advantages": nested(ADVANTAGES, LENGTHS),
+        "entropy": nested(torch.full((2, 3), 0.4), LENGTHS),
+        "old_log_probs": nested(PROBABILITIES.log(), LENGTHS),
+        "response_mask": nested(torch.tensor([[1, 1, 1], [1, 0, 0]]), LENGTHS),
+    }
+    with queue_of(fields):
+        weights.after_advantage(step)
+    assert weights.state_dict()["total"] == 0
+    with queue_of(fields):
+        weights.before_update(step)
+    assert weights.state_dict()["total"] == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(controller="target", target=0.5, coef_delta=0.001, coef_init=0.002),
+        dict(controller="pi", target=0.5, integral=0.1),
+        dict(controller="range", lower_start=0.1, upper_start=0.6, upper_end=0.6),
+        dict(controller="schedule", coef_start=0.01, coef_end=0.01),
+    ],
+    ids=lambda settings: settings["controller"],
+)
+def test_a_step_without_an_entropy_moves_no_controller(settings, unknown):
+    """All of its tokens are rejected, or one of them is NaN."""
+    through, without = part(**settings), part(**settings)
+    stepped(through, 0, 0.4), stepped(without, 0, 0.4)
+    advantages, told, _ = stepped(through, 1, unknown)
+    assert advantages == [*ADVANTAGES[0].tolist(), -3.0]
+    assert all(math.isfinite(value) for value in told.values())
+    assert through.state_dict() == without.state_dict()
+    assert stepped(through, 2, 0.4)[:2] == stepped(without, 2, 0.4)[:2]
 
 
 # (1 - cos(pi / 4)) / 2: a quarter of the way, by the cosine

@@ -268,6 +268,7 @@ MEANING = [
     ("trainer.resume_from_path=/nowhere/global_step_5", "trainer.resume_mode=resume_path"),
     ("trainer.resume_from_path=null", "trainer.resume_mode=resume_path"),
     (BYPASS, "algorithm.asymgrpo.preset=grpo_entropy_adv"),
+    "trainer.critic_warmup=5",  # there is no critic
 ]
 # keys that verl has and does not read
 UNREAD = [
