@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.core.config import filters_groups
+from recipe.core.config import filters_groups, local_parquet_files, steps_of_epochs
 from recipe.prompt_sampling.config import NODE, PRESETS, PromptSamplingSettings
 
 
@@ -40,6 +41,33 @@ def check(config: DictConfig) -> None:
     if not config.data.shuffle:
         raise ValueError(
             f"data.shuffle=false has no effect with {what}, which shuffles: set it to true, or "
+            "order=none."
+        )
+    check_second_epoch(what, config)
+
+
+def check_second_epoch(what: str, config: DictConfig) -> None:
+    """Raises ValueError where no prompt comes twice, so that none has a pass rate when its turn
+    comes. Prompts that verl will leave out as too long are counted; of data that is not here, or is
+    read by a dataset of its own, the number is not known."""
+    files = local_parquet_files(config, "train_files")
+    if files is None or (config.data.get("custom_cls") or {}).get("path") is not None:
+        return
+    prompts = sum(pq.read_metadata(file).num_rows for file in files)
+    limit = config.data.get("train_max_samples", -1)
+    prompts = min(prompts, limit) if limit > 0 else prompts
+    given, batch = config.trainer.total_training_steps, config.data.train_batch_size
+    steps = given or steps_of_epochs(config, prompts)
+    if steps * batch <= prompts:
+        longer = (
+            f"set trainer.total_training_steps (STEPS) to at least {prompts // batch + 1}"
+            if given
+            else "set trainer.total_epochs to at least 2"
+        )
+        raise ValueError(
+            f"{what} has no effect within the first epoch, where no prompt has a pass rate yet, "
+            f"and {steps} steps of {batch} (data.train_batch_size) take none of the {prompts} "
+            f"training prompts twice: {longer}, use fewer prompts (data.train_max_samples), or "
             "order=none."
         )
 

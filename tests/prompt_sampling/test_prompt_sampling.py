@@ -3,6 +3,7 @@ trainer's dataloader."""
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
 from recipe.core.part import DATASET_ROW
 from recipe.core.prompts_in_flight import PromptsInFlight
+from recipe.core.recipe import FOLDER
 from recipe.launch import preflight
 from recipe.launch.compose import compose
 from recipe.prompt_sampling.config import PRESETS, PromptSamplingSettings
@@ -280,6 +282,22 @@ WITHOUT_EFFECT = [
     (["data.curriculum.order=pass_rate", "data.curriculum.stages=1"], "both order the prompts"),
     (["data.shuffle=false"], "data.shuffle=false has no effect with"),
     (OVERLONG, "overlong_buffer_cfg.enable=true takes a part of the reward"),
+    # 8 rows in steps of 4: each prompt once
+    (
+        ["trainer.total_training_steps=2"],
+        rf"^{SAMPLING}.order=variance has no effect within the first epoch, where no prompt has a "
+        r"pass rate yet, and 2 steps of 4 \(data.train_batch_size\) take none of the 8 training "
+        r"prompts twice: set trainer.total_training_steps \(STEPS\) to at least 3, use fewer "
+        r"prompts \(data.train_max_samples\), or order=none\.$",
+    ),
+    (
+        [f"{SAMPLING}.preset=failure", "trainer.total_training_steps=1"],
+        f"{SAMPLING}.order=failure has no effect within the first epoch",
+    ),
+    (
+        ["trainer.total_training_steps=null", "trainer.total_epochs=1"],
+        "2 steps of 4 .* set trainer.total_epochs to at least 2, use fewer",
+    ),
 ]
 
 
@@ -288,6 +306,32 @@ def test_settings_that_do_nothing_are_refused(tmp_path, overrides, sentence):
     config = compose("prompt_sampling", [*run_overrides(tmp_path), *overrides])
     with pytest.raises(ValueError, match=sentence):
         preflight.check(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.total_training_steps=3"],
+        ["trainer.total_training_steps=2", "data.train_max_samples=7"],
+        ["trainer.total_training_steps=null", "trainer.total_epochs=2"],
+        [f"{SAMPLING}.preset=grpo", "trainer.total_training_steps=2"],
+        [f"{SAMPLING}.preset=dapo", "trainer.total_training_steps=2"],
+    ],
+)
+def test_a_run_in_which_a_prompt_comes_twice_or_without_an_order_is_not_refused(
+    tmp_path, overrides
+):
+    preflight.check(compose("prompt_sampling", [*run_overrides(tmp_path), *overrides]))
+
+
+def test_the_run_script_goes_beyond_the_first_epoch():
+    """Its own numbers: 40 steps of 32 prompts, by recipe/cpu/task.sh."""
+    script = (FOLDER / "prompt_sampling/run_cpu.sh").read_text()
+    task = (FOLDER / "cpu/task.sh").read_text()
+    (prompts,) = re.findall(r"data\.train_max_samples=(\d+)", script)
+    (steps,) = re.findall(r"^STEPS=\$\{STEPS:-(\d+)\}", task, re.MULTILINE)
+    (batch,) = re.findall(r"^TRAIN_BATCH_SIZE=\$\{TRAIN_BATCH_SIZE:-(\d+)\}", task, re.MULTILINE)
+    assert int(steps) * int(batch) >= 2 * int(prompts)
 
 
 def test_dapo_with_its_overlong_penalty_passes_the_checks_as_the_readme_has_it(tmp_path):
