@@ -80,7 +80,9 @@ class EntropyControlSettings:
     coef_start: float = setting(0.001, "ours: coefficient at the first step", at_least=0)
     coef_end: float = setting(0.0, "ours: coefficient at T", at_least=0)
     target: float = setting(
-        0.2, "arXiv 2505.22312, 7B; entropic: 0.1, at its script's temperature of 0.6", above=0
+        0.2,
+        "arXiv 2505.22312, 7B; for pi set 0.1, entropic's (arXiv 2511.15248, temperature 0.6)",
+        above=0,
     )
     coef_init: float = setting(0.0, "arXiv 2505.22312: before the first step", at_least=0)
     coef_delta: float = setting(

@@ -17,7 +17,7 @@ from recipe.core.clip import Bounds, Line, clipped_objective
 from recipe.core.step import policy_entropy
 from recipe.entropy_control import controllers as C
 from recipe.entropy_control.checks import check
-from recipe.entropy_control.config import PRESETS, EntropyControlSettings
+from recipe.entropy_control.config import CONTROLLERS, PRESETS, EntropyControlSettings
 from recipe.entropy_control.part import EntropyControlPart
 
 # ---- the formulas --------------------------------------------------------------------------------
@@ -505,6 +505,27 @@ def config(actor=(), steps=10, **settings):
 def test_a_config_in_which_a_controller_cannot_act_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         check(config(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("controller", "preset", "differing"),
+    [
+        ("schedule", "linear", {}),
+        ("target", "target", {}),
+        ("range", "entrocraft", {}),
+        ("pi", "entropic", {"target": 0.1}),
+    ],
+)
+def test_without_its_preset_a_controller_has_the_values_that_the_readme_says(
+    controller, preset, differing
+):
+    """As beside another recipe, whose config takes no values from this one's presets."""
+    defaults, values = EntropyControlSettings(controller=controller), vars(PRESETS[preset])
+    read = [name for name in CONTROLLERS[controller] if name in values]
+    assert read
+    other = {name: values[name] for name in read if values[name] != getattr(defaults, name)}
+    assert other == differing
+    EntropyControlSettings(controller=controller, preset=preset, **other)  # allowed together
 
 
 def test_the_default_settings_of_other_recipes_use_no_controller():
