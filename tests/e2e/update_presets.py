@@ -47,6 +47,19 @@ BOUNDS = ("clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "loss_agg_mode")
 CLIP = ("schedule", "variant")
 UPDATES = ("actor/pg_loss", "actor/pg_clipfrac", "grad_norm")  # verl's, of each mini-batch
 RATE = 2e-3  # so that the second update begins with ratios beyond the clip bounds
+FIRST = 3  # the trainer's number of the step, where schedules have moved
+STEPS = 5
+# where a method would not act in this step, or as another one: settings, and steps before it
+# the entropy, 1.29 nats, is above this line where it is straight, and below where it is a cosine
+LINE = {f"algorithm.entropy_control.{of}": x for of, x in (
+    ("lower_start", 2.0), ("lower_end", 0.1), ("upper_start", 2.0), ("upper_end", 0.1)
+)}  # fmt: skip
+ACTING = {
+    **dict.fromkeys(("entropy_control-entrocraft", "entropy_control-entrocraft_cosine"), LINE),
+    "entropy_control-target": {"algorithm.entropy_control.target": 2.0},  # above the entropy
+    "clip_entropy-bapo": {"actor_rollout_ref.actor.policy_loss.bapo_target": 0.9},
+}
+BEFORE = {"clip_entropy-bapo": 1, "prompt_sampling-failure": 1, "prompt_sampling-variance": 1}
 
 
 def tensors(data: TensorDict, rows: slice = slice(None)) -> TensorDict:
@@ -193,10 +206,13 @@ def with_info(data: TensorDict, info: dict[str, Any]) -> TensorDict:
     return data
 
 
-def train_step(config: DictConfig, group: Group, rollouts: dict[str, TensorDict]) -> dict[str, Any]:
-    """Runs one step of verl's trainer, of this config, on the drawn prompts' rollouts."""
+def train_steps(
+    config: DictConfig, group: Group, rollouts: dict[str, TensorDict], steps: int = 1
+) -> dict[str, Any]:
+    """Runs steps of verl's trainer, of this config, on the drawn prompts' rollouts, each from the
+    first weights; returns what the last one has done."""
     trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
-    trainer.global_steps, trainer.ref_in_actor = 1, False
+    trainer.global_steps, trainer.ref_in_actor = 0, False
     trainer.actor_rollout_wg = trainer.ref_policy_wg = group
     trainer.distillation_config = None
     trainer.checkpoint_manager = SimpleNamespace(update_weights=lambda step: None)
@@ -205,6 +221,16 @@ def train_step(config: DictConfig, group: Group, rollouts: dict[str, TensorDict]
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     group.set_loss_fn(functools.partial(ppo_loss, config=actor))  # as the worker's init_model does
     trainer.on_init_end()
+    for trainer.global_steps in range(FIRST - steps + 1, FIRST + 1):
+        step = train_step(trainer, group, rollouts)
+    return {
+        **step,
+        "actor": {name: getattr(actor, name) for name in BOUNDS},
+        "loss": {name: getattr(actor.policy_loss, name) for name in ("loss_mode", *CLIP)},
+    }
+
+
+def train_step(trainer: Any, group: Group, rollouts: dict[str, TensorDict]) -> dict[str, Any]:
     drawn = trainer._next_train_batch()
     uids = [uid for uid in drawn["uid"] for _ in range(ROLLOUTS)]
     names = [prompt_id(messages) for messages in drawn["raw_prompt"]]
@@ -230,8 +256,6 @@ def train_step(config: DictConfig, group: Group, rollouts: dict[str, TensorDict]
         "updates": {name: [float(x) for x in group.metrics.get(name, [])] for name in UPDATES},
         "metrics": {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
         "moved": group.moved(),
-        "actor": {name: getattr(actor, name) for name in BOUNDS},
-        "loss": {name: getattr(actor.policy_loss, name) for name in ("loss_mode", *CLIP)},
     }
 
 
@@ -263,7 +287,7 @@ def unresolved_config(recipe: str, model: str, data: Path, out: Path) -> DictCon
         f"actor_rollout_ref.actor.optim.lr={RATE}",
         f"actor_rollout_ref.rollout.n={ROLLOUTS}",
         "actor_rollout_ref.rollout.temperature=1.0",
-        "trainer.total_training_steps=5",
+        f"trainer.total_training_steps={STEPS}",
         f"trainer.default_local_dir={out}/run",
     ]
     return unresolved(recipe, overrides)
@@ -275,6 +299,8 @@ def config_of(method: Method, *places: Any) -> DictConfig:
     for override in method.overrides():
         key, _, value = override.partition("=")
         OmegaConf.update(config, key, value if key == method.recipe.preset_key else float(value))
+    for key, value in ACTING.get(str(method), {}).items():
+        OmegaConf.update(config, key, value)
     return resolved(config)
 
 
@@ -292,7 +318,8 @@ def main(model: str, data: Path, out: Path) -> None:
     for method in methods():
         config = config_of(method, model, data, out)
         group = group or Group(config.actor_rollout_ref)
-        torch.save(train_step(config, group, rollouts), out / f"{method}.pt")
+        steps = 1 + BEFORE.get(str(method), 0)
+        torch.save(train_steps(config, group, rollouts, steps), out / f"{method}.pt")
 
 
 if __name__ == "__main__":
