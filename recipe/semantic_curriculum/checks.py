@@ -102,11 +102,11 @@ def check_rule_acts(rule: TokenRule) -> None:
     if rule.policy_tokens == "selected":
         names.append("low_fraction")
     values = ", ".join(f"{name}={getattr(rule, name)}" for name in names)
-    if (own := PRESETS[rule.preset].loss_mode) == LOSS_MODE:
+    if (usual := PRESETS[rule.preset].loss_mode) == LOSS_MODE:
         cure = "leave them at null, or use preset=grpo or curriculum, which have no token rule"
     else:
         cure = (
-            f"use a preset with a token rule (as_described), or set {POLICY_LOSS}.loss_mode={own}"
+            f"use a preset with a token rule (as_described), or set {POLICY_LOSS}.loss_mode={usual}"
         )
     raise ValueError(
         f"{NODE}.preset={rule.preset} with {POLICY_LOSS}.loss_mode={LOSS_MODE} has a token rule "
@@ -124,11 +124,11 @@ def check_kl_cov(node: Mapping[str, Any]) -> None:
     from verl.workers.config import PolicyLossConfig
 
     usual = PolicyLossConfig()
-    for name, ours in (("kl_cov_ratio", "high_cov_fraction"), ("ppo_kl_coef", "high_cov_coef")):
+    for name, read in (("kl_cov_ratio", "high_cov_fraction"), ("ppo_kl_coef", "high_cov_coef")):
         if node[name] != getattr(usual, name):
             raise ValueError(
                 f"{POLICY_LOSS}.{name}={node[name]} has no effect with loss_mode={LOSS_MODE}, "
-                f"which reads {NODE}.{ours}: set that, or {POLICY_LOSS}.loss_mode=kl_cov."
+                f"which reads {NODE}.{read}: set that, or {POLICY_LOSS}.loss_mode=kl_cov."
             )
 
 
