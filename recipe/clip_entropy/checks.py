@@ -88,12 +88,25 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
             )
     if settings.preset in ("cispo", "dppo_tv", "dppo_kl"):
         check_updates(f"preset={settings.preset}", config)
+    if settings.loss_mode == "dppo_tv":
+        check_divergence(actor)
     if settings.variant != "ppo" and settings.loss_mode != LOSS_MODE:
         raise ValueError(
             f"{what} has no effect with loss_mode={settings.loss_mode}: set {NODE}.loss_mode="
             f"{LOSS_MODE}, or variant=ppo."
         )
     TERMS[settings.variant].check(settings, actor)
+
+
+def check_divergence(actor: DictConfig) -> None:
+    """verl's `dppo_tv` leaves out a token whose probability has moved by more than its bound."""
+    low, high = actor.clip_ratio_low, actor.clip_ratio_high
+    if low is not None and high is not None and min(low, high) >= 1:
+        raise ValueError(
+            f"{NODE}.loss_mode=dppo_tv leaves no token out with actor_rollout_ref.actor."
+            f"clip_ratio_low={low} and clip_ratio_high={high}, as no probability moves by more "
+            "than 1: use numbers below 1 (verl's example: 0.15)."
+        )
 
 
 def check_updates(what: str, config: DictConfig) -> None:

@@ -124,6 +124,11 @@ class EntropyControlSettings:
             )
         if self.controller == "schedule" and self.coef_start == self.coef_end == 0:
             self._refuse("coef_start=0", "and coef_end=0 give no bonus", "use a number above 0")
+        if self.controller == "schedule" and self.coef_start == self.coef_end:
+            self._refuse(
+                f"coef_start={self.coef_start}", "is coef_end too, so that nothing moves",
+                "use another coef_end, or actor_rollout_ref.actor.entropy_coeff",
+            )  # fmt: skip
         if self.controller == "target" and not self.coef_min <= self.coef_init <= self.coef_max:
             self._refuse(
                 f"coef_init={self.coef_init}", "is outside its bounds",

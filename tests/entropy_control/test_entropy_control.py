@@ -292,7 +292,7 @@ def test_the_pi_part_sums_no_error_of_a_step_without_an_update():
         dict(controller="target", target=0.5, coef_delta=0.001, coef_init=0.002),
         dict(controller="pi", target=0.5, integral=0.1),
         dict(controller="range", lower_start=0.1, upper_start=0.6, upper_end=0.6),
-        dict(controller="schedule", coef_start=0.01, coef_end=0.01),
+        dict(controller="schedule", coef_start=0.01, coef_end=0.005),
     ],
     ids=lambda settings: settings["controller"],
 )
@@ -462,6 +462,10 @@ def test_the_presets_have_the_values_of_their_papers_and_these_are_allowed():
         (
             {"controller": "schedule", "coef_start": 0.0},
             "coef_start=0 and coef_end=0 give no bonus",
+        ),
+        (
+            {"controller": "schedule", "coef_start": 0.01, "coef_end": 0.01},
+            "coef_start=0.01 is coef_end too, so that nothing moves: use another coef_end",
         ),
         ({"controller": "target", "coef_init": 0.1}, "coef_init=0.1 is outside its bounds"),
         ({"controller": "range", "lower_end": 0.6}, "lower_end=0.6 is above upper_end=0.5"),

@@ -74,6 +74,18 @@ def test_two_constant_bounds_that_the_limits_make_one_are_refused(tmp_path):
     clip(f"{LOSS}.preset=grpo", f"{LOSS}.bound_max=0.2")
 
 
+def test_dppo_whose_bounds_no_probability_can_leave_is_refused(tmp_path):
+    files = [*run_overrides(tmp_path), f"{LOSS}.preset=dppo_tv"]
+    low, high = (f"{ACTOR}.clip_ratio_{name}=1" for name in ("low", "high"))
+    sentence = (
+        rf"^{LOSS}.loss_mode=dppo_tv leaves no token out with {ACTOR}.clip_ratio_low=1 and "
+        "clip_ratio_high=1, as no probability moves by more than 1: use numbers below 1"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        preflight.check(compose("clip_entropy", [*files, low, high]))
+    preflight.check(compose("clip_entropy", [*files, low]))
+
+
 # ---- semantic_curriculum -------------------------------------------------------------------------
 
 RULE = f"{LOSS}.token_rule"
