@@ -27,10 +27,11 @@ def check(config: DictConfig) -> None:
                 "recipe/common.yaml, as recipe/asymgrpo/asymgrpo.yaml does."
             )
         return
-    settings = AsymGRPOConfig.from_mapping(plain(node))
-    check_estimator(settings, config.algorithm.adv_estimator, chosen=node.preset is not None)
+    settings, chosen = AsymGRPOConfig.from_mapping(plain(node)), node.preset is not None
+    check_estimator(settings, config.algorithm.adv_estimator, chosen)
     check_baseline(settings, config)
-    check_group_size(settings, config.actor_rollout_ref.rollout.n)
+    if chosen or config.algorithm.adv_estimator == NAME:
+        check_group_size(settings, config.actor_rollout_ref.rollout.n)
     if config.algorithm.adv_estimator == PRESETS[settings.preset].adv_estimator:
         check_other_than_grpo(settings, config.actor_rollout_ref.rollout.n)
     if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):

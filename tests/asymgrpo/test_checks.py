@@ -90,3 +90,11 @@ def test_a_preset_that_is_grpo_is_refused(preset, n, overrides, sentence, tmp_pa
 def test_another_recipe_s_estimator_is_not_compared(tmp_path):
     """Where none of these presets is chosen, algorithm.asymgrpo reads as its default, asymgrpo."""
     check(compose("clip_entropy", [*run_overrides(tmp_path), "actor_rollout_ref.rollout.n=2"]))
+
+
+def test_another_estimator_without_groups_takes_one_rollout_a_prompt(tmp_path):
+    """The preset of a recipe that names none does not speak for the estimator that is chosen."""
+    one = [*run_overrides(tmp_path), "actor_rollout_ref.rollout.n=1"]
+    check(compose("clip_entropy", [*one, "algorithm.adv_estimator=reinforce_plus_plus"]))
+    with pytest.raises(ValueError, match="n=1 leaves preset=asymgrpo nothing to compare"):
+        check(compose("clip_entropy", [*one, "algorithm.adv_estimator=asymgrpo"]))
