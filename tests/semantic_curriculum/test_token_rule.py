@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import FSDPActorConfig
 
-from recipe.core import actor_loss
+from recipe.core import actor_loss, clipped_term
 from recipe.core.actor_loss import MicroBatch
 from recipe.semantic_curriculum import _driver, register, token_rule
 from recipe.semantic_curriculum import part as trainer_part
@@ -590,6 +590,23 @@ def test_the_released_rule_takes_the_current_policys_entropies():
     low = int(0.8 * mask.sum())
     assert micro.sums["actor/sent/high_cov/tokens"] == int(0.1 * low)
     assert micro.sums["actor/sent/unselected/tokens"] == mask.sum() - low
+
+
+def test_the_observers_see_no_advantage_of_a_token_without_a_policy_term():
+    """BAPO's sums and the regions' are of the policy terms that the loss has."""
+    data = random_tokens(6)
+    lengths = data["response_mask"].sum(1)
+    class_BT = torch.arange(data["log_prob"].numel()).view(data["log_prob"].shape) % 2
+    assert {UNSELECTED, REST} == {0, 1}
+    fields = {register.CLASS_FIELD: nested(class_BT.to(torch.int8), lengths)}
+    micro_batch = MicroBatch(fields=fields)
+    actor = config("high_entropy_mask")
+    with actor_loss.as_current(micro_batch):
+        register.sent_loss(**data, config=actor, loss_agg_mode=actor.loss_agg_mode)
+    left_BT = micro_batch.records[clipped_term.CLIPPED].advantages[data["response_mask"]]
+    class_N = class_BT[data["response_mask"]]
+    expected = data["advantages"][data["response_mask"]] * (class_N == REST)
+    assert torch.equal(left_BT, expected) and left_BT.any()
 
 
 def test_the_mask_is_a_mean_over_the_kept_tokens():
