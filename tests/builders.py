@@ -3,6 +3,7 @@ nested tensors, and a step of the trainer."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from transfer_queue import KVBatchMeta
 from verl.workers.config import FSDPActorConfig
@@ -23,6 +24,7 @@ from recipe.core.recipe import Recipe, recipes
 from recipe.core.rollouts import CorrectnessRule
 from recipe.core.step import Step
 from recipe.core.trainer_settings import TrainerSettings
+from recipe.launch.compose import resolved
 from recipe.policy_loss import RecipePolicyLoss
 from recipe.trainer import make_parts
 
@@ -49,6 +51,15 @@ class Method(NamedTuple):
             return []
         preset = f"{self.recipe.preset_key}={self.preset}"
         return [preset, *LEFT_TO_THE_USER.get(self.preset, [])]
+
+    def config(self, unresolved: DictConfig) -> DictConfig:
+        """Returns what these overrides on the command line make of its recipe's config, of which
+        Hydra has read the yamls once and not once per preset."""
+        config = copy.deepcopy(unresolved)
+        for override in self.overrides():
+            key, _, value = override.partition("=")
+            OmegaConf.update(config, key, value if key == self.recipe.preset_key else float(value))
+        return resolved(config)
 
 
 def methods() -> list[Method]:

@@ -8,19 +8,23 @@ import pytest
 from builders import Method, methods, run_overrides
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.launch.compose import compose
+from recipe.launch.compose import unresolved
 
 
 @pytest.fixture(scope="session")
 def config_of(tmp_path_factory) -> Callable[[Method], DictConfig]:
-    """The resolved config of a method, on small files of its own; composed once."""
+    """The resolved config of a method, on small files of its own; made once."""
     overrides = run_overrides(tmp_path_factory.mktemp("run"))
-    composed: dict[str, DictConfig] = {}
+    read: dict[str, DictConfig] = {}
+    made: dict[str, DictConfig] = {}
 
     def config(method: Method) -> DictConfig:
-        if str(method) not in composed:
-            composed[str(method)] = compose(method.recipe.name, [*overrides, *method.overrides()])
-        return composed[str(method)]
+        name = method.recipe.name
+        if name not in read:
+            read[name] = unresolved(name, overrides)
+        if str(method) not in made:
+            made[str(method)] = method.config(read[name])
+        return made[str(method)]
 
     return config
 

@@ -10,7 +10,6 @@ by which a third of the rollouts are correct, since the small model solves next 
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import os
@@ -37,7 +36,7 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import response_from_nested
 
 from recipe.core import transfer_queue as queue_of_recipes
-from recipe.launch.compose import resolved, unresolved
+from recipe.launch.compose import unresolved
 from recipe.sampling.prompts import prompt_id
 
 PROMPTS, ROLLOUTS, LENGTH = 4, 8, 24
@@ -294,14 +293,11 @@ def unresolved_config(recipe: str, model: str, data: Path, out: Path) -> DictCon
 
 
 def config_of(method: Method, *places: Any) -> DictConfig:
-    """Returns the config of a preset: what an override on the command line makes of it."""
-    config = copy.deepcopy(unresolved_config(method.recipe.name, *places))
-    for override in method.overrides():
-        key, _, value = override.partition("=")
-        OmegaConf.update(config, key, value if key == method.recipe.preset_key else float(value))
+    """Returns the config of a preset."""
+    config = method.config(unresolved_config(method.recipe.name, *places))
     for key, value in ACTING.get(str(method), {}).items():
         OmegaConf.update(config, key, value)
-    return resolved(config)
+    return config
 
 
 def main(model: str, data: Path, out: Path) -> None:
