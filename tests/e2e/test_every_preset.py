@@ -108,8 +108,10 @@ def test_a_real_step_moves_the_weights_by_finite_numbers(method, steps):
 def test_the_first_update_s_loss_is_the_mean_of_minus_a(method, steps):
     step = load(steps, method)
     update = Update(step, 0)
-    ratio = update.ratio[update.mask]  # its two forward passes may put rows together differently
-    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
+    ratio = update.ratio[update.mask]
+    # a second draw's order of rows puts them together differently in the two forward passes
+    atol = 1e-5 if step["before"] else 0
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=atol)
     if str(method) in BY_OTHER_VALUES:
         assert math.isfinite(update.logged["pg_loss"])
         return

@@ -224,6 +224,7 @@ def train_steps(
         step = train_step(trainer, group, rollouts)
     return {
         **step,
+        "before": steps - 1,
         "actor": {name: getattr(actor, name) for name in BOUNDS},
         "loss": {name: getattr(actor.policy_loss, name) for name in ("loss_mode", *CLIP)},
     }
