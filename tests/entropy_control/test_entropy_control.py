@@ -203,14 +203,18 @@ ADVANTAGES = torch.tensor([[1.0, -1.0, 2.0], [-3.0, 0.0, 0.0]])
 PROBABILITIES = torch.tensor([[0.99, 0.5, 0.2], [0.96, 1.0, 1.0]])
 
 
-def stepped(part, number, entropy):
-    """Returns (the advantages after a step, what the loss was told, the metrics)."""
-    fields = {
+def fields_of(entropy):
+    return {
         "advantages": nested(ADVANTAGES, LENGTHS),
         "entropy": nested(torch.full((2, 3), entropy), LENGTHS),
         "old_log_probs": nested(PROBABILITIES.log(), LENGTHS),
         "response_mask": nested(torch.tensor([[1, 1, 1], [1, 0, 0]]), LENGTHS),
     }
+
+
+def stepped(part, number, entropy):
+    """Returns (the advantages after a step, what the loss was told, the metrics)."""
+    fields = fields_of(entropy)
     step = step_of(["a", "b"], number=number, metrics={"actor/entropy": entropy}, config=CONFIG)
     with queue_of(fields):
         part.after_advantage(step)
@@ -270,13 +274,7 @@ def test_the_pi_part_sums_the_errors():
 def test_the_pi_part_sums_no_error_of_a_step_without_an_update():
     """verl computes advantages while its critic warms up, and updates no actor."""
     weights = part(controller="pi", target=0.5, integral=0.1)
-    step = step_of(["a", "b"], number=0, config=CONFIG)
-    fields = {
-        "advantages": nested(ADVANTAGES, LENGTHS),
-        "entropy": nested(torch.full((2, 3), 0.4), LENGTHS),
-        "old_log_probs": nested(PROBABILITIES.log(), LENGTHS),
-        "response_mask": nested(torch.tensor([[1, 1, 1], [1, 0, 0]]), LENGTHS),
-    }
+    step, fields = step_of(["a", "b"], number=0, config=CONFIG), fields_of(0.4)
     with queue_of(fields):
         weights.after_advantage(step)
     assert weights.state_dict()["total"] == 0
