@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
-from recipe.clip_entropy.schedules import LINES, SCHEDULES, OscillatoryDecay, Static
+from recipe.clip_entropy.schedules import LINES, SCHEDULES, Static
 from recipe.clip_entropy.variant_term import TERMS
 from recipe.core import config as run_config
 from recipe.core.clip import Bounds
@@ -17,6 +15,7 @@ from recipe.core.policy_loss import NODE
 from recipe.core.settings import settings_of
 
 LIMITS = ("bound_min", "bound_max")
+NEED_SEVERAL_UPDATES = ("cispo", "dppo_tv", "dppo_kl")  # losses of verl
 
 
 def check(config: DictConfig) -> None:
@@ -86,8 +85,8 @@ def check_variant(settings: ClipSettings, config: DictConfig) -> None:
                 f"{NODE}.preset={settings.preset} has no effect with {name}={given}, which is "
                 f"another method: set {NODE}.{name}={chosen}, or another preset."
             )
-    if settings.preset in ("cispo", "dppo_tv", "dppo_kl"):
-        check_updates(f"preset={settings.preset}", config)
+    if settings.loss_mode in NEED_SEVERAL_UPDATES:
+        check_updates(f"loss_mode={settings.loss_mode}", config)
     if settings.loss_mode == "dppo_tv":
         check_divergence(actor)
     if settings.variant != "ppo" and settings.loss_mode != LOSS_MODE:
@@ -136,7 +135,7 @@ def check_bounds(settings: ClipSettings, schedule: Static) -> None:
     if SCHEDULES[settings.schedule].own_limits:
         return  # which the schedule has compared
     alike = evaluated(constant)
-    if all(torch.allclose(alike, evaluated(bounds)) for bounds in bounds_of(schedule)):
+    if all(torch.allclose(alike, evaluated(bounds)) for bounds in schedule.possible()):
         fields = settings_of(ClipSettings)
         changed = [
             f"{name}={getattr(settings, name)}"
@@ -148,19 +147,6 @@ def check_bounds(settings: ClipSettings, schedule: Static) -> None:
             f"bounds are the constant ones of {ratios} at every step: set one of them back, or "
             "use schedule=static."
         )
-
-
-def bounds_of(schedule: Static) -> Iterator[Bounds]:
-    """Yields the bounds that a schedule can have: of each step, or of a state that entropies that
-    are not known before a run put it into."""
-    if isinstance(schedule, OscillatoryDecay):
-        lines = schedule.lines
-        yield lines.bounds(lines.wide_upper, lines.base_lower)
-        yield lines.bounds(lines.base_upper, lines.wide_lower)
-        return
-    assert schedule.total_steps is not None
-    for k in range(schedule.total_steps + 1):
-        yield schedule.at(k)
 
 
 def evaluated(bounds: Bounds) -> Tensor:

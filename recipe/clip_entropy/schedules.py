@@ -10,7 +10,7 @@ one is a class here and its line in SCHEDULES.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,8 +46,8 @@ class ClipLines:
 class Static:
     """The same constant bounds at every step: plain PPO, Clip-Higher, Clip-Lower.
 
-    Base class of the schedules, which override `at`, `measure` if they follow the entropy, and
-    `from_settings` if they have settings.
+    Base class of the schedules, which override `at`, `measure` if they follow the entropy
+    (then `possible` too), and `from_settings` if they have settings.
 
     Args:
         lines: between which the bounds move.
@@ -100,6 +100,12 @@ class Static:
     def at(self, k: int) -> Bounds:
         """Returns the bounds of step k in the present state."""
         return self.lines.bounds(self.lines.base_upper, self.lines.base_lower)
+
+    def possible(self) -> Iterator[Bounds]:
+        """Yields all bounds that it can have, of each step here; needs T."""
+        assert self.total_steps is not None
+        for k in range(self.total_steps + 1):
+            yield self.at(k)
 
     def asks(self) -> dict[str, Any]:
         """Returns what the workers must know to measure what the schedule follows, plain values for
@@ -300,9 +306,12 @@ class OscillatoryDecay(Static):
             self.raising = False
 
     def at(self, k: int) -> Bounds:
-        if self.raising:
-            return self.lines.bounds(self.lines.wide_upper, self.lines.base_lower)
-        return self.lines.bounds(self.lines.base_upper, self.lines.wide_lower)
+        raising, lowering = self.possible()
+        return raising if self.raising else lowering
+
+    def possible(self) -> Iterator[Bounds]:
+        yield self.lines.bounds(self.lines.wide_upper, self.lines.base_lower)
+        yield self.lines.bounds(self.lines.base_upper, self.lines.wide_lower)
 
     def metrics(self) -> dict[str, float]:
         measured = {

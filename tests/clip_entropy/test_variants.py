@@ -524,7 +524,7 @@ EQUAL_BOUNDS = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.2}
         ({"preset": "cispo"}, "preset=cispo has no effect with loss_mode=dynamic_clip"),
         (
             {"preset": "cispo", "loss_mode": "cispo", "mini": 8},
-            "one update per rollout, .*preset=cispo has the gradient of PPO",
+            "one update per rollout, .*loss_mode=cispo has the gradient of PPO",
         ),
     ],
 )
