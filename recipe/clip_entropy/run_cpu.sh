@@ -14,7 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../run.sh"
 prepare_cpu_task
 
 overrides=("actor_rollout_ref.actor.policy_loss.preset=$PRESET")
-case $TASK in                                                   # od_h_init: twice the first entropy, as the paper
+case $TASK in                                                   # od_h_init: twice the first entropy (README, no. 4)
   signed_sums)
     overrides+=(
       actor_rollout_ref.actor.ppo_mini_batch_size=4             # 8 updates per rollout: clips must act

@@ -54,7 +54,7 @@ PREPARE=${PREPARE:-1}
 prepare_cpu_task() {
   if ((!PREPARE)); then
     [[ -f $TRAIN_FILE && -f $TEST_FILE && -f $MODEL_PATH/config.json ]] ||
-      echo "note: the task's data or model is missing; a start makes them, in about four minutes" >&2
+      echo "note: the task's data or model is missing; a start makes them, in a few minutes" >&2
     return
   fi
   [[ -f $TRAIN_FILE && -f $TEST_FILE ]] ||

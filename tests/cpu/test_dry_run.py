@@ -23,7 +23,7 @@ def test_a_dry_run_on_a_new_machine_makes_nothing_and_says_what_is_missing(tmp_p
     assert done.returncode == 2
     note, *_, error = done.stderr.strip().splitlines()
     assert note == (
-        "note: the task's data or model is missing; a start makes them, in about four minutes"
+        "note: the task's data or model is missing; a start makes them, in a few minutes"
     )
     assert error.startswith(f"error: data.train_files={tmp_path}/data/arithmetic/train.parquet")
     assert not list(tmp_path.iterdir())
