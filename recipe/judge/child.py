@@ -15,19 +15,36 @@ Usage: child.py TIME_LIMIT WALL_LIMIT MEMORY_MB
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
 import time
 
-PERCENT = re.compile(r"([^%]*?)\s*\\?%", re.DOTALL)
 
+def parser():
+    """Returns a function that parses one expression with math-verify, all of it or nothing.
 
-def math_text(answer: str) -> str:
-    """Returns the answer in the form in which math-verify reads all of it, 50% as a percentage."""
-    percent = PERCENT.fullmatch(answer)
-    return f"${percent[1]}$%" if percent else f"\\boxed{{{answer}}}"
+    By default math-verify removes what it takes for units, such as `+ a` of `|5 + a|`, and reads a
+    number out of what is no LaTeX then.
+    """
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
+
+    as_written = NormalizationConfig(
+        basic_latex=True,
+        units=False,
+        malformed_operators=False,
+        nits=False,
+        boxed="all",
+        equations=False,
+    )
+    config = LatexExtractionConfig(boxed_match_priority=0, normalization_config=as_written)
+    return lambda text: parse(
+        f"\\boxed{{{text}}}",
+        extraction_config=[config],
+        fallback_mode="no_fallback",
+        parsing_timeout=None,
+    )
 
 
 def same_size(gold, answer):
@@ -51,9 +68,7 @@ def replies(parse, verify, lines):
     for line in lines:
         begin, request, answer, equal = time.process_time(), json.loads(line), [], False
         try:
-            gold, answer = (
-                parse(math_text(request[key]), parsing_timeout=None) for key in ("gold", "answer")
-            )
+            gold, answer = (parse(request[key]) for key in ("gold", "answer"))
             equal = verify(gold, answer, timeout_seconds=None) and same_size(gold, answer)
         except MemoryError:
             raise  # the limit
@@ -90,7 +105,9 @@ def main(time_limit: float, wall_limit: float, memory_mb: int) -> None:
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != folder]
     logging.disable(logging.CRITICAL)
     try:
-        from math_verify import parse, verify
+        from math_verify import verify
+
+        parse = parser()
     except (ImportError, MemoryError) as error:
         send({"error": f"{type(error).__name__}: {error}"})
         return

@@ -25,7 +25,10 @@ LARGEST_MAGNITUDE = 10_000  # bits of a function's argument before the point
 DIGITS = 50
 MOST_EXACT = mpmath.mpf("1e45")
 EXACT = mpmath.mpf("1e-40")  # relative
-LARGE = 7  # a point at which letters are large
+# where letters stand for numbers: from here on, within this width; other points have 1 to 2
+RANGES = {1: (0, 1), 7: (20, 10), 8: (2, 4), 9: (6, 14), 10: (100, 900)}
+POINTS = (0, *RANGES)
+FAR = 9
 CONSTANTS: dict[str, Callable] = {"pi": lambda c: c.pi, "infty": lambda c: c.inf}
 FUNCTIONS = {  # mpmath's names
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
@@ -58,14 +61,12 @@ def context() -> mpmath.MPContext:
 
 @lru_cache(maxsize=4096)
 def letter(name: str, point: int) -> tuple[int, int]:
-    """Returns the number that stands for a letter, between 1 and 2 at an even point, between 0 and
-    1 at an odd one, and between 20 and 30 at LARGE, as a numerator and a power of ten; the same in
-    every process."""
+    """Returns the number that stands for a letter at a point, as a numerator and a power of ten;
+    the same in every process."""
     digest = hashlib.sha256(f"{point}{name}".encode()).digest()
     number = int.from_bytes(digest[:17], "big") % 10**40
-    if point == LARGE:
-        return 20 * 10**40 + 10 * number, 40
-    return number + 10**40 * (point % 2 == 0), 40
+    start, width = RANGES.get(point, (1, 1))
+    return start * 10**40 + width * number, 40
 
 
 class Expression:
@@ -318,12 +319,18 @@ class Expression:
             digits = [after[2], after[5]] if braced else [after[1]]
             if all(t.kind == "number" and t.text.isdigit() for t in digits):
                 self.at += 1
-                return value + self.quotient(self.argument(), self.argument())
+                return value + self.proper(self.argument(), self.argument())
         slash = after[0].kind == after[2].kind == "number" and after[1].text == "/"
         if slash and after[0].spaced and after[0].text.isdigit() and after[2].text.isdigit():
             self.at += 3
-            return value + self.c.mpf(after[0].text) / int(after[2].text)
+            return value + self.proper(self.c.mpf(after[0].text), int(after[2].text))
         return value
+
+    def proper(self, above: Number, below: Number) -> Number:
+        """The fraction of a mixed number: 2 10/3 is none."""
+        if above >= below:
+            raise NoValue
+        return above / below
 
     def bracketed(self, opening: str) -> Number:
         self.bars += opening == "|"

@@ -19,6 +19,7 @@ from recipe.judge.vocabulary import (
     SPELT,
     SYMBOLS,
     TWO_LETTERS,
+    UNITS,
 )
 
 PLAIN = str.maketrans({
@@ -48,8 +49,10 @@ DEGREE = re.compile(r"(?<!\^)(?<!\^\{)\\degree(?![A-Za-z])")
 GROUPING = r"(?:\{,\}|,\\!\s*|(?<!,)\\,)"
 THOUSANDS = re.compile(rf"(?<![\d.]){by_thousands(GROUPING)}(?!\d)")
 APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
+RANGE = re.compile(r"\d[–—]\d")  # pages 5–6, which is no difference
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
+ABBREVIATION = re.compile(r"(?<=[A-Za-z])\.(?=\s|$)")  # sq. units
 ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])?")
 FONT = re.compile(rf"\\({'|'.join(sorted(FONTS, key=len, reverse=True))})(?![A-Za-z])\*?\s*")
 TOKEN = re.compile(
@@ -72,6 +75,8 @@ class Unreadable(ValueError):
 def plain(text: str) -> str:
     """Returns the text without Unicode's spellings and without what has no meaning."""
     if not text.isascii():
+        if RANGE.search(text):
+            raise Unreadable(text)
         text = SUPERSCRIPT.sub(lambda m: "^{" + "".join(map(SUPERSCRIPTS.get, m[0])) + "}", text)
         text = SUBSCRIPT.sub(lambda m: "_{" + "".join(map(SUBSCRIPTS.get, m[0])) + "}", text)
         text = text.replace("°", r"^{\circ}").translate(PLAIN)
@@ -160,7 +165,9 @@ def _in_font(font: str, content: str, spaced: bool) -> list[Token]:
         return [Token("command", f"bold {content.strip()}", spaced)]
     if re.fullmatch(r"\s*[A-Za-z]\s*", content) and not font.startswith("text"):
         return [Token("letter", content.strip(), spaced)]
-    inner = tokens_of(content, words_alone=True)
+    if font.startswith("text") and content.strip() in UNITS:  # sec, which is the secant elsewhere
+        return [Token("word", content.strip(), True)]
+    inner = tokens_of(ABBREVIATION.sub("", content), words_alone=True)
     if inner and (spaced or content[:1].isspace() or font.startswith("text")):
         inner[0] = inner[0]._replace(spaced=True)
     return inner

@@ -39,6 +39,8 @@ MOST_WORDS = 3  # of a thing that is counted: 3 small red balls
 
 def measure(tokens: Sequence[Token]) -> Answer | None:
     """Reads a value with a unit behind it, or a currency before it; None for anything else."""
+    if len(tokens) > 2 and tokens[0].text == "-" and unit_of([tokens[1].text]) in CURRENCIES:
+        tokens = [tokens[1], tokens[0], *tokens[2:]]  # -$5
     if tokens[0].kind == "word" and unit_of([tokens[0].text]) in CURRENCIES:
         rest = tokens[2:] if tokens[1:] and tokens[1].text == "." else tokens[1:]
         value = value_of(rest)

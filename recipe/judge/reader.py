@@ -23,6 +23,7 @@ from recipe.judge.answer import (
     text_answer,
     value_answer,
 )
+from recipe.judge.expression import FAR
 from recipe.judge.latex import Unreadable, plain, tokens_of
 from recipe.judge.measures import measure, time_of_day, without_repetition, without_thousands
 from recipe.judge.regions import (
@@ -43,17 +44,20 @@ from recipe.judge.tokens import (
     encloses,
     has_letters,
     is_call,
+    is_derivative,
     is_variable,
+    joins_digits,
     name_of,
     split,
     text_of,
 )
-from recipe.judge.value import digits_of, value_from, value_of
+from recipe.judge.value import digits_of, is_whole, quotient_key, same_value, value_from, value_of
 from recipe.judge.vocabulary import FOR_ALL, QUANTIFIED, READ_BY_MATH_VERIFY, SYNONYMS
 
 LONGEST = 2_000  # characters
 CACHED = 100  # characters of an answer that is kept
-MOST_SIGNS = 4  # ± in an answer
+MOST_SIGNS = 4  # ± in a statement
+MOST_CHOICES = 64  # of signs, in an answer: a set within a statement is read with each choice
 SIGNS = {"pm": "+-", "mp": "-+"}
 MOST_POINTS = 4  # letters of a name of points: ABCD
 
@@ -81,6 +85,11 @@ OPERATOR = re.compile(
     r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]?\}\{d[A-Za-z](?:\^\{?\d\}?)?\}"
     r"|(?<![A-Za-z])d[A-Za-z]/d[A-Za-z](?![A-Za-z])"
 )
+# of tokens with a blank between them and # for a number: 2^3^2, 2^{3}^2; 2 10/3, where the fraction
+# may be proper and is then read before; 6/2(1+2), 1/2 x
+TWO_POWERS = re.compile(r"\^ (?:[#A-Za-z]|\{ [^{}]* \}) \^")
+IMPROPER = re.compile(r"# frac \{ # \} \{ # \}")
+QUOTIENT = re.compile(r"(?:/|div) (?:[#A-Za-z]|\( [^()]* \)) (?:[#A-Za-z(]|sqrt|frac|pi)(?= |$)")
 ROUNDED = 0.01  # by how much two sides of a calculation may differ
 ROW_END = re.compile(r"\\\\(?:\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\])?")  # of a matrix
 
@@ -100,6 +109,7 @@ class Reader:
 
     def __init__(self, thousands: bool = True):
         self.thousands = thousands
+        self.choices = 0  # of signs, read so far
 
     def read(self, answer: str) -> Answer:
         """Returns what the answer says; kind "text" where that is beyond this reader."""
@@ -159,9 +169,12 @@ class Reader:
         if len(places) > MOST_SIGNS:
             return [text_answer(tokens)]
         tied = any(tokens[i].text == "mp" for i in places)
-        each = itertools.product((0, 1), repeat=len(places))
+        each = list(itertools.product((0, 1), repeat=1 if tied else len(places)))
+        self.choices += len(each)
+        if self.choices > MOST_CHOICES:
+            return [text_answer(tokens)]
         answers = []
-        for choice in ((i,) * len(places) for i in (0, 1)) if tied else each:
+        for choice in (i * len(places) for i in each) if tied else each:
             chosen = list(tokens)
             for place, i in zip(places, choice, strict=True):
                 chosen[place] = Token("sign", SIGNS[tokens[place].text][i])
@@ -203,10 +216,12 @@ class Reader:
         if len(sides) == 2 and last and constant[0]:
             return replace(terms[0], name=last)
         if relations == ["approx"]:
-            return terms[0]
+            false = terms[1].kind not in ("value", "expression") or are_far_apart(terms)
+            return text_answer(tokens) if false else terms[0]
         if all(constant):
             literal = {t.key for t, s in zip(terms, sides, strict=True) if len(s) == 1}
-            if len(literal) > 1 or are_far_apart(terms):
+            exact = "approx" not in relations
+            if len(literal) > 1 or are_far_apart(terms, exact):
                 return text_answer(tokens)  # a false one: 4 = 5, 3 + 4 = 5
             return terms[-1]
         if len(sides) == 2 and relations == ["="]:
@@ -221,10 +236,10 @@ class Reader:
     def two_sides(
         self, tokens: Sequence[Token], before: Sequence[Token], behind: Sequence[Token]
     ) -> Answer:
-        """Reads an equation by the quotient of its difference at two points, which is the same for
-        each equation that is this one times a number."""
+        """Reads an equation by the quotients of its difference at three points, which are the same
+        for each equation that is this one times a number."""
         values = []
-        for point in (2, 4):
+        for point in (2, 4, FAR):
             a, b = value_of(before, point), value_of(behind, point)
             if a is None or b is None:
                 if not (readable(before) and readable(behind)):
@@ -235,7 +250,8 @@ class Reader:
             return text_answer(tokens)
         value = None if has_letters(behind) or not is_sum(before) else value_of(behind)
         digits = "" if value is None else digits_of(value)
-        return Answer("equation", digits_of(values[0] / values[1])[:40], digits=digits)
+        key = " ".join(quotient_key(values[0] / other) for other in values[1:])
+        return Answer("equation", key, digits=digits)
 
     def inequality(self, sides: list[list[Token]], relations: list[str]) -> Answer:
         """Reads `x < 3`, `0 < x < 5`, `< 3` as the real numbers that it says; any other one as its
@@ -272,7 +288,7 @@ class Reader:
             return ratio(tokens)
         if len(tokens) == 1 and tokens[0].kind == "letter":
             return Answer("words", tokens[0].text.casefold())  # a choice, in either case
-        if OPERATOR.search("".join(t.text for t in tokens)):
+        if is_derivative(tokens) or OPERATOR.search("".join(t.text for t in tokens)):
             return text_answer(tokens)  # its d would be cancelled
         short = tokens[-1].kind == "letter" and tokens[-1].spaced
         if short and (answer := measure(tokens)) is not None:
@@ -298,8 +314,12 @@ class Reader:
         pieces = split(inner, lambda t: t.kind == "sign" and t.text in (",", ";"))
         if not all(pieces):
             return None
+        if len(pieces) == 1 and brackets in ("()", "[]", r"\{\}"):
+            answer = self.phrase(inner)
+            of_sets = answer.kind == "set" or (answer.kind, answer.key) == ("words", "emptyset")
+            return Answer("set", parts=(answer,)) if of_sets and brackets == r"\{\}" else answer
         if len(pieces) == 1:
-            return self.phrase(inner) if brackets in ("()", "[]", r"\{\}") else None
+            return None
         if brackets == r"\{\}":
             return Answer("set", parts=ordered({a for p in pieces for a in self.with_signs(p)}))
         if len(pieces) == 2 and brackets != "()" and set(brackets) <= set("([)]"):
@@ -367,14 +387,19 @@ def is_sum(tokens: Sequence[Token]) -> bool:
     return len(names) == len(terms) > 1 and all(map(is_variable, terms))
 
 
-def are_far_apart(terms: Sequence[Answer]) -> bool:
+def are_far_apart(terms: Sequence[Answer], exact: bool = False) -> bool:
     """Says whether two sides of a calculation differ by more than they would where one is
-    rounded; a side with a unit or a base is left out."""
+    rounded; `exact`: or at all, where both are whole. A side with a unit or a base is left out."""
     numbers = [term for term in terms if term.digits and not term.unit and not term.base]
     values = [value_from(term.digits) for term in numbers]
     largest = max(map(abs, values), default=0)
     pairs = itertools.combinations(values, 2)
-    return any(abs(a - b) > ROUNDED * largest for a, b in pairs if a != b)
+    return any(
+        abs(a - b) > ROUNDED * largest
+        or (exact and is_whole(a) and is_whole(b) and not same_value(a, b))
+        for a, b in pairs
+        if a != b
+    )
 
 
 def outside_sets(tokens: Sequence[Token]) -> Iterator[tuple[int, Token]]:
@@ -424,8 +449,11 @@ def expression(tokens: Sequence[Token]) -> Answer:
 def readable(tokens: Sequence[Token]) -> bool:
     """Says whether math-verify reads all of an expression as a person would: it drops what it does
     not know, a prime and a base, and takes f(2) for a product, I for the imaginary unit and 5!! for
-    a factorial of one."""
+    a factorial of one; and where people read it in two ways, \\sqrt12, 2^3^2, 6/2(1+2), it takes
+    one."""
     if sum(token.text == "|" for token in tokens) % 2 or has_strays(tokens):
+        return False
+    if joins_digits(tokens) or is_ambiguous(tokens):
         return False
     for i, token in enumerate(tokens):
         is_command = token.kind == "command"
@@ -446,6 +474,25 @@ def readable(tokens: Sequence[Token]) -> bool:
         if token.kind == "letter" and is_call(tokens, i + 1):
             return False
     return True
+
+
+def is_ambiguous(tokens: Sequence[Token]) -> bool:
+    """Says whether an expression has a root without braces of several digits, a power of a power
+    without brackets, 0^0, an improper fraction behind a number, or a quotient with a factor behind
+    it that may be above or below."""
+    texts = [token.text for token in tokens]
+    joined = " ".join("#" if token.kind == "number" else token.text for token in tokens)
+    if TWO_POWERS.search(joined) or IMPROPER.search(joined) or QUOTIENT.search(joined):
+        return True
+    if any(
+        text == "0" and after[:1] == ["^"] and "".join(after[1:4]).strip("{}")[:1] == "0"
+        for text, after in ((t, texts[i + 1 : i + 5]) for i, t in enumerate(texts))
+    ):
+        return True
+    return any(
+        a.text == "sqrt" and b.kind == "number" and len(b.text) > 1
+        for a, b in itertools.pairwise(tokens)
+    )
 
 
 def has_strays(tokens: Sequence[Token]) -> bool:

@@ -54,18 +54,29 @@ NUMBER = (
     rf"(?:(?:{by_thousands(',')}(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?: ?/ ?[0-9]+)?(?:\s?\\?%| (?:hundred|thousand|million|billion|trillion)\b)?"
 )
-# what a number is a part of, before it and behind it on its line
+# what a number or a formula is a part of: before it, and behind it on its line
+ALTERED = (
+    # not 5, x > 5, at least 5, 7 mod 5, 2x = 5, = - 5, ±5, sqrt 5
+    r"[≤≥≠±∓]|(?:(?<![<\w])[A-Za-z]|^|[\s:])[ \t]*[<>]"
+    r"|\\(?:neq?|geq?|leq?|[gl]t|pm|mp|cdot|times|div|sqrt|ln|log|sin|cos|tan)"
+    r"|\b(?:not|isn't|never|cannot be|mod|least|most|than|minus|negative|base)"
+    r"|\b(?:sqrt|log|ln|sin|cos|tan)"
+    r"|[0-9][xyzn][ \t]*=|=[ \t]*[-–]"
+)
 PART_BEFORE = re.compile(
-    r"(?:(?:[0-9)\]}!]|\b[A-Za-z])[ \t]*[-+*/^×·÷√]|[\^_√/{\\]"
-    r"|[0-9][ \t\u00a0\u2009\u202f,:–—]"
-    # not 5, x > 5, at least 5, 7 mod 5, 2x = 5
-    r"|[≤≥≠]|(?<![<\w])[A-Za-z][ \t]*[<>]|\\(?:neq?|geq?|leq?|[gl]t)"
-    r"|\b(?:not|mod|least|most|than)|[0-9][xyzn][ \t]*=)[ \t]*$",
+    r"(?:(?:[0-9)\]}!]|\b[A-Za-z])[ \t]*[-+*/^×·÷√]|[\^_√/{\\]|[0-9)]\*\*"
+    # 3 5, 1e5, 5'000, |-5|, f(5), 5 hours 30, 3 and 5
+    r"|[0-9][ \t\u00a0\u2009\u202f,:–—]|[0-9][eE'’]|\|(?=\Z)|\b(?:[fgP]|sqrt|log|ln|sin|cos|tan)\("
+    rf"|[0-9][ \t]+(?:hours?|hrs?|minutes?|min|feet|foot|ft|and)|{ALTERED})[ \t]*$",
     re.ASCII,
 )
+BEFORE_FORMULA = re.compile(
+    rf"(?:(?:[0-9)\]}}!]|\b[A-Za-z])[ \t]*[-+*/^×·÷√]|[\^_√/{{\\0-9]|{ALTERED})[ \t]*$", re.ASCII
+)
 PART_BEHIND = re.compile(
-    r"[ \t]*(?:[\^!√_]|[-+*/×·÷][ \t]*(?:[0-9(\\]|[A-Za-z]\b))|[(\\{}_\[]|[A-Za-z]+"
-    r"| or (?:more|less)\b",
+    r"[ \t]*(?:[\^!√_½⅓¼¾]|[-+*/×·÷][ \t]*(?:[0-9(\\]|[A-Za-z]\b))|[(\\{}_\[]|[A-Za-z]+"
+    r"| (?:i\b|or (?:more|less)\b|and (?:a half|1/2)|(?:thousand|million|billion|trillion)\b"
+    r"|dozen|squared|cubed|halves|thirds|tenths|\(base)",
     re.ASCII,
 )
 LAST = re.compile(
@@ -76,7 +87,7 @@ LAST = re.compile(
 )
 HEADING = re.compile(r"[*:\s]*(?:the )?(?:final )?(?:answer|solution|result)[*:\s]*", re.IGNORECASE)
 BUDGET = 2  # time limits for all comparisons of an answer
-NUMBER_GROUP = 5  # of LAST
+FORMULA_GROUPS = (1, 2, 3)  # of LAST; the others are numbers
 CONTEXT = 40  # characters beside a number that are looked at
 logger = logging.getLogger(__name__)
 if importlib.util.find_spec("math_verify") is None:
@@ -105,10 +116,14 @@ def extract_answer(response: str, boxed_only: bool = False) -> str:
     """Returns the answer of a response as the module docstring defines it; "" if there is none."""
     text = response[-MAX_RESPONSE:].replace("−", "-")
     open_braces: list[tuple[int, bool]] = []
-    last_box = None
+    last_box, is_first = None, True  # is_first: no box within it has been seen yet
     for start, end in sorted(_box_spans(text, open_braces)):
-        if last_box is None or start > last_box[1] or _fills(text, start, end, last_box):
+        if last_box is None or start > last_box[1]:
+            last_box, is_first = (start, end), True
+        elif is_first and _fills(text, start, end, last_box):
             last_box = start, end
+        else:
+            is_first = False
     if last_box is not None or boxed_only:
         return text[slice(*last_box)].strip() if last_box else ""
     if any(is_box for _, is_box in open_braces):
@@ -118,7 +133,7 @@ def extract_answer(response: str, boxed_only: bool = False) -> str:
     if answer and not HEADING.fullmatch(answer):
         return answer
     last = next(iter(deque(LAST.finditer(text), maxlen=1)), None)
-    if last is None or (last[NUMBER_GROUP] and _is_part(text, *last.span())):
+    if last is None or _is_part(text, *last.span(), last.lastindex in FORMULA_GROUPS):
         return ""
     return next(group for group in last.groups() if group).strip()
 
@@ -128,15 +143,16 @@ def _fills(text: str, start: int, end: int, outer: tuple[int, int]) -> bool:
     return BOX.fullmatch(text, outer[0], start) is not None and text[end : outer[1]].strip() == "}"
 
 
-def _is_part(text: str, start: int, end: int) -> bool:
-    """Says whether a number stands in a formula that is not read as a whole, or with letters behind
-    it that are no unit."""
+def _is_part(text: str, start: int, end: int, formula: bool = False) -> bool:
+    """Says whether a number, or a formula in its delimiters, is a part of what is not read as a
+    whole, or has letters behind it that are no unit."""
     while text[max(start - 1, 0) : start] == "*" == text[end : end + 1]:  # emphasis
         start, end = start - 1, end + 1
     behind = PART_BEHIND.match(text, end, end + CONTEXT)
     if behind and not (behind[0].isalpha() and len(behind[0]) > 1 and behind[0] in UNITS):
         return True
-    return PART_BEFORE.search(text, max(start - CONTEXT, 0), start) is not None
+    before = BEFORE_FORMULA if formula else PART_BEFORE
+    return before.search(text, max(start - CONTEXT, 0), start) is not None
 
 
 def accepted_answers(ground_truth: str) -> list[str]:

@@ -13,7 +13,10 @@ OPENING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}", "langle": "rangle"}
 CLOSING = frozenset(OPENING.values())
 UNKNOWN_FUNCTIONS = frozenset("fghFG")
 NAMED_FUNCTIONS = frozenset("fghFGPpEqrsuvyHTNLQRSVABCM")  # left of "=": f(2), P(A)
-NO_NAMES = frozenset(("not", "incorrect", "least", "most"))  # not = 5
+NO_NAMES = frozenset(  # not = 5
+    ("not", "incorrect", "wrong", "never", "impossible", "except", "least", "most", "greater",
+     "less", "than", "between", "minus", "negative", "twice", "half", "double")
+)  # fmt: skip
 MARKS = frozenset(("angle", "triangle", "Delta", "overline", "vec", "nabla"))
 DERIVATIVE = re.compile(r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
 
@@ -90,6 +93,58 @@ def has_letters(tokens: Sequence[Token]) -> bool:
         (t.kind == "letter" and t.text not in "ei") or (t.kind == "command" and t.text in GREEK)
         for t in tokens
     )
+
+
+def joins_digits(tokens: Sequence[Token]) -> bool:
+    """Says whether a group that is no argument stands at a digit, which then prints as one number:
+    {3}{4}, {6}5."""
+    arguments = 0  # that a command still takes
+    opened: list[tuple[bool, int]] = []  # of each open group: is it bare, and `arguments` after it
+    for i, token in enumerate(tokens):
+        before = tokens[i - 1] if i else Token("", "")
+        after = tokens[i + 1] if i + 1 < len(tokens) else Token("", "")
+        if token.text == "{":
+            of_command = before.kind == "command" or before.text in ("^", "_", "]")
+            bare = not arguments and not of_command
+            if bare and after.kind == "number" and (before.kind == "number" or before.text == "}"):
+                return True
+            opened.append((bare, max(arguments - 1, 0)))
+            arguments = 0
+        elif token.text == "}" and opened:
+            bare, arguments = opened.pop()
+            if bare and before.kind == "number" and after.kind == "number":
+                return True
+        elif token.kind == "command":
+            arguments = {"frac": 2, "binom": 2, "sqrt": 1}.get(token.text, 1)
+        else:
+            arguments = max(arguments - 1, 0)
+    return False
+
+
+def is_derivative(tokens: Sequence[Token]) -> bool:
+    """Says whether a fraction is a derivative or a difference quotient: dy/dx, 2 dy/dx,
+    d(x^2)/dx."""
+    small = ("d", "Delta", "delta")
+    for i, token in enumerate(tokens[:-1]):
+        if token.text != "frac" or tokens[i + 1].text != "{":
+            continue
+        rest = tokens[i + 2 :]
+        end = _closing(rest)
+        above = next((t.text for t in rest[:end] if t.kind != "number"), "")
+        below = [t.text for t in rest[end + 1 : end + 4]]
+        if above in small and len(below) == 3 and below[0] == "{" and below[1] in small:
+            return below[2] != "}"
+    return False
+
+
+def _closing(tokens: Sequence[Token]) -> int:
+    """Returns the place of the } that closes a group which has been opened before."""
+    depth = 1
+    for place, token in enumerate(tokens):
+        depth += (token.text == "{") - (token.text == "}")
+        if depth == 0:
+            return place
+    return len(tokens)
 
 
 def is_call(tokens: Sequence[Token], place: int) -> bool:

@@ -13,14 +13,14 @@ import mpmath
 
 from recipe.judge.expression import (
     EXACT,
-    LARGE,
     MOST_EXACT,
+    POINTS,
     Expression,
     NoValue,
     Number,
     context,
 )
-from recipe.judge.tokens import Token, has_letters
+from recipe.judge.tokens import Token, has_letters, joins_digits
 
 LONGEST = 200  # tokens
 MOST_BITS = 100_000  # of a value, before or behind the point
@@ -28,10 +28,10 @@ PLACES = mpmath.mpf("1e-6") * (1 + mpmath.mpf("1e-9"))  # a difference of 1e-6 i
 
 
 def formula_key(tokens: Sequence[Token]) -> str:
-    """Returns a text that two expressions with letters share only if they agree at three points to
+    """Returns a text that two expressions with letters share only if they agree at all POINTS to
     30 digits; "" for one without a value."""
     c, texts = context(), []
-    for point in (0, 1, LARGE):
+    for point in POINTS:
         value = value_of(tokens, point)
         if value is None:
             return ""
@@ -46,7 +46,7 @@ def value_of(tokens: Sequence[Token], point: int = 0) -> Number | None:
         tokens: of `latex.tokens_of`.
         point: letters have other values at another point.
     """
-    if not 0 < len(tokens) <= LONGEST:
+    if not 0 < len(tokens) <= LONGEST or joins_digits(tokens):
         return None
     reader = Expression(tokens, point)
     try:
@@ -114,6 +114,13 @@ def key_of(value: Number) -> str:
     if abs(value) >= 1:
         return f"{int(c.nint(value * 10**6))}e-6" if abs(value) < 10**32 else c.nstr(value, 40)
     return c.nstr(value, 7)
+
+
+def quotient_key(value: Number) -> str:
+    """Returns a text that two numbers share if they agree to 38 digits; a part that is rounding
+    beside the other one is 0."""
+    c, parts = context(), (context().re(value), context().im(value))
+    return " ".join(c.nstr(x if abs(x) > EXACT * abs(value) else c.zero, 38) for x in parts)
 
 
 def digits_of(value: Number) -> str:
