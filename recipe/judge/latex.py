@@ -52,7 +52,7 @@ APOSTROPHES = re.compile(r"(?<![\d'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 RANGE = re.compile(r"\d[–—]\d")  # pages 5–6, which is no difference
 SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPTS)}]+")
 SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPTS)}]+")
-ABBREVIATION = re.compile(r"(?<=[A-Za-z])\.(?=\s|$)")  # sq. units
+ABBREVIATION = re.compile(r"(?<=[A-Za-z]{2})\.(?=\s|$)")  # sq. units
 ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])?")
 FONT = re.compile(rf"\\({'|'.join(sorted(FONTS, key=len, reverse=True))})(?![A-Za-z])\*?\s*")
 TOKEN = re.compile(
