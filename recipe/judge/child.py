@@ -12,6 +12,7 @@ An idle child ends when its input does, which is when the parent does.
 Usage: child.py TIME_LIMIT WALL_LIMIT MEMORY_MB
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -27,10 +28,10 @@ def parser():
     By default math-verify removes what it takes for units, such as `+ a` of `|5 + a|`, and reads a
     number out of what is no LaTeX then.
     """
-    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
-    as_written = NormalizationConfig(
+    as_written = dataclasses.replace(
+        LatexExtractionConfig().normalization_config,
         basic_latex=True,
         units=False,
         malformed_operators=False,

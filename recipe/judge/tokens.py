@@ -14,7 +14,7 @@ CLOSING = frozenset(OPENING.values())
 UNKNOWN_FUNCTIONS = frozenset("fghFG")
 NAMED_FUNCTIONS = frozenset("fghFGPpEqrsuvyHTNLQRSVABCM")  # left of "=": f(2), P(A)
 NO_NAMES = frozenset(  # not = 5
-    ("not", "incorrect", "wrong", "never", "impossible", "except", "least", "most", "greater",
+    ("not", "incorrect", "never", "impossible", "except", "least", "most", "greater",
      "less", "than", "between", "minus", "negative", "twice", "half", "double")
 )  # fmt: skip
 MARKS = frozenset(("angle", "triangle", "Delta", "overline", "vec", "nabla"))
