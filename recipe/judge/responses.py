@@ -59,7 +59,11 @@ class Judged(NamedTuple):
 
 
 def judge_prompt(
-    texts: Sequence[str], ground_truth: str, grading: Grading, equivalence: Equivalence
+    texts: Sequence[str],
+    ground_truth: str,
+    row: Mapping[str, Any],
+    grading: Grading,
+    equivalence: Equivalence,
 ) -> Judged:
     """Judges the responses to one prompt, each distinct answer once.
 
@@ -69,6 +73,7 @@ def judge_prompt(
     Args:
         texts: the responses.
         ground_truth: as in `recipe.judge.compute_score`.
+        row: data_source and extra_info of the data's row.
         grading: the rules.
         equivalence: `grading.equivalence()`, shared by all prompts: it remembers the answers that
             have timed out.
@@ -77,14 +82,16 @@ def judge_prompt(
     examples: dict[str, str] = {}
     for answer, text in zip(answers, texts, strict=True):
         examples.setdefault(answer, text)
+    data_source, extra_info = of_row(row)
     score = partial(
         compute_score,
+        extra_info=extra_info,
         boxed_only=grading.boxed_only,
         time_limit=equivalence.time_limit,
         memory_mb=equivalence.memory_mb,
         children=equivalence.children,
     )
-    verdicts = {answer: score("", text, ground_truth) for answer, text in examples.items()}
+    verdicts = {answer: score(data_source, text, ground_truth) for answer, text in examples.items()}
     timed_out = [answer for answer, verdict in verdicts.items() if verdict["judge_timed_out"]]
     equivalence.timed_out_answers.update(equivalence.read(answer).text for answer in timed_out)
     clusters = cluster(answers, equivalence.read, equivalence.equivalent, grading.unparsable)
@@ -97,6 +104,12 @@ def judge_prompt(
         bool(majority) and verdicts[majority]["acc"],
         clusters.timed_out + len(timed_out),
     )
+
+
+def of_row(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns data_source and extra_info of the data's row."""
+    extra_info = row.get("extra_info")  # not a number: of several files this one has none
+    return str(row.get("data_source") or ""), extra_info if isinstance(extra_info, dict) else {}
 
 
 def majority_of(labels: Sequence[int], answers: Sequence[str]) -> str:
@@ -122,8 +135,7 @@ def judge_by_reward(
         grading: the function, and what becomes of blank answers.
     """
     assert grading.reward is not None
-    extra_info = row.get("extra_info")  # not a number: of several files this one has none
-    more = (str(row.get("data_source") or ""), extra_info if isinstance(extra_info, dict) else {})
+    more = of_row(row)
     verdicts = {t: grading.reward.verdict(t, ground_truth, *more) for t in dict.fromkeys(texts)}
     answers = [verdicts[text].answer for text in texts]
     correct = [verdicts[text].correct for text in texts]
@@ -142,12 +154,13 @@ def judge_prompts(
 ) -> list[Judged]:
     """Judges the responses to many prompts, `grading.workers` at a time, as `judge_prompt` does.
 
-    With `grading.reward` as `judge_by_reward` does, with each prompt's row of the data, one prompt
-    after another: such a function need not be safe in threads.
+    With `grading.reward` as `judge_by_reward` does, one prompt after another: such a function need
+    not be safe in threads. `rows` are the data's, one per prompt.
     """
+    rows = repeat({}) if rows is None else rows
     if grading.reward is not None:
         by_reward = partial(judge_by_reward, grading=grading)
-        return list(map(by_reward, texts, ground_truths, repeat({}) if rows is None else rows))
+        return list(map(by_reward, texts, ground_truths, rows))
     judge = partial(judge_prompt, grading=grading, equivalence=equivalence)
     with ThreadPoolExecutor(grading.workers) as pool:
-        return list(pool.map(judge, texts, ground_truths))
+        return list(pool.map(judge, texts, ground_truths, rows))

@@ -20,6 +20,8 @@ use must be a known unit or a known filler; else the answer is incorrect, unless
 truth's: \\neq 5, 5 \\bmod 3, 5_8, 5 \\text{ or more}, < 5, 4 = 5. What has no value here (sums,
 integrals) is math-verify's to compare. An answer that cannot be read or is longer than MAX_ANSWER
 is incorrect. A ground truth that is a JSON list of texts (`["1/3", "0.33"]`) accepts each of them.
+A closed form need not be evaluated, 2^{10} is 1024; but where the row has the question
+(`extra_info.question`), a calculation that stands in it is no answer to it.
 
 **It cannot hang.** Reading and values take bounded time in this process. math-verify runs in a
 child process with limits of CPU time and of memory (`pool.py`, `child.py`), which is replaced when
@@ -85,6 +87,11 @@ LAST = re.compile(
     rf"|({NUMBER})",
     re.DOTALL | re.ASCII,
 )
+# a calculation, of a text of `compact`; a plain fraction is a number
+CALCULATION = re.compile(r"(?<=[\w)\]])[-+*/^!÷]|\\(?!infty|pi|text|circ)[a-z]+")
+PLAIN_FRACTION = re.compile(r"[-+]?(?:\\frac[0-9]+|[0-9]+/[0-9]+)")
+NAMED = re.compile(r"[A-Za-z]\w*(?:\([A-Za-z]\))?=")
+TYPESETTING = re.compile(r"[\s${}]|\\(?:left|right|displaystyle|[,;:! ])")
 HEADING = re.compile(r"[*:\s]*(?:the )?(?:final )?(?:answer|solution|result)[*:\s]*", re.IGNORECASE)
 BUDGET = 2  # time limits for all comparisons of an answer
 FORMULA_GROUPS = (1, 2, 3)  # of LAST; the others are numbers
@@ -181,6 +188,21 @@ def whole_number(text: str) -> str | None:
     return number if plain else None
 
 
+def compact(text: str) -> str:
+    """Returns a formula without what only sets it in type."""
+    text = re.sub(r"\\[dt]frac", r"\\frac", TYPESETTING.sub("", text))
+    return re.sub(r"\\cdot|\\times|×|·", "*", text)
+
+
+def copies(answer: str, question: str, golds: Sequence[str]) -> bool:
+    """Says whether an answer is a calculation that the question holds, and no accepted answer's
+    own text: 115^2, where it is asked for."""
+    short = compact(answer).removesuffix(".")
+    short = short[match.end() :] if (match := NAMED.match(short)) else short
+    is_calculation = CALCULATION.search(short) and not PLAIN_FRACTION.fullmatch(short)
+    return bool(is_calculation) and short in compact(question) and short not in map(compact, golds)
+
+
 class Verdict(NamedTuple):
     correct: bool
     parsed: bool  # the answer has a meaning that can be compared, or is the truth's text
@@ -227,7 +249,7 @@ def compute_score(
         data_source: names the row's dataset in an error; it does not change the verdict.
         solution_str: the response.
         ground_truth: the final answer, or a JSON list of accepted ones.
-        extra_info: ignored.
+        extra_info: of the row; its `question` is not to be copied.
         boxed_only: only an answer in a box counts.
         time_limit: seconds of CPU time for a comparison, see `pool.Pool`; all comparisons of an
             answer together have BUDGET times that.
@@ -260,6 +282,9 @@ def compute_score(
     answer = answer.encode("utf-8", "replace").decode()  # verl writes pred to a file
     limits = {"time_limit": time_limit, "memory_mb": memory_mb, "children": children}
     result = verdict(answer, golds, Equivalence(**limits, budget=BUDGET * time_limit))
+    question = (extra_info or {}).get("question")
+    if result.correct and isinstance(question, str) and copies(answer, question, golds):
+        result = result._replace(correct=False)
     if result.timed_out:
         logger.warning("no verdict within the limits on the answer %.80r", answer)
     return {

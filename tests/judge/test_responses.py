@@ -10,7 +10,7 @@ from recipe.judge.responses import Grading, judge_prompt, judge_prompts
 
 def judged(texts, truth="4", **rules):
     grading = Grading(**rules)
-    return judge_prompt(texts, truth, grading, grading.equivalence())
+    return judge_prompt(texts, truth, {}, grading, grading.equivalence())
 
 
 def test_answers_that_mean_the_same_are_one_cluster():

@@ -10,6 +10,7 @@ pytest.importorskip("math_verify")
 from recipe.judge import compute_score, extract_answer
 from recipe.judge import equivalence as judge_equivalence
 from recipe.judge.equivalence import Equivalence
+from recipe.judge.responses import Grading, judge_prompts
 from recipe.judge.reward import verdict
 
 
@@ -471,3 +472,29 @@ def test_a_long_answer_is_not_kept():
 def test_the_last_outermost_complete_box_counts():
     assert extract_answer(r"\boxed{1} \boxed{2 \boxed{3}} \boxed{\boxed{4}") == "4"
     assert extract_answer(r"\boxed{1} \boxed{2 \boxed{3} + 1} \boxed{") == r"2 \boxed{3} + 1"
+
+
+@pytest.mark.parametrize(
+    ("question", "truth", "answer", "correct"),
+    [
+        ("Compute $115^2$.", "13225", "115^2", False),
+        ("Compute $115^2$.", "13225", "x = 115^{2}", False),
+        ("Compute $115^2$.", "13225", "13225", True),
+        (r"Find $\cos 120^\circ$.", r"-\frac{1}{2}", r"\cos 120^\circ", False),
+        (r"Find $\cos 120^\circ$.", r"-\frac{1}{2}", "-1/2", True),
+        (r"Find $\dfrac{7!+8!}{6!+7!}$.", r"\frac{63}{8}", r"\frac{7!+8!}{6!+7!}", False),
+        (r"Expand $(x+1) \left(x+2\right)$.", "x^2+3x+2", "(x+1)(x+2)", False),
+        (r"Which is larger, $2^{30}$ or $3^{20}$?", "3^{20}", "3^20", True),
+        ("Is 1/2 or 1/3 the answer?", r"\frac12", "1/2", True),
+        ("He has 5 apples and -3 pears.", "-3", "-3", True),
+        ("Simplify 4+4 and 2^3.", "8", "2^{2}+4", True),  # another way is a closed form
+        (None, "13225", "115^2", True),
+    ],
+)
+def test_a_calculation_of_the_question_is_no_answer_to_it(question, truth, answer, correct):
+    row = {"extra_info": {"question": question}}
+    text = rf"\boxed{{{answer}}}"
+    assert compute_score("test", text, truth, **row)["acc"] is correct
+    grading = Grading()
+    judged = judge_prompts([[text]], [truth], grading, grading.equivalence(), [row])
+    assert judged[0].correct == [correct] and judged[0].majority_correct is correct
