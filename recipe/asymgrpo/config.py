@@ -26,8 +26,8 @@ FLOAT32_MAX = 3.4e38
 class Preset:
     """How a method differs from GRPO."""
 
-    # grpo | odds | ent_increase | ent_decrease | pass_at_k | signs | quantile | max_likelihood |
-    rule: str = "grpo"  # verl
+    # one of grpo, odds, ent_increase, ent_decrease, pass_at_k, signs, quantile, max_likelihood, verl
+    rule: str = "grpo"
     betas: tuple[float, float] | None = None  # beta_pos, beta_neg of rule odds
     weights: tuple[float, float] | None = None  # of correct and incorrect rollouts, rule signs
     entropy_shaped: bool = False  # the trainer adds an entropy term to the advantage

@@ -47,7 +47,7 @@ class Static:
     """The same constant bounds at every step: plain PPO, Clip-Higher, Clip-Lower.
 
     Base class of the schedules, which override `at`, `measure` if they follow the entropy
-    (then `possible` too), and `from_settings` if they have settings.
+    (then `possible` too), and name in `reads` their settings, which are arguments.
 
     Args:
         lines: between which the bounds move.
@@ -70,8 +70,11 @@ class Static:
     def from_settings(
         cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
     ) -> Static:
-        """Makes the schedule from the recipe's settings; T is there where it is `timed`."""
-        return cls(lines, total_steps)
+        """Makes the schedule from the recipe's settings; T is there where it is `timed`. What it
+        reads beside the lines are its arguments, without its name: `od_ratio` is `ratio`."""
+        names = [name for name in cls.reads if name not in LINES]
+        given = {name.removeprefix(f"{cls.name}_"): getattr(settings, name) for name in names}
+        return cls(lines, total_steps, **given)
 
     def advance(self, k: int, entropy: float | None) -> Bounds:
         """Moves the schedule to step k and returns the bounds of that step.
@@ -168,13 +171,6 @@ class TwoPhases(Static):
         self.second_phase = second_phase
         self.phase = 1
 
-    @classmethod
-    def from_settings(
-        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
-    ) -> TwoPhases:
-        assert total_steps is not None
-        return cls(lines, total_steps, settings.phase_split, settings.second_phase)
-
     def at(self, k: int) -> Bounds:
         self.phase = 1 if k <= self.split else 2
         if self.phase == 1:
@@ -263,21 +259,6 @@ class OscillatoryDecay(Static):
         self.seen: list[float] = []  # entropies from which h_init is still to be measured
         self.tau_low: float | None = None
         self.tau_high: float | None = None
-
-    @classmethod
-    def from_settings(
-        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
-    ) -> OscillatoryDecay:
-        assert total_steps is not None
-        return cls(
-            lines,
-            total_steps,
-            h_init=settings.od_h_init,
-            h_init_steps=settings.od_h_init_steps,
-            ratio=settings.od_ratio,
-            start=settings.od_start,
-            smoothing=settings.od_smoothing,
-        )
 
     def measure(self, k: int, entropy: float | None) -> None:
         if entropy is None:
@@ -380,19 +361,6 @@ class Balanced(Static):
             )
         self.upper, self.lower = 0, 0  # which candidates
         self.share: float | None = None
-
-    @classmethod
-    def from_settings(
-        cls, lines: ClipLines, total_steps: int | None, settings: ClipSettings
-    ) -> Balanced:
-        return cls(
-            lines,
-            target=settings.bapo_target,
-            upper_end=settings.bapo_upper_end,
-            lower_end=settings.bapo_lower_end,
-            upper_step=settings.bapo_upper_step,
-            lower_step=settings.bapo_lower_step,
-        )
 
     def asks(self) -> dict[str, Any]:
         return {balance.CANDIDATES: [self.uppers, self.lowers]}

@@ -26,12 +26,8 @@ class Preset:
     shape: str = "linear"
     entropy_coeff: float = 0.0  # of the actor: what `none` leaves in place
     calculate_entropy: bool = False  # of the actor: whether the update computes the entropies
-    coef_start: float = 0.001
-    coef_end: float = 0.0
     target: float = 0.2
-    lower_start: float = 0.6
     lower_end: float = 0.4
-    upper_start: float = 0.7
     upper_end: float = 0.5
 
 

@@ -418,14 +418,11 @@ GRPO = {
     "shape": "linear",
     "entropy_coeff": 0.0,
     "calculate_entropy": False,
-    "coef_start": 0.001,
-    "coef_end": 0.0,
     "target": 0.2,
-    "lower_start": 0.6,
     "lower_end": 0.4,
-    "upper_start": 0.7,
     "upper_end": 0.5,
 }
+OF_ALL = {"coef_start": 0.001, "coef_end": 0.0, "lower_start": 0.6, "upper_start": 0.7}
 FROM_GRPO = {  # what the papers and their scripts have otherwise
     "grpo": {},
     "constant": {"entropy_coeff": 0.001, "calculate_entropy": True},
@@ -450,7 +447,8 @@ def test_the_presets_have_the_values_of_their_papers_and_these_are_allowed():
         given = {
             k: v for k, v in vars(preset).items() if k in EntropyControlSettings.__annotations__
         }
-        EntropyControlSettings(preset=name, **given)
+        settings = EntropyControlSettings(preset=name, **given)
+        assert {key: getattr(settings, key) for key in OF_ALL} == OF_ALL
 
 
 @pytest.mark.parametrize(
