@@ -14,16 +14,18 @@ to four files, and prints their names but none of their values:
 
 A run that is kept already stays as it is. Runs are paired by their seed, so a seed whose kept runs
 are of another commit, or began from another model or other data, is refused. A run that has not
-ended is left out; one that has ended without the matrix's evaluation is too, and named.
+ended is left out; one that has ended without the matrix's evaluations, or that has no record of a
+start, is too, and named.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from curves import COLUMNS, run_curves
@@ -34,7 +36,6 @@ from recipe.core.files import atomic_write
 from recipe.experiment.matrix import read_matrix
 from recipe.experiment.run import Run, finished_runs
 from recipe.report.page import collect
-from recipe.report.results import TRAINING
 from recipe.report.tables import BY_RUN, rows_by_run
 
 KEY = ["arm", "seed"]
@@ -53,6 +54,20 @@ def run_rows(runs: Collection[Run]) -> pd.DataFrame:
         .astype("string")
         .fillna("")
     )
+
+
+def is_recorded(run: Run) -> bool:
+    """Says whether each start of a run has left a record of what it began from."""
+    needed = {"started", "commit", "files"}
+    return bool(run.records) and all(needed <= record.keys() for record in run.records)
+
+
+def groups_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Returns the groups of results that a matrix's `evaluate` makes of each run, as the report
+    names them: BENCHMARK, or PRESET/BENCHMARK where it has presets."""
+    names = [Path(str(file)).stem for file in evaluation.get("benchmarks", [])]
+    presets = evaluation.get("presets")
+    return [f"{preset}/{name}" for preset in presets for name in names] if presets else names
 
 
 def keys(rows: pd.DataFrame) -> set[Key]:
@@ -95,15 +110,25 @@ def command(arguments: list[str] | None) -> None:
         "_results": pd.DataFrame(rows_by_run(collect(args.out).metrics), columns=BY_RUN),
     }
     results = tables["_results"]
-    evaluated = keys(results[results["group"] != TRAINING] if matrix.evaluate else results)
+    of_group = {group: keys(results[results["group"] == group]) for group in {*results["group"]}}
+    wanted = groups_of(matrix.evaluate)
     files = {end: args.prefix.with_name(f"{args.prefix.name}{end}.csv") for end in tables}
     record = args.prefix.with_name(f"{args.prefix.name}_runs.csv")
     kept = read(record)
     already = {(arm, int(seed)) for arm, seed in keys(kept)}
-    new = [run for run in runs if (run.arm, run.seed) in evaluated - already]
+    new = []
     for run in runs:
-        if (run.arm, run.seed) not in evaluated | already:
-            print(f"{run.arm}, seed {run.seed}: has ended without an evaluation, and is left out")
+        key, name = (run.arm, run.seed), f"{run.arm}, seed {run.seed}"
+        missing = [group for group in wanted if key not in of_group.get(group, ())]
+        if key in already:
+            continue
+        if missing or not any(key in of for of in of_group.values()):
+            what = f"its evaluation {', '.join(missing)}" if missing else "any value"
+            print(f"{name}: has ended without {what}, and is left out")
+        elif not is_recorded(run):
+            print(f"{name}: has a start without a readable metrics/*.yaml, and is left out")
+        else:
+            new.append(run)
     if not new:
         print(f"{record}: {len(already)} runs, no new ones")
         return

@@ -189,12 +189,23 @@ def check_folder(run: PlannedRun) -> None:
         )
 
 
+def chooses_prompts(config: Mapping[str, Any]) -> bool:
+    """Says whether a run's pass rates decide which prompts it trains on, so that two runs differ in
+    them by design."""
+    order = (config["data"].get("prompt_sampling") or {}).get("order", "none")
+    filters = (config["algorithm"].get("filter_groups") or {}).get("enable", False)
+    return bool(order != "none" or filters)
+
+
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:
     """Returns a sentence on each finished run that should have trained on the same prompts as
-    another and did not, by the lengths of the prompts at each step."""
+    another and did not, by the lengths of the prompts at each step. Runs whose prompts depend on
+    their own pass rates are left out."""
     first: dict[tuple, tuple[PlannedRun, dict]] = {}
     sentences = []
     for run in runs:
+        if chooses_prompts(run.config):
+            continue
         data = {k: v for k, v in config_identity(run.record).items() if k.startswith("data.")}
         key = (run.seed, repr(sorted(data.items(), key=str)))
         lengths = {

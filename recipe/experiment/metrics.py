@@ -36,7 +36,7 @@ def add_lines(steps: Metrics, text: str, kept: tuple[str, ...] = ()) -> None:
         text: The lines.
         kept: Beginnings of the metrics' names that are added; (): all are.
     """
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a metric's name may hold what else splitlines() splits at
         try:
             row = json.loads(line)
             step, values = row["step"], row["data"]
@@ -52,18 +52,22 @@ def add_lines(steps: Metrics, text: str, kept: tuple[str, ...] = ()) -> None:
 def merged(starts: Iterable[Metrics]) -> Metrics:
     """Returns what a run has logged at each step.
 
-    What an earlier start logged beyond the first step of a later one is no step of this run: the
-    later one resumed, or began anew, before it. Where a resumed start validates first, its first
-    row is of the step before, and is joined to that step's; a step that was trained again has the
-    later start's values alone.
+    What an earlier start logged beyond the first step that a later one has trained is no step of
+    this run: the later one resumed, or began anew, before it. Rows of a validation alone, which a
+    resumed start may begin with, and all that a start with trainer.val_only logs, are joined to
+    those of their steps; a step that was trained again has the later start's values alone. Where
+    no row says that its step was trained, each start's first one counts.
 
     Args:
         starts: The steps of each start, in their order.
     """
+    starts = list(starts)
+    marked = any(TRAINED in row for logged in starts for row in logged.values())
     steps: Metrics = {}
     for logged in starts:
-        if logged:
-            steps = {step: row for step, row in steps.items() if step <= min(logged)}
+        trained = [step for step, row in logged.items() if TRAINED in row or not marked]
+        if trained:
+            steps = {step: row for step, row in steps.items() if step <= min(trained)}
         for step, values in logged.items():
             trained_again = TRAINED in values or step not in steps
             steps[step] = values if trained_again else {**steps[step], **values}

@@ -214,7 +214,20 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
     ]
 
 
+class Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e-4 too: no numbers to PyYAML, but numbers to OmegaConf, which reads
+    the matrix."""
+
+
+Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a yaml file atomically."""
+    """Writes a yaml file atomically, which PyYAML and OmegaConf read as the same values."""
     with atomic_write(path) as file:
-        file.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+        text = yaml.dump(dict(values), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+        file.write_text(text)

@@ -35,7 +35,7 @@ from omegaconf import DictConfig
 
 from recipe.core.files import atomic_write
 from recipe.experiment.matrix import Matrix
-from recipe.experiment.metrics import Logged, Metrics, add_lines, merged
+from recipe.experiment.metrics import TRAINED, Logged, Metrics, add_lines, merged
 from recipe.experiment.provenance import flatten
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -154,9 +154,16 @@ class RunFolder:
 
     def evaluations(self) -> list[Path]:
         """Returns the tables of evaluated responses, one per benchmark, or per preset and
-        benchmark; beside them are the folders of cached responses."""
+        benchmark; beside them are the folders of cached responses, and what an interrupted write
+        or removal has left, whose names begin with a dot."""
         files = (*self.evaluation.glob("*.parquet"), *self.evaluation.glob("*/*.parquet"))
-        return sorted(file for file in files if file.parent.suffix != ".responses")
+        return sorted(
+            file
+            for file in files
+            if file.parent.suffix != ".responses"
+            and not file.name.startswith(".")
+            and not file.parent.name.startswith(".")
+        )
 
     # one start's files
 
@@ -189,15 +196,19 @@ class RunFolder:
         return self.metrics()
 
     def steps_done(self) -> int:
-        """Returns the last step that the last start has logged, 0 without any; reads as much of the
+        """Returns the last step that the last start that has trained has logged, or, where no row
+        says that its step was trained, the last start of all; 0 without any. Reads as much of the
         files' ends as holds a complete line."""
+        unmarked = 0
         for file in reversed(self.metrics_files()):
             size = TAIL
-            while not (steps := STEP.findall(tail(file, size))) and size < file.stat().st_size:
+            while not (rows := [*STEP.finditer(tail(file, size))]) and size < file.stat().st_size:
                 size *= 2
-            if steps:
-                return max(map(int, steps))
-        return 0
+            last = max((int(row[1]) for row in rows), default=0)
+            if any(TRAINED.encode() in row[0] for row in rows):
+                return last
+            unmarked = unmarked or last
+        return unmarked
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the provenance record of each start; {} stands for one that cannot be read, or

@@ -13,6 +13,7 @@ import pandas as pd
 from recipe.core.files import atomic_write
 from recipe.core.settings import check_choice
 from recipe.experiment.matrix import Matrix
+from recipe.experiment.statistics import Estimate
 from recipe.report.results import TRAINING, Metric, Result, band
 
 if TYPE_CHECKING:
@@ -165,13 +166,22 @@ def markdown(
         least, most = min(seeds), max(seeds)
         cells = [arm.label, str(most) if least == most else f"{least} to {most}"]
         for row in rows:
-            cells.append(f"{row.estimate}" if row and row.estimate else "")
-            difference = f"{row.difference:+.3f}" if row and row.difference else ""
-            if row and row.difference and row.all_equal:
-                difference = f"{row.difference.mean:+.3f} (all equal)"
-            cells.append(f"**{difference}**" if row and row.excludes_zero else difference)
+            value = shown_estimate(row.estimate, ".3f", row.has_interval) if row else ""
+            several = row is not None and (row.paired_seeds > 1 or row.problems > 1)
+            difference = shown_estimate(row.difference, "+.3f", several) if row else ""
+            cells += [value, f"**{difference}**" if row and row.excludes_zero else difference]
         lines.append(cells)
     return "".join(f"| {' | '.join(map(cell, line))} |\n".replace("|  |", "| |") for line in lines)
+
+
+def shown_estimate(estimate: Estimate | None, spec: str, interval: bool) -> str:
+    """Returns an estimate as the page shows it, "" for none: without its interval where it has
+    none, which is said of values that are all equal."""
+    if estimate is None:
+        return ""
+    if interval and estimate.low != estimate.high:
+        return f"{estimate:{spec}}"
+    return f"{estimate.mean:{spec}}{' (all equal)' if interval else ''}"
 
 
 def cell(text: str) -> str:

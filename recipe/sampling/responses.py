@@ -65,7 +65,8 @@ class ResponseCache:
         again: removes what the folder holds.
         again_if_changed: removes responses of other settings.
 
-    Raises ValueError if the folder holds responses of other settings.
+    Raises ValueError if the folder holds responses of other settings; settings that no response
+    was sampled with yet are replaced.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class ResponseCache:
         if again:
             self._remove()
         file = self.folder / SETTINGS_FILE
-        if file.is_file():
+        sampled = any(self.folder.glob(CHUNK_FILES))
+        if sampled and file.is_file():
             before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
             if not changed:
@@ -88,7 +90,7 @@ class ResponseCache:
                 f"holds responses for another {changed[0]} "
                 f"({before.get(changed[0])!r}, now {settings[changed[0]]!r})"
             )
-        elif any(self.folder.glob(CHUNK_FILES)):
+        elif sampled:
             problem = f"holds responses without the {SETTINGS_FILE} that says whose they are"
         else:
             problem = ""

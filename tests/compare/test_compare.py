@@ -344,6 +344,16 @@ def test_prompts_that_were_not_the_same_are_told(tmp_path):
     assert checks.differing_prompts(runs) == [
         "b, seed 0 and a, seed 0 did not train on the same prompts at step 3"
     ]
+    # but where a run's own pass rates decide which they are
+    for run in runs:
+        run.config["data"]["prompt_sampling"] = {"order": "variance"}
+    assert checks.differing_prompts(runs) == []
+    for run in runs:
+        run.config["data"]["prompt_sampling"] = {"order": "none"}
+    assert len(checks.differing_prompts(runs)) == 1
+    for run in runs:
+        run.config["algorithm"] = {"filter_groups": {"enable": True}}
+    assert checks.differing_prompts(runs) == []
 
 
 # ---- running -------------------------------------------------------------------------------------

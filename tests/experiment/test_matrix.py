@@ -98,6 +98,22 @@ def test_any_text_survives_being_written(tmp_path, text):
     assert read_matrix(tmp_path) == matrix
 
 
+@pytest.mark.parametrize(
+    "text", ["1e3", "1e-4", "-1e5", "1.5e3", "1e+3", "12e03", "6.02E23", "1E-6", "1_0e3", "1.e2"]
+)
+def test_a_text_that_yaml_1_2_takes_for_a_number_stays_a_text(tmp_path, text):
+    """1e-4 is a text to PyYAML's own writer, and 0.0001 to OmegaConf, which reads it."""
+    matrix = read_matrix(write(tmp_path, GOOD), tmp_path)
+    name = text if text[0] != "-" and "+" not in text else "a"  # which no folder's name has
+    arm = replace(matrix.arms[0], name=name, label=text, overrides=(text,), may_differ=(text,))
+    environment = {"X": text, text: "x"}
+    evaluate = {"benchmarks": [text], "temperature": 1e-4}
+    matrix = replace(matrix, arms=(arm,), baseline=name, environment=environment, evaluate=evaluate)
+    write_matrix(matrix)
+    assert read_matrix(tmp_path) == matrix
+    assert yaml.safe_load((tmp_path / "matrix.yaml").read_text())["arms"][name]["label"] == text
+
+
 def test_the_baseline_can_be_another_and_comes_first(tmp_path):
     matrix = read_matrix(write(tmp_path, TWO))
     assert matrix.with_baseline(None) == matrix

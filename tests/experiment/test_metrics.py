@@ -7,6 +7,7 @@ import pytest
 
 from recipe.experiment.metrics import (
     ENTROPY,
+    TRAINED,
     Logged,
     Shared,
     StartReader,
@@ -44,6 +45,25 @@ def test_a_later_start_replaces_what_it_repeats_and_leaves_the_starts_as_they_we
     starts = [{1: {"a": 1}, 2: {"a": 2}, 3: {"a": 3}}, {2: {"a": 9, "b": 1}}]
     assert merged(starts) == {1: {"a": 1}, 2: {"a": 9, "b": 1}}
     assert starts[0][2] == {"a": 2} and 3 in starts[0]
+
+
+def test_a_start_that_only_validates_an_earlier_checkpoint_takes_no_step_away():
+    trained = {step: {TRAINED: step, "a": step} for step in range(1, 6)}
+    starts = [trained, {2: {"val-core/x": 0.5}}]
+    assert merged(starts) == trained | {2: {TRAINED: 2, "a": 2, "val-core/x": 0.5}}
+    # one that validates first and then trains goes on where it did
+    starts.append({3: {"val-core/x": 0.7}, 4: {TRAINED: 4, "a": 9}})
+    expected = {3: trained[3] | {"val-core/x": 0.7}, 4: {TRAINED: 4, "a": 9}}
+    assert merged(starts) == {1: trained[1], 2: {**trained[2], "val-core/x": 0.5}} | expected
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\u0085"])
+def test_a_line_ends_at_its_newline_alone(character):
+    name = f"val-core/a{character}b/acc"
+    lines = [json.dumps({"step": k, "data": {name: k}}, ensure_ascii=False) for k in (1, 2)]
+    steps = {}
+    add_lines(steps, "\n".join(lines) + "\n")
+    assert steps == {1: {name: 1}, 2: {name: 2}}
 
 
 def test_the_names_of_metrics_are_kept_once_and_not_for_each_step():

@@ -189,6 +189,27 @@ def test_steps_beyond_where_a_later_start_went_on_are_not_of_the_run(folder):
     assert folder.metrics() == {1: {"a": 3.0}, 2: {"a": 3.0}} and folder.steps_done() == 2
 
 
+def test_validating_an_earlier_checkpoint_leaves_the_run_as_it_was(folder):
+    """resume_mode=resume_path and val_only=true, in the run's own folder."""
+    log(folder, 0, {step: {"training/global_step": step} for step in range(1, 6)})
+    checkpoint(folder, 5)
+    folder.marker.write_text("5")
+    log(folder, 1, {2: {"val-core/x": 0.5}}, record={"config": {"trainer": {"val_only": True}}})
+    assert sorted(folder.metrics()) == [1, 2, 3, 4, 5]
+    assert folder.metrics()[2] == {"training/global_step": 2, "val-core/x": 0.5}
+    assert folder.steps_done() == 5 and folder.is_complete(5)
+
+
+def test_what_an_interrupted_evaluation_leaves_is_no_benchmark(folder):
+    """Of an atomic write, and of a cache that was being removed."""
+    names = ["b.parquet", ".7.b.parquet", "p/c.parquet", "p/.7.c.parquet"]
+    names += ["b.responses/000000.parquet", ".b.responses.removed/000000.parquet"]
+    for name in names:
+        (folder.evaluation / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.evaluation / name).touch()
+    assert folder.evaluations() == [folder.evaluation / n for n in ("b.parquet", "p/c.parquet")]
+
+
 def test_a_step_that_was_trained_again_has_the_later_start_s_values_alone(folder):
     """verl logs some metrics only where they are not 0."""
     trained = {"training/global_step": 3}

@@ -615,6 +615,22 @@ def test_a_label_cannot_break_the_markdown_table(tmp_path):
     assert lines[2].startswith(r"| a \| b c | 1 |")
 
 
+def test_the_markdown_table_has_an_interval_where_the_page_has_one(tmp_path):
+    """Of one number there is none, and none of several that are all equal."""
+    matrix(tmp_path, ["a", "b", "c"], seeds=[0, 1])
+    for arm, values in {"a": [0.5], "b": [0.5, 0.5], "c": [0.25, 0.75]}.items():
+        for seed, value in enumerate(values):
+            run(tmp_path, arm, seed, entropies(value), planned=1)
+    page = collect(tmp_path)
+    *_, a, b, c = page.markdown().splitlines()
+    assert a == "| a | 1 | 0.500 | |"
+    # one seed is paired with a's
+    assert b == "| b | 2 | 0.500 (all equal) | +0.000 |"
+    # 0.5 +- 12.706 * 0.25, by Student's t with 1 degree of freedom
+    assert c == "| c | 2 | 0.500 [-2.677, 3.677] | -0.250 |"
+    assert "0.500]" not in a + b and "(all equal)" in render(page)
+
+
 LABELS = [r"a\|b", "\\", "|", "a\r\n|\n", "<b>|</b>", "&lt;", "$x$_", "_x"]
 
 

@@ -1,5 +1,6 @@
 """The cache of responses: one model's are never read as another's, whatever ended its removal."""
 
+import json
 import os
 
 import pytest
@@ -61,6 +62,16 @@ def test_responses_without_settings_are_nobody_s(cache):
     assert cache.file(0).exists()
     again = ResponseCache(cache.folder, NEW, again_if_changed=True)
     assert not again.file(0).exists()
+
+
+def test_settings_without_a_response_are_replaced(tmp_path):
+    """Of a sampling that was stopped, or failed, before its first chunk."""
+    ResponseCache(tmp_path, OLD)
+    cache = ResponseCache(tmp_path, NEW)
+    assert json.loads((tmp_path / SETTINGS_FILE).read_text()) == NEW
+    cache.write(0, ["0"], Responses([["answer of new"]]))
+    with pytest.raises(ValueError, match=r"another model \('new', now 'old'\)"):
+        ResponseCache(tmp_path, OLD)
 
 
 def test_responses_of_these_settings_stay(cache):

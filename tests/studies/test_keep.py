@@ -1,5 +1,6 @@
 """Values of a comparison that is run in several sittings, on made-up runs with known values."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,10 +117,42 @@ def test_a_run_without_its_evaluation_is_left_for_later(keep, tmp_path, capsys):
     out = sitting(tmp_path / "out", {("grpo", 0): 2}, evaluated=False)
     keep.command([str(out), str(out / "hypotheses.yaml"), str(tmp_path / "study")])
     assert capsys.readouterr().out == (
-        "grpo, seed 0: has ended without an evaluation, and is left out\n"
+        "grpo, seed 0: has ended without its evaluation b, and is left out\n"
         f"{tmp_path / 'study_runs.csv'}: 0 runs, no new ones\n"
     )
     assert not list(tmp_path.glob("study*"))
+
+
+def test_a_run_is_kept_once_it_has_the_evaluation_of_each_preset(keep, tmp_path, capsys):
+    out = sitting(tmp_path / "out", {("grpo", 0): 2}, evaluated=False)
+    file = out / "matrix.yaml"
+    presets = "evaluate: {benchmarks: [x/b.parquet, c.parquet], presets: [p1, p2]}"
+    file.write_text(re.sub("evaluate: .*", presets, file.read_text()))
+    groups = ["p1/b", "p1/c", "p2/b", "p2/c"]
+    for number, group in enumerate(groups):
+        (out / "grpo/seed0/evaluation" / group).parent.mkdir(parents=True, exist_ok=True)
+        reports.evaluated(out, "grpo", 0, np.array([[1, 0], [1, 1]]), group)
+        keep.command([str(out), str(out / "hypotheses.yaml"), str(tmp_path / "study")])
+        if missing := groups[number + 1 :]:
+            printed = capsys.readouterr().out
+            assert f"without its evaluation {', '.join(missing)}, and is left out" in printed
+            assert not list(tmp_path.glob("study*"))
+    results = kept(tmp_path / "study")["_results"].query("metric == 'avg@2'")
+    assert results.group.tolist() == groups
+
+
+@pytest.mark.parametrize("text", [None, "config: [", "started: day 0"])
+def test_a_finished_run_without_a_readable_record_is_left_out(keep, tmp_path, capsys, text):
+    out = sitting(tmp_path / "out", {("grpo", 0): 2, ("id", 0): 2})
+    record = out / "grpo/seed0/metrics/000.yaml"
+    record.unlink() if text is None else record.write_text(text)
+    values = run(keep, out, tmp_path / "study")
+    assert capsys.readouterr().out == (
+        "grpo, seed 0: has a start without a readable metrics/*.yaml, and is left out\n"
+        "id, seed 0\n"
+        f"{tmp_path / 'study_runs.csv'}: 1 runs, 1 of them new\n"
+    )
+    assert all(set(rows["arm"]) == {"id"} for rows in values.values())
 
 
 def test_the_kept_values_give_the_tables_of_the_runs(keep, tmp_path, monkeypatch):
