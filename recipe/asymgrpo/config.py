@@ -26,7 +26,7 @@ FLOAT32_MAX = 3.4e38
 class Preset:
     """How a method differs from GRPO."""
 
-    # one of grpo, odds, ent_increase, ent_decrease, pass_at_k, signs, quantile, max_likelihood, verl
+    # grpo, odds, ent_increase, ent_decrease, pass_at_k, signs, quantile, max_likelihood or verl
     rule: str = "grpo"
     betas: tuple[float, float] | None = None  # beta_pos, beta_neg of rule odds
     weights: tuple[float, float] | None = None  # of correct and incorrect rollouts, rule signs

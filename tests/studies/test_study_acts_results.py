@@ -282,6 +282,7 @@ def test_the_readme_says_the_same(entropy, accuracy):
     results = values_of("_results")["test", "pass@8"]
     gain = (results["sent"] - results["grpo"]).mean()
     assert (
-        f"SENT by its method section (`sent_paper`) keeps {entropy('5a').mean():.2f} nats more and gains {gain:.2f} of pass@8, "
+        f"SENT by its method section (`sent_paper`) keeps {entropy('5a').mean():.2f} nats more "
+        f"and gains {gain:.2f} of pass@8, "
         f"at {-accuracy('sent').mean():.2f} less accuracy" in readme
     )
