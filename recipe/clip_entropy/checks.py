@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from recipe.clip_entropy.config import LOSS_MODE, PRESETS, ClipSettings
@@ -178,6 +178,11 @@ def check_exact_contributions(settings: ClipSettings, config: DictConfig) -> Non
         raise ValueError(
             f"{what} of the whole vocabulary, which actor_rollout_ref.actor.strategy={strategy} "
             "splits: use fsdp or fsdp2, or set it to 0."
+        )
+    if OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.pad_to_length"):
+        raise ValueError(
+            f"{what}, which verl does not give with actor_rollout_ref.actor.pad_to_length=true: "
+            "set one of them back."
         )
     if config.actor_rollout_ref.model.use_fused_kernels:
         raise ValueError(

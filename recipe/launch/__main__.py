@@ -110,6 +110,7 @@ def train(config: DictConfig) -> None:
     )
     with open_dict(config):
         config.trainer.default_local_dir = str(run_dir)
+        nodes.make_absolute(config)
         ray_init = config.ray_kwargs.ray_init
         if os.environ.get("RAY_ADDRESS"):  # that cluster's resources are not a run's to set
             ray_init.num_cpus = ray_init.num_gpus = None

@@ -57,7 +57,6 @@ def names(config: DictConfig) -> None:
 
 def registries() -> dict[str, Collection[Any]]:
     """Returns the names that verl has for each key: from its registries where there is one."""
-    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
     from verl.trainer.ppo import core_algos
     from verl.utils.tracking import Tracking
     from verl.workers.engine.base import EngineRegistry
@@ -82,7 +81,6 @@ def registries() -> dict[str, Collection[Any]]:
         f"{ROLLOUT}.name": RolloutReplicaRegistry._registry,
         f"{ROLLOUT}.mode": ("async",),
         f"{ROLLOUT}.dtype": DTYPES,
-        "reward.reward_manager.name": REWARD_MANAGER,
         "data.truncation": "error|left|right|middle".split("|"),  # noqa: SIM905  tests read words
         "trainer.device": ("cuda", "npu", "cpu"),
         "trainer.logger": (*Tracking.supported_backend, "tracking"),

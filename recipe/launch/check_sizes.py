@@ -212,10 +212,16 @@ def missing_flash_attention(config: DictConfig) -> str | None:
         return None
     from transformers.utils import is_kernels_available
 
-    if (
-        installed("flash_attn") or is_kernels_available()
-    ):  # the second: from the hub, if it is there
+    if installed("flash_attn"):
         return None
+    if is_kernels_available():  # attention is from the hub then, verl's cross-entropy is not
+        if config.actor_rollout_ref.model.use_fused_kernels:
+            return None
+        return (
+            "flash_attn is not installed in this environment, and attention alone can come from "
+            "the package `kernels`: set actor_rollout_ref.model.use_fused_kernels=true, without "
+            "which log-probabilities are taken token by token, or install it (bash setup.sh gpu)."
+        )
     return (
         "flash_attn is not installed in this environment, and the actor would fail in its worker: "
         f"install it (bash setup.sh gpu), or run without it: +{ATTENTION}=sdpa, "

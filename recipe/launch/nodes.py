@@ -22,16 +22,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recipe import machine
 from recipe.core import cli
-from recipe.core import config as run_config
 from recipe.core.recipe import FOLDER
 from recipe.experiment import provenance
 from recipe.experiment.run import RunFolder
 from recipe.machine.cpus import usable_cpus
 
+# settings that are a path, or several
+PATHS = (
+    "actor_rollout_ref.model.path",
+    "data.train_files",
+    "data.val_files",
+    "data.curriculum.scores",
+    "data.custom_cls.path",
+    "reward.custom_reward_function.path",
+    "trainer.resume_from_path",
+)
 CPUS_PER_DEVICE = 3  # verl's placement groups take so many beside each device
 ANSWER_LIMIT = 300  # seconds for a node to import verl
 FILE_LIMIT = 30  # seconds for a new file to be seen on another node: NFS looks again after some
@@ -194,15 +203,32 @@ def sentence(name: str, answer: Mapping[str, Any], expected: Mapping[str, str]) 
     return None
 
 
+def local_path(text: str) -> str | None:
+    """Returns the absolute path of a file or folder of this machine, None for what is none."""
+    path = Path(os.path.expanduser(text)).absolute()
+    return str(path) if path.exists() else None
+
+
 def files_of(config: DictConfig) -> list[str]:
     """Returns the files and folders of this machine that the run reads on every node."""
-    paths = [config.actor_rollout_ref.model.path]
-    paths += [*run_config.data_files(config, "train_files")]
-    paths += [*run_config.data_files(config, "val_files")]
-    if scores := OmegaConf.select(config, "data.curriculum.scores"):
-        paths.append(scores)
-    absolute = (Path(os.path.expanduser(str(path))).absolute() for path in paths)
-    return [str(path) for path in absolute if path.exists()]
+    texts = [text for key in PATHS for text in texts_of(OmegaConf.select(config, key))]
+    return [path for path in map(local_path, texts) if path]
+
+
+def texts_of(value: Any) -> list[str]:
+    """Returns the texts of a setting that is one, a list of them, or not set."""
+    values = value if isinstance(value, list | tuple | ListConfig) else [value]
+    return [str(text) for text in values if text]
+
+
+def make_absolute(config: DictConfig) -> None:
+    """Makes the paths of a config absolute where they are of this machine: a worker's folder is
+    that of the `ray start` of its node. Names of a hub and addresses stay as they are."""
+    for key in PATHS:
+        value = OmegaConf.select(config, key)
+        paths = [local_path(text) or text for text in texts_of(value)]
+        if paths:
+            OmegaConf.update(config, key, paths[0] if isinstance(value, str) else paths)
 
 
 @contextmanager

@@ -338,8 +338,9 @@ def connect(replicas: int, tensor_parallel: int) -> None:
     machine.prepare()
     import ray
 
-    slots = {} if in_cluster() else {"num_gpus": replicas * tensor_parallel}
-    ray.init(include_dashboard=False, **slots)
+    # local: not the cluster that a `ray start` without RAY_ADDRESS may have left here
+    own = {"address": "local", "num_gpus": replicas * tensor_parallel}
+    ray.init(include_dashboard=False, **({} if in_cluster() else own))
 
 
 def cluster_places(tensor_parallel: int, free: bool = False) -> int:

@@ -344,6 +344,11 @@ def test_a_reward_manager_that_does_not_exist_is_refused(config):
         check(config)
 
 
+def test_a_reward_manager_of_a_file_has_the_name_of_its_class(config):
+    config.reward.reward_manager.update({"source": "importlib", "name": "MyManager"})
+    check(config)
+
+
 # ---- lengths -------------------------------------------------------------------------------------
 
 

@@ -529,6 +529,17 @@ def test_a_dry_run_where_a_gpu_is_without_flash_attention_is_refused(
     assert "flash_attn is not installed" in refused(capsys, [*gpu_command, "--dry-run"])
 
 
+def test_kernels_in_place_of_flash_attention_want_fused_kernels(
+    gpu_command, without_flash_attention, capsys
+):
+    import transformers.utils
+
+    without_flash_attention.setattr(transformers.utils, "is_kernels_available", lambda: True)
+    assert "use_fused_kernels=true" in refused(capsys, gpu_command)
+    assert launch.main([*gpu_command, f"{NODES}.model.use_fused_kernels=true", "--dry-run"]) == 0
+    assert "dry run: the config is valid; nothing was started" in capsys.readouterr().out
+
+
 def test_the_cure_that_the_sentence_names_is_valid(gpu_command, without_flash_attention, capsys):
     cure = [f"+{check_sizes.ATTENTION}=sdpa", f"{NODES}.model.use_fused_kernels=true"]
     assert launch.main([*gpu_command, *cure, "--dry-run"]) == 0

@@ -291,6 +291,7 @@ CLIP = [
     f"{LOSS}.total_steps=5",
     (BYPASS, f"{LOSS}.exact_contribution_freq=2"),
     (f"{LOSS}.exact_contribution_freq=2", f"{MODEL}.use_fused_kernels=true"),
+    (f"{LOSS}.exact_contribution_freq=2", f"{ACTOR}.pad_to_length=true"),
     (BYPASS, f"{LOSS}.schedule=od"),
     f"{LOSS}.phase_split=1",
     f"{LOSS}.upper_intercept=nan",

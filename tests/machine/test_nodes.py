@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders import run_overrides
+from omegaconf import OmegaConf
 
 pytest.importorskip("verl")
 from ray_head import START, ray_cluster
@@ -163,3 +164,34 @@ def test_the_files_of_a_run_are_those_that_are_here(config, tmp_path):
     ]
     config.actor_rollout_ref.model.path = "Qwen/of-a-hub"
     assert nodes.files_of(config) == files[1:]
+
+
+def test_paths_of_this_machine_are_handed_to_workers_as_absolute_ones(tmp_path, monkeypatch):
+    for name in ("model", "scores.parquet", "a.parquet"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {"model": {"path": "~/model"}},
+            "data": {
+                "train_files": ["a.parquet", "hdfs://there/b.parquet"],
+                "val_files": "a.parquet",
+                "curriculum": {"scores": "scores.parquet"},
+            },
+            "reward": {"custom_reward_function": {"path": "pkg://recipe.judge"}},
+            "trainer": {"resume_from_path": None},
+        }
+    )
+    files = [str(tmp_path / name) for name in ("model", "a.parquet", "a.parquet", "scores.parquet")]
+    assert nodes.files_of(config) == files
+    nodes.make_absolute(config)
+    model, train, val, scores = files
+    assert config.actor_rollout_ref.model.path == model
+    assert config.data.train_files == [train, "hdfs://there/b.parquet"]
+    assert (config.data.val_files, config.data.curriculum.scores) == (val, scores)
+    assert config.reward.custom_reward_function.path == "pkg://recipe.judge"
+    assert config.trainer.resume_from_path is None and "custom_cls" not in config.data
+    config.actor_rollout_ref.model.path = "Qwen/of-a-hub"
+    nodes.make_absolute(config)
+    assert config.actor_rollout_ref.model.path == "Qwen/of-a-hub"
