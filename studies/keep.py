@@ -122,7 +122,7 @@ def command(arguments: list[str] | None) -> None:
         missing = [group for group in wanted if key not in of_group.get(group, ())]
         if key in already:
             continue
-        if missing or not any(key in of for of in of_group.values()):
+        if missing or not any(key in runs_of for runs_of in of_group.values()):
             what = f"its evaluation {', '.join(missing)}" if missing else "any value"
             print(f"{name}: has ended without {what}, and is left out")
         elif not is_recorded(run):

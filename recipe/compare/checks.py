@@ -192,9 +192,11 @@ def check_folder(run: PlannedRun) -> None:
 def chooses_prompts(config: Mapping[str, Any]) -> bool:
     """Says whether a run's pass rates decide which prompts it trains on, so that two runs differ in
     them by design."""
-    order = (config["data"].get("prompt_sampling") or {}).get("order", "none")
+    # a curriculum's order is known before its run; any other recipe's follows the run's own answers
+    nodes = [x for key, x in config["data"].items() if key != "curriculum"]
+    ordered = any(isinstance(x, Mapping) and x.get("order", "none") != "none" for x in nodes)
     filters = (config["algorithm"].get("filter_groups") or {}).get("enable", False)
-    return bool(order != "none" or filters)
+    return bool(ordered or filters)
 
 
 def differing_prompts(runs: Iterable[PlannedRun]) -> list[str]:

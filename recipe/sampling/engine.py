@@ -339,8 +339,8 @@ def connect(replicas: int, tensor_parallel: int) -> None:
     import ray
 
     # local: not the cluster that a `ray start` without RAY_ADDRESS may have left here
-    own = {"address": "local", "num_gpus": replicas * tensor_parallel}
-    ray.init(include_dashboard=False, **({} if in_cluster() else own))
+    alone = {"address": "local", "num_gpus": replicas * tensor_parallel}
+    ray.init(include_dashboard=False, **({} if in_cluster() else alone))
 
 
 def cluster_places(tensor_parallel: int, free: bool = False) -> int:
