@@ -188,6 +188,8 @@ def test_cached_responses_of_other_kwargs_or_weights_are_not_taken(model, tmp_pa
     (tmp_path / "cache").mkdir()
     # what older versions have written was sampled without kwargs, by the machine's dtype
     (tmp_path / "cache/settings.json").write_text(json.dumps(before))
+    chunk = tmp_path / "cache/000000.parquet"
+    chunk.write_text("responses")
     ResponseCache(tmp_path / "cache", settings)
     for change, name in (
         ({"chat_template_kwargs": THINKING}, "chat_template_kwargs"),
@@ -203,8 +205,6 @@ def test_cached_responses_of_other_kwargs_or_weights_are_not_taken(model, tmp_pa
     other = cache_settings(prompts, sampling, hardware, 2)
     with pytest.raises(ValueError, match="another model"):
         ResponseCache(tmp_path / "cache", other)
-    chunk = tmp_path / "cache/000000.parquet"
-    chunk.write_text("responses")
     ResponseCache(tmp_path / "cache", settings, again_if_changed=True)
     assert chunk.exists()  # nothing has changed
     ResponseCache(tmp_path / "cache", other, again_if_changed=True)
