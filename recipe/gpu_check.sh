@@ -126,9 +126,10 @@ measure() {
     --samples 4 --again --out "$SCORES"
 }
 
+# In small chunks, so that there is work for an engine on each of several GPUs
 evaluate() {
   "$PYTHON" -m recipe.evaluate "$OUT/asymgrpo" "$TEST_FILE" --again --max-prompts 16 --samples 2 \
-    --max-response-length "$RESPONSE_LENGTH"
+    --chunk 2 --max-response-length "$RESPONSE_LENGTH"
 }
 
 curriculum=(

@@ -181,8 +181,8 @@ def check_exact_contributions(settings: ClipSettings, config: DictConfig) -> Non
         )
     if OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.pad_to_length"):
         raise ValueError(
-            f"{what}, which verl does not give with actor_rollout_ref.actor.pad_to_length=true: "
-            "set one of them back."
+            f"{what}, which verl does not give with actor_rollout_ref.actor.fsdp_config."
+            "pad_to_length=true (by default that of actor.pad_to_length): set one of them back."
         )
     if config.actor_rollout_ref.model.use_fused_kernels:
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Files that are whole: written at once or not at all, and not a pointer to their content."""
+"""Files that are whole: written at once or not at all, and not a pointer to their content; and the
+paths of those that are here."""
 
 from __future__ import annotations
 
@@ -27,3 +28,9 @@ def is_lfs_pointer(path: Path) -> bool:
     """Says whether a file is a pointer of Git LFS, which stands for a file that was not fetched."""
     with path.open("rb") as file:
         return file.read(len(LFS)) == LFS
+
+
+def local_path(text: str) -> str | None:
+    """Returns the absolute path of a file or folder of this machine, None for what is none."""
+    path = Path(os.path.expanduser(text)).absolute()
+    return str(path) if path.exists() else None

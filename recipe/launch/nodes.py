@@ -19,13 +19,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recipe import machine
 from recipe.core import cli
+from recipe.core.files import local_path
 from recipe.core.recipe import FOLDER
 from recipe.experiment import provenance
 from recipe.experiment.run import RunFolder
@@ -203,12 +203,6 @@ def sentence(name: str, answer: Mapping[str, Any], expected: Mapping[str, str]) 
     return None
 
 
-def local_path(text: str) -> str | None:
-    """Returns the absolute path of a file or folder of this machine, None for what is none."""
-    path = Path(os.path.expanduser(text)).absolute()
-    return str(path) if path.exists() else None
-
-
 def files_of(config: DictConfig) -> list[str]:
     """Returns the files and folders of this machine that the run reads on every node."""
     texts = [text for key in PATHS for text in texts_of(OmegaConf.select(config, key))]
@@ -229,6 +223,34 @@ def make_absolute(config: DictConfig) -> None:
         paths = [local_path(text) or text for text in texts_of(value)]
         if paths:
             OmegaConf.update(config, key, paths[0] if isinstance(value, str) else paths)
+
+
+def cluster_left_here(ray_init: Mapping[str, Any]) -> str | None:
+    """Returns the address of the cluster that `ray.init`, told of none, joins: that of the last
+    `ray start` here, until `ray stop`. Where that has died, Ray fails. None if there is none.
+
+    Ray has only a private function for it; its public ones join the cluster.
+
+    Args:
+        ray_init: the options of `ray.init`.
+    """
+    from ray._private.utils import read_ray_address
+
+    if ray_init.get("address") is not None:
+        return None
+    return read_ray_address(ray_init.get("_temp_dir"))
+
+
+def check_no_cluster(config: DictConfig) -> None:
+    """Raises ValueError where the run would join a cluster that nobody has named or checked."""
+    address = cluster_left_here(config.ray_kwargs.ray_init)
+    if address is not None:
+        raise ValueError(
+            "RAY_ADDRESS is not set, and Ray would join the cluster that `ray start` left on this "
+            f"machine, {address}, unchecked: set RAY_ADDRESS={address} to join it (and "
+            "RAY_AUTH_MODE as its `ray start` had it), or end it with `ray stop`, also where it "
+            "has died."
+        )
 
 
 @contextmanager
@@ -267,12 +289,13 @@ def alive(ray: Any) -> dict[str, str]:
 def check(config: DictConfig) -> None:
     """Asks each node of the cluster of RAY_ADDRESS whether it can run this config, and looks
     whether the run fits into all of it; where the run starts a Ray of its own, whether this machine
-    has its devices.
+    has its devices, and no other Ray that it would join.
 
     Raises:
         ValueError: one cannot, or it does not; the sentence says what is lacking.
     """
     if not os.environ.get("RAY_ADDRESS"):
+        check_no_cluster(config)
         check_devices(config)
         return
     folder = RunFolder.from_config(config).path

@@ -11,10 +11,11 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipe import machine
+from recipe.core.files import local_path
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -248,6 +249,9 @@ def sample_all(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    # an actor's folder is that of its node's `ray start`; `sampling` itself is recorded as it is
+    absolute = replace(sampling, model=local_path(sampling.model) or sampling.model)
+    settings = (absolute, hardware, longest_prompt)
     connect(replicas, hardware.tensor_parallel)
     try:
         with placement_group_of(replicas, hardware.tensor_parallel) as group:

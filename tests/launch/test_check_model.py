@@ -506,6 +506,9 @@ def without_flash_attention(monkeypatch):
     monkeypatch.setattr(check_sizes, "installed", lambda name: False)
     monkeypatch.setattr(transformers.utils, "is_kernels_available", lambda: False)
     monkeypatch.setattr(launch.machine, "torch_device", lambda: "cpu")
+    # a run that is not refused would start Ray
+    started = "verl.trainer.main_ppo.run_ppo"
+    monkeypatch.setattr(started, lambda *_, **__: pytest.fail("the run was started"))
     return monkeypatch
 
 

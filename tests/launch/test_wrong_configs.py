@@ -292,6 +292,7 @@ CLIP = [
     (BYPASS, f"{LOSS}.exact_contribution_freq=2"),
     (f"{LOSS}.exact_contribution_freq=2", f"{MODEL}.use_fused_kernels=true"),
     (f"{LOSS}.exact_contribution_freq=2", f"{ACTOR}.pad_to_length=true"),
+    (f"{LOSS}.exact_contribution_freq=2", f"{ACTOR}.fsdp_config.pad_to_length=true"),
     (BYPASS, f"{LOSS}.schedule=od"),
     f"{LOSS}.phase_split=1",
     f"{LOSS}.upper_intercept=nan",

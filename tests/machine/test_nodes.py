@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders import run_overrides
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 pytest.importorskip("verl")
 from ray_head import START, ray_cluster
@@ -119,6 +119,36 @@ def test_a_run_with_a_ray_of_its_own_asks_no_node(config, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     nodes.check(config)
     assert not Path(config.trainer.default_local_dir).exists()
+
+
+def test_a_cluster_of_ray_start_on_this_machine_is_not_joined_unasked(
+    config, tmp_path, monkeypatch
+):
+    """`ray.init` would read its address in the file that `ray start` leaves."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    nodes.check(config)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("10.0.0.1:6379\n")
+    with pytest.raises(ValueError, match=r"set RAY_ADDRESS=10\.0\.0\.1:6379 to join it") as error:
+        nodes.check(config)
+    assert "\n" not in str(error.value) and "`ray stop`" in str(error.value)
+    with open_dict(config):
+        config.ray_kwargs.ray_init.address = "local"  # no cluster is looked for
+    nodes.check(config)
+
+
+def test_ray_s_private_function_reads_the_address_that_ray_start_writes(tmp_path):
+    """Where this fails after an update of Ray, look at `ray.init` and mend `cluster_left_here`."""
+    from ray._private import services, utils
+
+    folder = {"_temp_dir": str(tmp_path)}
+    assert nodes.cluster_left_here(folder) is None
+    utils.write_ray_address("10.0.0.1:6379", str(tmp_path))  # as the command `ray start` does
+    assert nodes.cluster_left_here(folder) == "10.0.0.1:6379"
+    # and `ray.init` looks there
+    assert services.canonicalize_bootstrap_address(None, str(tmp_path)) == "10.0.0.1:6379"
+    assert nodes.cluster_left_here({**folder, "address": "local"}) is None
 
 
 def test_a_run_with_a_ray_of_its_own_needs_the_devices_of_this_machine(config, monkeypatch):

@@ -30,6 +30,7 @@ case "$*" in
   *"gpu_check.py losses") echo "a | b"; exit 1 ;;
   *--dry-run*) printf "[recipe] memory     1 of 80 GB\n[recipe] disk       2 GB\n" ;;
   *recipe.launch*) echo "trained" ;;
+  *"recipe.evaluate "*"--max-prompts 16 "*"--chunk 2 "*) echo "in 8 chunks" ;;
   *) echo "all is well" ;;
 esac
 """
@@ -152,6 +153,7 @@ def test_a_check_that_fails_leaves_the_others_to_run(tmp_path):
     assert [name for name, result in results.items() if result == "FAILED"] == ["losses"]
     assert all(len(row) == 4 for row in rows)  # also where a line has a | of its own
     assert "| [recipe] memory 1 of 80 GB;[recipe] disk 2 GB |" in table
+    assert "| in 8 chunks |" in table  # work for as many engines
     assert (tmp_path / "out/losses.txt").read_text() == "a | b\n"
     again = subprocess.run([*command, "resume", "token selection"], env=environment, timeout=60)
     assert again.returncode == 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -159,6 +159,59 @@ def test_as_many_replicas_as_fit_by_default(monkeypatch):
     assert [engine.default_replicas(n) for n in (1, 4)] == [8, 2]
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     assert [engine.default_replicas(n) for n in (1, 4)] == [2, 1]
+
+
+def test_an_evaluation_starts_a_ray_of_its_own_unless_it_is_told_of_one(monkeypatch):
+    """Without an address Ray joins the cluster of a `ray start`, and refuses num_gpus there."""
+    import ray
+
+    options = []
+    monkeypatch.setattr(ray, "init", lambda **given: options.append(given))
+    monkeypatch.setattr(machine, "prepare", lambda: None)
+    monkeypatch.setattr(machine, "device_slots", lambda: 4)
+    monkeypatch.setattr(engine, "cluster_places", lambda devices: 4 // devices)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    engine.connect(2, 2)
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    engine.connect(2, 2)
+    own = {"include_dashboard": False, "address": "local", "num_gpus": 4}
+    assert options == [own, {"include_dashboard": False}]
+
+
+def test_an_actor_is_given_the_absolute_path_of_a_model_that_is_here(monkeypatch, tmp_path):
+    """It works in another folder. `Sampling` itself, which is recorded, keeps its text."""
+    import ray
+
+    given = []
+
+    class Actor:
+        def options(self, **_):
+            return self
+
+        def remote(self, sampling, *_):
+            given.append(sampling)
+
+    monkeypatch.setattr(engine, "connect", lambda *_: None)
+    monkeypatch.setattr(engine, "placement_group_of", lambda *_: nullcontext())
+    monkeypatch.setattr(engine, "spread", lambda chunks, actors: iter(()))
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda engine: Actor())
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("home/m", "m"):
+        (tmp_path / name).mkdir(parents=True)
+    models = {
+        "m": f"{tmp_path}/m",
+        "~/m": f"{tmp_path}/home/m",
+        "Qwen/of-a-hub": "Qwen/of-a-hub",
+    }
+    for model, absolute in models.items():
+        sampling = Sampling(model, samples=3)
+        assert list(sample_all(CHUNKS, sampling, Hardware(replicas=2), 5)) == []
+        assert given[-2:] == [Sampling(absolute, samples=3)] * 2
+        assert sampling.model == model
+    assert len(given) == 2 * len(models)
 
 
 @pytest.mark.ray
