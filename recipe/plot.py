@@ -19,7 +19,7 @@ from recipe.core.recipe import recipes
 from recipe.experiment.metrics import ENTROPY, Logged, Metrics, Shared, series, shared_metric
 from recipe.experiment.run import RunFolder, run_labels
 from recipe.report.charts import COLOURS
-from recipe.report.panels import HEIGHT, ONE_PANEL, Line, draw_panels, rows_of
+from recipe.report.panels import HEIGHT, ONE_PANEL, Line, check_ending, draw_panels, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: a folder has no metrics.
-        ValueError: no run has trained a step.
+        ValueError: no run has trained a step, or the picture has not the ending of a format.
     """
     import matplotlib
 
@@ -52,6 +52,8 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     import matplotlib.pyplot as plt
 
     run_dirs = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
+    out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
+    check_ending(out)
     runs, logged = {}, {}
     for label, folder in zip(run_labels(run_dirs), map(Path, run_dirs), strict=True):
         run = RunFolder(folder)
@@ -72,7 +74,6 @@ def draw(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
         note = f": {shared.note}".replace("$", r"\$") if shared.note else ""
         curves[title + note, label] = lines_of(runs, shared)
     figure = many_runs(curves) if len(runs) > ONE_PANEL else few_runs(curves)
-    out = Path(out) if out else Path(run_dirs[0]) / "curve.png"
     with atomic_write(out) as file:
         figure.savefig(file, dpi=110)
     plt.close(figure)

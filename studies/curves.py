@@ -26,7 +26,7 @@ from recipe.experiment.metrics import series, shared_metric
 from recipe.experiment.run import finished_runs
 from recipe.experiment.statistics import interval
 from recipe.report.charts import COLOURS
-from recipe.report.panels import HEIGHT, INK, Line, draw_panels, rows_of
+from recipe.report.panels import HEIGHT, INK, Line, check_ending, draw_panels, rows_of
 from recipe.report.tables import read_csv
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def command(arguments: list[str] | None) -> None:
     parser.add_argument("--picture", type=Path, help="default: OUT/curves.png")
     args = parser.parse_args(arguments)
     matrix = read_matrix(args.out)
+    picture = args.picture or matrix.out / "curves.png"
+    check_ending(picture)
     curves = read_csv(args.values, COLUMNS) if args.values else run_curves(matrix)
     if curves["arm"].nunique() < 2 or matrix.baseline not in set(curves["arm"]):
         raise ValueError(
@@ -150,7 +152,6 @@ def command(arguments: list[str] | None) -> None:
     if not args.values:
         with atomic_write(matrix.out / "curves.csv") as temporary:
             curves.to_csv(temporary, index=False, float_format="%.6f")
-    picture = args.picture or matrix.out / "curves.png"
     figure = draw(matrix, curves)
     with atomic_write(picture) as temporary:
         figure.savefig(temporary, dpi=90, metadata={"Software": None})

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from recipe import plot
+from recipe.core import cli
 from recipe.experiment.run import RunFolder
 
 
@@ -27,6 +28,15 @@ def test_a_picture_of_two_runs(tmp_path):
     picture = plot.draw([tmp_path / "one", tmp_path / "two"], tmp_path / "both.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("name", ["curve", "curve.", "curve.txt", "png"])
+def test_a_picture_without_the_ending_of_a_format_is_refused(tmp_path, name, capsys):
+    write(tmp_path / "run", {1: {"critic/rewards/mean": 0.1}})
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / name)]
+    assert cli.run(plot.command, arguments) == 2
+    assert f"the picture {tmp_path / name} must end with its format" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_runs_whose_folders_share_a_name_are_both_drawn_and_told_apart(tmp_path, monkeypatch):

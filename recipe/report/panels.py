@@ -4,6 +4,7 @@ cannot be told apart beyond a few."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ class Line(NamedTuple):
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+
+
+def check_ending(picture: Path) -> None:
+    """Raises ValueError where a picture's name does not end with a format that can be drawn."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if picture.suffix.lower().removeprefix(".") not in endings:
+        raise ValueError(
+            f"the picture {picture} must end with its format, .png or another of "
+            f"{', '.join(sorted(endings))}."
+        )
 
 
 def rows_of(lines: int) -> int:

@@ -204,6 +204,18 @@ def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path):
     assert page.drawn["charts"][0]["x"] == [1, 5]
 
 
+@pytest.mark.parametrize("planned", [None, 2, 3], ids=["not begun", "finished", "unfinished"])
+def test_a_page_links_to_files_that_are_there(tmp_path, planned):
+    matrix(tmp_path, ["a"], seeds=[0])
+    if planned:
+        run(tmp_path, "a", 0, entropies(1.0, 2.0), planned=planned)
+        evaluated(tmp_path, "a", 0, [[True, False]])
+    file = report.write(tmp_path)
+    addresses = Page(file.read_text()).addresses
+    assert len(addresses) == 9 + {None: 0, 2: 2, 3: 1}[planned]  # CSVs and pictures
+    assert all((file.parent / address).is_file() for address in addresses)
+
+
 @pytest.mark.parametrize("pieces", ["nothing", "record only", "empty metrics", "broken files"])
 def test_a_comparison_that_has_hardly_begun(tmp_path, pieces):
     matrix(tmp_path, ["a", "b"])
