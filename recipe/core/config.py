@@ -56,6 +56,16 @@ def has_curriculum(config: DictConfig) -> bool:
     return (OmegaConf.select(config, "data.curriculum.order") or "none") != "none"
 
 
+def prompt_orders(config: DictConfig) -> dict[str, str]:
+    """Returns the settings `data.*.order` that order the prompts in place of verl's sampler."""
+    orders = {
+        f"data.{name}.order": str(node.get("order") or "none")
+        for name, node in config.data.items()
+        if isinstance(node, DictConfig)
+    }
+    return {key: order for key, order in orders.items() if order != "none"}
+
+
 def check_several_updates(config: DictConfig, what: str, cure: str) -> None:
     """Raises ValueError for one update per rollout, where every ratio is 1.
 

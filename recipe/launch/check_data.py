@@ -84,7 +84,7 @@ def custom_dataset(config: DictConfig) -> type | None:
     """Returns the class that `data.custom_cls` names; None for verl's own.
 
     Raises:
-        ValueError: If verl could not load it, or if a curriculum needs what it does not have.
+        ValueError: If verl could not load it, or if an order of the prompts needs what it does not have.
     """
     from verl.utils.dataset.rl_dataset import RLHFDataset
     from verl.utils.import_utils import load_extern_object
@@ -99,12 +99,12 @@ def custom_dataset(config: DictConfig) -> type | None:
             f"data.custom_cls (path={node.path}, name={node.name}) cannot be loaded ({error}): "
             "name a file or pkg://module, and a class in it."
         ) from error
-    order = (config.data.get("curriculum") or {}).get("order", "none")
-    if order != "none" and not (isinstance(loaded, type) and issubclass(loaded, RLHFDataset)):
+    has_table = isinstance(loaded, type) and issubclass(loaded, RLHFDataset)
+    for key, order in {} if has_table else run_config.prompt_orders(config).items():
         raise ValueError(
-            f"data.curriculum.order={order} reads the prompts of the dataset's table, which "
+            f"{key}={order} reads the prompts of the dataset's table, which "
             f"data.custom_cls.name={node.name} need not have: derive it from verl's RLHFDataset, "
-            "or set data.curriculum.order=none."
+            f"or set {key}=none."
         )
     return loaded
 

@@ -232,9 +232,9 @@ def run_files(folder) -> list[str]:
     ]
 
 
-def trainer_of(overrides: list[str]):
+def trainer_of(overrides: list[str], recipe: str = "semantic_curriculum"):
     """The trainer with verl's tokenizer, and a processor of images in place of a model's own."""
-    config = compose("semantic_curriculum", overrides)
+    config = compose(recipe, overrides)
     made = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
     made._init_tokenizer()
     made.tokenizer.add_tokens(["<image>"])
@@ -275,13 +275,19 @@ def test_prompts_with_images_and_one_text_are_refused_before_the_run(tmp_path):
         check(compose("semantic_curriculum", overrides))
 
 
-def test_a_dataset_class_without_a_table_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("recipe", ["semantic_curriculum", "prompt_sampling"])
+def test_a_dataset_class_without_a_table_is_one_sentence(tmp_path, recipe):
     (tmp_path / "mine.py").write_text(DATASET)
     overrides = write_run(tmp_path, ["a", "b", "c", "d"], images=False)
+    key = "data.curriculum.order"
+    if recipe == "prompt_sampling":
+        key = "data.prompt_sampling.order"
+        overrides = [text for text in overrides if "data.curriculum" not in text]
+        overrides += [f"{key}=variance"]
     overrides += [f"data.custom_cls.path={tmp_path}/mine.py", "data.custom_cls.name=Mine"]
     with pytest.raises(
         ValueError, match=r"data\.custom_cls\.name=Mine has no table of its prompts"
     ):
-        trainer_of(overrides)._init_dataloader()
-    with pytest.raises(ValueError, match="derive it from verl's RLHFDataset, or set"):
-        data(compose("semantic_curriculum", overrides))
+        trainer_of(overrides, recipe)._init_dataloader()
+    with pytest.raises(ValueError, match=f"derive it from verl's RLHFDataset, or set {key}=none"):
+        data(compose(recipe, overrides))
