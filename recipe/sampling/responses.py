@@ -85,6 +85,7 @@ class ResponseCache:
             before = unwritten_settings() | json.loads(file.read_text())
             changed = [key for key in settings if before.get(key) != settings[key]]
             if not changed:
+                self.written = file.read_text()
                 return
             problem = (
                 f"holds responses for another {changed[0]} "
@@ -100,8 +101,9 @@ class ResponseCache:
             )
         if problem:
             self._remove()
+        self.written = json.dumps(settings, indent=1)
         with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1))
+            temporary.write_text(self.written)
 
     def _remove(self) -> None:
         """Removes the folder; under another name, so that a removal that is interrupted, or fails,
@@ -118,7 +120,16 @@ class ResponseCache:
         return self.folder / f"{chunk:06d}.parquet"
 
     def write(self, chunk: int, prompt_ids: list[str], responses: Responses) -> None:
-        """Writes a chunk atomically: prompt_id and the fields of `Responses`, a row per prompt."""
+        """Writes a chunk atomically: prompt_id and the fields of `Responses`, a row per prompt.
+
+        Raises ValueError where the folder has been taken by a sampling of other settings since.
+        """
+        file = self.folder / SETTINGS_FILE
+        if not file.is_file() or file.read_text() != self.written:
+            raise ValueError(
+                f"{self.folder} was taken by another sampling after this one had begun: let it "
+                "end, and use another --out for this one."
+            )
         texts = [
             [text.encode("utf-8", "replace").decode() for text in group]
             for group in responses.texts

@@ -66,10 +66,13 @@ def test_responses_without_settings_are_nobody_s(cache):
 
 def test_settings_without_a_response_are_replaced(tmp_path):
     """Of a sampling that was stopped, or failed, before its first chunk."""
-    ResponseCache(tmp_path, OLD)
+    other = ResponseCache(tmp_path, OLD)
     cache = ResponseCache(tmp_path, NEW)
     assert json.loads((tmp_path / SETTINGS_FILE).read_text()) == NEW
+    with pytest.raises(ValueError, match="was taken by another sampling after this one"):
+        other.write(1, ["1"], Responses([["answer of old"]]))  # was not stopped: both run
     cache.write(0, ["0"], Responses([["answer of new"]]))
+    assert cached_responses(tmp_path)["prompt_id"].tolist() == ["0"]
     with pytest.raises(ValueError, match=r"another model \('new', now 'old'\)"):
         ResponseCache(tmp_path, OLD)
 
