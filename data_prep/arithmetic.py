@@ -23,7 +23,7 @@ from recipe.cpu.tasks import DEFAULT, TASKS, Problem, Task, by_task
 
 def schema() -> pa.Schema:
     """Returns the common columns; `extra_info` also has the level."""
-    columns = rows.schema()
+    columns = rows.schema("question")
     extra = pa.struct([*columns.field("extra_info").type, pa.field("level", pa.int64())])
     return columns.set(columns.get_field_index("extra_info"), pa.field("extra_info", extra))
 
@@ -35,8 +35,9 @@ def build(task: Task, problems: Iterable[Problem], split: str) -> rows.Split:
     """Builds the rows of a task's split in verl's schema; `index` counts from 0."""
     taken = []
     for index, problem in enumerate(problems):
-        extra = {"split": split, "index": index, "level": problem.level}
-        row = rows.make_row(task.source, problem.prompt, "", problem.ground_truth, **extra)
+        question = problem.prompt
+        extra = {"split": split, "index": index, "question": question, "level": problem.level}
+        row = rows.make_row(task.source, question, "", problem.ground_truth, **extra)
         rows.check_row(f"{split} problem {index}", row, COLUMNS)
         taken.append(row)
     return rows.Split(taken, len(taken), {})

@@ -214,11 +214,12 @@ class RecipeTrainerSync(PPOTrainerSync):
         try:
             prompts = dataset.dataframe[dataset.prompt_key]
         except AttributeError:
+            orders = " and ".join(run_config.prompt_orders(self.config))
             raise ValueError(
                 f"data.custom_cls.name={type(dataset).__name__} has no table of its prompts "
                 "(dataframe, prompt_key), by which the parts "
                 f"{[part.name for part in ordering]} order them: derive it from verl's "
-                f"RLHFDataset, or set {' and '.join(run_config.prompt_orders(self.config))} to none."
+                f"RLHFDataset, or set {orders}=none."
             ) from None
         orders = [part.prompt_order(prompts) for part in ordering]
         order = the_one([order for order in orders if order is not None], "order the prompts", None)

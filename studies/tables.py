@@ -65,7 +65,7 @@ class Study(NamedTuple):
 STUDY_CPU = Study(
     "studies/study_cpu.yaml",
     "docs/study_cpu.csv",
-    ("docs/study_cpu.md", "docs/semantic_curriculum_cpu.md"),
+    ("docs/study_cpu.md",),
     "docs/study_cpu.png",
 )
 STUDY_ACTS_CPU = Study(

@@ -34,11 +34,8 @@ def check(config: DictConfig) -> None:
         check_group_size(settings, config.actor_rollout_ref.rollout.n)
     if config.algorithm.adv_estimator == PRESETS[settings.preset].adv_estimator:
         check_other_than_grpo(settings, config.actor_rollout_ref.rollout.n)
-    if settings.entropy_shaped and run_config.bypasses_old_log_probs(config):
-        raise ValueError(
-            f"{NODE}.preset={settings.preset} needs the policy's entropy, which verl does not "
-            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false."
-        )
+    if settings.entropy_shaped:
+        run_config.check_entropies(config, f"{NODE}.preset={settings.preset}")
 
     if config.algorithm.use_kl_in_reward and config.algorithm.adv_estimator == NAME:
         raise ValueError(

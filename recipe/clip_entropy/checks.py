@@ -54,18 +54,10 @@ def check(config: DictConfig) -> None:
             f"{NODE}.schedule={settings.schedule} can clip nothing",
             " (the paper's clip shares show several updates)",
         )
-    for setting, needs_entropy in (
-        ("schedule=od", settings.schedule == "od"),
-        (
-            f"exact_contribution_freq={settings.exact_contribution_freq}",
-            settings.exact_contribution_freq > 0,
-        ),
-    ):
-        if needs_entropy and run_config.bypasses_old_log_probs(config):
-            raise ValueError(
-                f"{NODE}.{setting} needs the policy's entropy, which verl does not compute with "
-                "algorithm.rollout_correction.bypass_mode=true: set it to false."
-            )
+    if settings.schedule == "od":
+        run_config.check_entropies(config, f"{NODE}.schedule=od")
+    if (freq := settings.exact_contribution_freq) > 0:
+        run_config.check_entropies(config, f"{NODE}.exact_contribution_freq={freq}")
 
 
 def check_variant(settings: ClipSettings, config: DictConfig) -> None:

@@ -20,7 +20,6 @@ from recipe.experiment.provenance import (
     CONTENT,
     config_identity,
     differences,
-    flatten,
     is_below,
 )
 from recipe.launch.check_resume import forget_unused_settings
@@ -141,10 +140,7 @@ def method_keys() -> tuple[str, ...]:
     the data is not among them: an arm names it."""
     keys = list(METHOD_KEYS)
     for recipe in recipes():
-        keys += recipe.settings_classes()
-        config = OmegaConf.load(recipe.folder / f"{recipe.name}.yaml")
-        values = flatten(OmegaConf.to_container(config, resolve=False))
-        keys += [key for key, value in values.items() if "${preset:" in str(value)]
+        keys += [*recipe.settings_classes(), *recipe.taken_from_preset()]
     return tuple(key for key in dict.fromkeys(keys) if not is_below(key, DATA))
 
 

@@ -100,6 +100,20 @@ def bypasses_old_log_probs(config: DictConfig) -> bool:
     return bool((config.algorithm.get("rollout_correction") or {}).get("bypass_mode", False))
 
 
+def check_entropies(config: DictConfig, what: str, cure: str = "") -> None:
+    """Raises ValueError where verl does not compute the old policy's entropies.
+
+    Args:
+        what: What needs them, the subject of a sentence.
+        cure: What else can be done, behind "set it to false".
+    """
+    if bypasses_old_log_probs(config):
+        raise ValueError(
+            f"{what} needs the policy's entropy, which verl does not compute with "
+            f"algorithm.rollout_correction.bypass_mode=true: set it to false{cure}."
+        )
+
+
 def data_files(config: DictConfig, key: str) -> list[str]:
     """Returns the files of `data.<key>` as the config names them."""
     value = config.data[key]

@@ -84,7 +84,7 @@ def custom_dataset(config: DictConfig) -> type | None:
     """Returns the class that `data.custom_cls` names; None for verl's own.
 
     Raises:
-        ValueError: If verl could not load it, or if an order of the prompts needs what it does not have.
+        ValueError: If verl could not load it, or if it lacks what an order of the prompts needs.
     """
     from verl.utils.dataset.rl_dataset import RLHFDataset
     from verl.utils.import_utils import load_extern_object

@@ -57,10 +57,7 @@ def entropies(config: DictConfig) -> None:
         return
     for part in make_parts(config, run_config.trainer_settings(config)):
         if part.needs_entropy:
-            raise ValueError(
-                f"The trainer part {part.name} needs the policy's entropy, which verl does not "
-                "compute with algorithm.rollout_correction.bypass_mode=true: set it to false."
-            )
+            run_config.check_entropies(config, f"the trainer part {part.name}")
 
 
 def registrations(config: DictConfig | None = None) -> None:

@@ -55,19 +55,16 @@ def check_token_rule(config: DictConfig) -> None:
                 f"{NODE}.scope=micro_batch chooses by the current policy's entropy: set "
                 "actor_rollout_ref.actor.calculate_entropy=true."
             )
-    elif run_config.bypasses_old_log_probs(config):
-        raise ValueError(
-            f"{NODE}.scope={rule.scope} chooses by the old policy's entropy, which verl does not "
-            "compute with algorithm.rollout_correction.bypass_mode=true: set it to false, or use "
-            "scope=micro_batch."
-        )
-    elif rule.scope != "batch" and actor.shuffle and actor.ppo_epochs > 1:
-        raise ValueError(
-            f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
-            "actor_rollout_ref.actor.shuffle=true each of the "
-            f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
-            "scope=batch or micro_batch."
-        )
+    else:
+        cure = ", or use scope=micro_batch"
+        run_config.check_entropies(config, f"{NODE}.scope={rule.scope}", cure)
+        if rule.scope != "batch" and actor.shuffle and actor.ppo_epochs > 1:
+            raise ValueError(
+                f"{NODE}.scope={rule.scope} chooses tokens once for each mini-batch, but with "
+                "actor_rollout_ref.actor.shuffle=true each of the "
+                f"ppo_epochs={actor.ppo_epochs} has other ones: set one of them back, or use "
+                "scope=batch or micro_batch."
+            )
     if rule.constrains and rule.anchor == "ref":
         if not (actor.use_kl_loss or config.algorithm.use_kl_in_reward):
             raise ValueError(NO_REFERENCE)

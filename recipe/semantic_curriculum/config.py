@@ -333,10 +333,6 @@ class CurriculumConfig:
     only_stage: int | None = setting(
         None, "released scripts: one run per stage; null: one run for all", kind=int, above=0
     )
-    optimizer: str = setting(
-        "keep", "ours: at a change of stage; released scripts: reset", choices=("keep", "reset")
-    )
-    reference: str = setting("keep", "ours: as the optimizer", choices=("keep", "reset"))
     seed: int = setting(0, "ours: of the order of draws", at_least=0)
 
     @classmethod
@@ -374,11 +370,3 @@ class CurriculumConfig:
                 f"{CURRICULUM}.thresholds={list(self.thresholds)} does not fit split={self.split} "
                 f"and stages={self.stages}: give {wanted} rising numbers."
             )
-        for name in ("optimizer", "reference"):
-            if getattr(self, name) == "reset" and self.only_stage is None and self.stages > 1:
-                raise ValueError(
-                    f"{CURRICULUM}.{name}=reset is not possible within one run, since verl's "
-                    f"checkpoints could not tell a resumed run of it: run the stages one by one "
-                    f"({CURRICULUM}.only_stage; recipe/semantic_curriculum/stages.sh), where a "
-                    f"run begins with a new optimizer and its own model as reference."
-                )

@@ -127,8 +127,16 @@ def test_files_have_verls_schema_and_the_same_bytes_when_written_again(tmp_path,
         "prompt": [{"role": "user", "content": problem.prompt}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": problem.ground_truth},
-        "extra_info": {"split": "test", "index": 5, "level": 6},
+        "extra_info": {"split": "test", "index": 5, "question": problem.prompt, "level": 6},
     }
+    # the judge knows the question by the row
+    judged = (
+        rf"\boxed{{{problem.prompt.removesuffix('=')}}}",
+        problem.ground_truth,
+        rows[5]["extra_info"],
+    )
+    assert not judge.compute_score(SIGNED_SUMS.source, *judged)["acc"]
+    assert judge.compute_score(SIGNED_SUMS.source, *judged[:2])["acc"]
     facts = json.loads((tmp_path / "a" / "test.json").read_text())
     options = {"task": "signed_sums", "seed": 0, "train_size": 60, "test_size": 24}
     assert facts["options"] == options

@@ -199,7 +199,10 @@ RULE = f"{LOSS}.token_rule"
             ["actor_rollout_ref.actor.shuffle=true", "actor_rollout_ref.actor.ppo_epochs=2"],
             "chooses tokens once for each mini-batch",
         ),
-        (["algorithm.rollout_correction.bypass_mode=true"], "chooses by the old policy's entropy"),
+        (
+            ["algorithm.rollout_correction.bypass_mode=true"],
+            "mini_batch needs the policy's entropy",
+        ),
         (
             [f"{RULE}.preset=kl_cov", "actor_rollout_ref.actor.ppo_mini_batch_size=4"],
             "anchor=old with one update per rollout",
@@ -218,7 +221,6 @@ RULE = f"{LOSS}.token_rule"
         (["data.curriculum.thresholds=5"], "thresholds=5 is not allowed: use a list of numbers"),
         (["data.curriculum=null"], "data.curriculum=None is not allowed: give its settings"),
         (["data.train_batch_size=16"], "larger than the training data (8 rows)"),
-        (["data.curriculum.optimizer=reset"], "data.curriculum.optimizer=reset is not possible"),
         (["+data.curriculum.stage=1"], "data.curriculum.stage does not exist: did you mean stages"),
         (["trainer.total_training_steps=99"], "more than the 10 steps of the curriculum"),
         (
