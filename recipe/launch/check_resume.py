@@ -98,6 +98,8 @@ LAYOUT = {  # the last word of a key, of the actor, the reference and the rollou
     "layered_summon",
     "load_format",
 }
+# settings of older versions that no run could change
+GONE = ("data.curriculum.optimizer", "data.curriculum.reference")
 # a value that verl's config copies from another place, which is the one to name
 COPIES = {
     "actor_rollout_ref.actor.rollout_n": "actor_rollout_ref.rollout.n",
@@ -273,13 +275,13 @@ def forget_unused_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Drops, from both identities, what makes no other config: the settings of recipes that only
     one of them knows and leaves at their defaults (a recipe that was installed since, or is gone);
     the content of files that an older version did not look at; the name of a preset that is
-    nothing but values of keys, which are compared themselves; and keys that verl does not read. A
-    preset of null is the one that it stands for, which older versions wrote."""
+    nothing but values of keys, which are compared themselves; and keys that verl does not read, or
+    that are gone. A preset of null is the one that it stands for, which older versions wrote."""
     for key, value in null_presets().items():
         for identity, other in ((old, new), (new, old)):
             if key in other and identity.get(key, value) is None:
                 identity[key] = value
-    for key in (*names_of_values(), *UNREAD):
+    for key in (*names_of_values(), *UNREAD, *GONE):
         old.pop(key, None)
         new.pop(key, None)
     defaults = flatten(default_settings())

@@ -11,7 +11,7 @@ import yaml
 pytest.importorskip("verl")
 
 from builders import run_overrides
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.core import config as run_config
 from recipe.core import states
@@ -206,6 +206,15 @@ def test_the_same_settings_and_what_a_resume_may_change_pass(trained, config_of)
             f"{LOSS}.exact_contribution_freq=9",
         )
     )
+
+
+def test_a_setting_that_is_gone_since_does_not_end_a_run(run, config_of):
+    old = config_of()
+    with open_dict(old):
+        old.data.curriculum.update({"optimizer": "keep", "reference": "keep"})
+    start(run, old)
+    save(run, config_of())
+    check_resume.resume(config_of())
 
 
 def test_a_longer_run_may_resume_unless_a_schedule_or_the_learning_rate_moves_with_it(
