@@ -207,8 +207,6 @@ def test_killed_twice_the_order_is_the_same(workers, tmp_path):
         ({"thresholds": (1.0,)}, "give 0 rising numbers"),
         ({"only_stage": 3}, "from 1 to stages=2"),
         ({"only_stage": 1, "order": "none"}, "only_stage=1 has no effect with order=none"),
-        ({"optimizer": "reset"}, "only_stage"),
-        ({"reference": "fresh"}, "keep, reset"),
         ({"seed": -1}, "from 0 up"),
     ],
 )
