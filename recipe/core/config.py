@@ -53,7 +53,7 @@ def steps_of_epochs(config: DictConfig, prompts: int) -> int:
 
 def has_curriculum(config: DictConfig) -> bool:
     """Returns whether a curriculum orders the prompts: its plan has the run's length then."""
-    return (OmegaConf.select(config, "data.curriculum.order") or "none") != "none"
+    return "data.curriculum.order" in prompt_orders(config)
 
 
 def prompt_orders(config: DictConfig) -> dict[str, str]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.core.config import filters_groups, local_parquet_files, steps_of_epochs
+from recipe.core.config import (
+    filters_groups,
+    local_parquet_files,
+    prompt_orders,
+    steps_of_epochs,
+)
 from recipe.prompt_sampling.config import NODE, PRESETS, PromptSamplingSettings
 
 
@@ -26,12 +31,11 @@ def check(config: DictConfig) -> None:
             f"{what} follows pass rates, and algorithm.filter_groups.enable=true drops the groups "
             "whose pass rate is 0 or 1 before they are seen: set one of them back."
         )
-    curriculum = config.data.get("curriculum")
-    if curriculum is not None and curriculum.order != "none":
-        raise ValueError(
-            f"{what} and data.curriculum.order={curriculum.order} both order the prompts: set one "
-            "of them to none."
-        )
+    for key, order in prompt_orders(config).items():
+        if key != f"{NODE}.order":
+            raise ValueError(
+                f"{what} and {key}={order} both order the prompts: set one of them to none."
+            )
     buffer = "reward.reward_kwargs.overlong_buffer_cfg.enable"
     if config.reward.reward_manager.name == "dapo" and OmegaConf.select(config, buffer):
         raise ValueError(

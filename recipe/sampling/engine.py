@@ -241,7 +241,9 @@ def sample_all(
     chunks = list(chunks)
     replicas = hardware.replicas or default_replicas(hardware.tensor_parallel)
     replicas = min(replicas, max(1, len(chunks)))  # one without a chunk would load for nothing
-    engine, settings = ENGINES[hardware.engine], (sampling, hardware, longest_prompt)
+    # an actor's folder is that of its node's `ray start`; `sampling` itself is recorded as it is
+    absolute = replace(sampling, model=local_path(sampling.model) or sampling.model)
+    engine, settings = ENGINES[hardware.engine], (absolute, hardware, longest_prompt)
     if replicas == 1 and not in_cluster():
         with closing(engine(*settings)) as alone:
             yield from map(alone.sample, chunks)
@@ -249,9 +251,6 @@ def sample_all(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    # an actor's folder is that of its node's `ray start`; `sampling` itself is recorded as it is
-    absolute = replace(sampling, model=local_path(sampling.model) or sampling.model)
-    settings = (absolute, hardware, longest_prompt)
     connect(replicas, hardware.tensor_parallel)
     try:
         with placement_group_of(replicas, hardware.tensor_parallel) as group:

@@ -82,10 +82,10 @@ class ResponseCache:
         file = self.folder / SETTINGS_FILE
         sampled = any(self.folder.glob(CHUNK_FILES))
         if sampled and file.is_file():
-            before = unwritten_settings() | json.loads(file.read_text())
+            self.written = file.read_text()
+            before = unwritten_settings() | json.loads(self.written)
             changed = [key for key in settings if before.get(key) != settings[key]]
             if not changed:
-                self.written = file.read_text()
                 return
             problem = (
                 f"holds responses for another {changed[0]} "
