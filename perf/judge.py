@@ -310,7 +310,9 @@ def on_benchmarks(sets: dict[str, list[str]]) -> bool:
     return met
 
 
-def on_hostile_text(count: int, golds: list[str], pwned: Path) -> bool:
+def on_hostile_text(
+    count: int, golds: list[str], pwned: Path, wall_limit: float = WALL_LIMIT
+) -> bool:
     rng = random.Random(0)
     cases = [hostile_case(rng, golds, pwned) for _ in range(count)]
     kinds, false_correct, timed_out, longest = Counter(), [], Counter(), 0.0
@@ -331,7 +333,7 @@ def on_hostile_text(count: int, golds: list[str], pwned: Path) -> bool:
         print(f"  called correct: {case.kind}, {case.response!r:.110} for {case.gold!r:.90}")
     if pwned.exists():
         print(f"an answer was executed: {pwned} exists")
-    return not false_correct and longest < WALL_LIMIT and not pwned.exists()
+    return not false_correct and longest < wall_limit and not pwned.exists()
 
 
 def main() -> int:

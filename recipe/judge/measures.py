@@ -27,6 +27,7 @@ TIME = re.compile(
     r"(\d{1,2})(?::(\d{2}))?\s*(?:\\(?:text|mathrm)\{\s*)?([ap])\.?\s?m\.?\s*\}?|(\d{1,2}):(\d{2})",
     re.IGNORECASE,
 )
+IN_TEXT = re.compile(r"(?:\\(?:text(?:bf|rm)?|mathrm))?\{([^{}]*)\}")
 REPEATING = re.compile(
     r"(?<!\d)(\d{0,40})\.(\d{0,40}?)"
     r"(?:\\overline\{(\d{1,20})\}|\\dot\{(\d)\}|(\d{1,20}?)\5{2,}(?:\.\.\.|\\l?dots))(?!\d)"
@@ -147,7 +148,8 @@ def _things(words: Sequence[str]) -> str | None:
 def time_of_day(text: str) -> Answer | None:
     """Reads 20:34, 8:34 p.m., 9 a.m. as it is said, and which half of the day, if that is said;
     None for anything else, 16:81."""
-    match = TIME.fullmatch(text)
+    wrapped = IN_TEXT.fullmatch(text)
+    match = TIME.fullmatch(wrapped[1].strip() if wrapped else text)
     if match is None:
         return None
     hour, minute = int(match[1] or match[4]), int(match[2] or match[5] or 0)

@@ -127,8 +127,8 @@ class Reader:
     def structure(self, answer: str) -> Answer:
         """Reads what has a form of its own, then the rest by its tokens."""
         text = answer.strip().strip("*").strip()
-        if matrix := MATRIX.fullmatch(text.strip("$").strip()):
-            return self.matrix(matrix[2])
+        if (matrix := self.named_matrix(text.strip("$").strip())) is not None:
+            return matrix
         text = plain(text).strip()
         while (shorter := ENDING.sub("", text).strip()) != text:
             text = shorter
@@ -137,6 +137,15 @@ class Reader:
             return time
         text = without_thousands(text) if self.thousands else text
         return self.phrase(tokens_of(without_repetition(text)))
+
+    def named_matrix(self, text: str) -> Answer | None:
+        """Reads a matrix, and one behind its name (M = ...); None for anything else."""
+        if matrix := MATRIX.fullmatch(text):
+            return self.matrix(matrix[2])
+        before, _, behind = text.partition("=")
+        matrix = MATRIX.fullmatch(behind)
+        name = name_of(tokens_of(plain(before))) if matrix else ""
+        return replace(self.matrix(matrix[2]), name=name) if matrix and name else None
 
     def matrix(self, content: str) -> Answer:
         """Reads a matrix; one of one column is a tuple."""

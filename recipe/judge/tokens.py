@@ -18,6 +18,8 @@ NO_NAMES = frozenset(  # not = 5
      "less", "than", "between", "minus", "negative", "twice", "half", "double")
 )  # fmt: skip
 MARKS = frozenset(("angle", "triangle", "Delta", "overline", "vec", "nabla"))
+EVENTS = frozenset(("=", "<", ">", "le", "ge", "cap", "cup"))
+INSIDE = {"P": EVENTS, "Pr": EVENTS, "E": frozenset("^"), "Var": frozenset(), "Cov": frozenset()}
 DERIVATIVE = re.compile(r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
 
 
@@ -171,8 +173,8 @@ def is_variable(tokens: Sequence[Token]) -> bool:
 def name_of(tokens: Sequence[Token]) -> str:
     """Returns the name that the left side of an equation is, or "" if it is none.
 
-    A name is a variable, words, points (AB, |AB|, \\angle ABC), a function of something (f(x),
-    P(A)), variables in brackets, or a derivative; 2x + 3y is none.
+    A name is a variable, words, points (AB, |AB|, [ABC], \\angle ABC), a function of something
+    (f(x), P(X = 2), E[X]), variables in brackets, or a derivative; 2x + 3y is none.
     """
     if not tokens:
         return ""
@@ -181,8 +183,10 @@ def name_of(tokens: Sequence[Token]) -> str:
         is_variable(tokens)
         or all(t.kind == "word" and t.text.lower() not in NO_NAMES for t in tokens)
         or (texts[0] == texts[-1] == "|" and len(tokens) == 3 and tokens[1].kind == "word")
+        or _is_area(tokens)
         or _is_marked(tokens)
         or _is_function(tokens)
+        or _is_probability(tokens)
         or _is_group(tokens)
         or DERIVATIVE.fullmatch("".join(texts)) is not None
     )
@@ -195,6 +199,25 @@ def _is_marked(tokens: Sequence[Token]) -> bool:
     if not (bold or texts[0] in MARKS or texts[:2] == ["m", "angle"]):
         return False
     return all(t.kind in ("letter", "word", "command") or t.text in "{}_'" for t in tokens)
+
+
+def _is_area(tokens: Sequence[Token]) -> bool:
+    """[ABC], of three points or more; [x] is a whole part."""
+    if len(tokens) != 3 or tokens[0].text + tokens[2].text != "[]":
+        return False
+    return tokens[1].text.isupper() and len(tokens[1].text) > 2
+
+
+def _is_probability(tokens: Sequence[Token]) -> bool:
+    """P(X = 2), \\Pr(A | B), \\mathbb{E}[X^2], Var(X): of events and variables, without a sum."""
+    start = next((i for i, t in enumerate(tokens) if t.text in ("(", "[")), 0)
+    if not start or not encloses(tokens[start:]):
+        return False
+    head = "".join(t.text for t in tokens[:start] if t.text not in ("mathbb", "{", "}"))
+    return head in INSIDE and all(
+        t.kind in ("letter", "number", "word") or t.text in ",|_{}'" or t.text in INSIDE[head]
+        for t in tokens[start + 1 : -1]
+    )
 
 
 def _is_function(tokens: Sequence[Token]) -> bool:

@@ -56,6 +56,16 @@ SAME = [
         ],
     ),
     (r"\text{(C)}", ["C", "(C)", "c", r"\textbf{(C)}"]),
+    (r"\frac12", [r"P(A \cap B) = \frac12", r"\mathbb{P}(X \le 2) = 0.5", r"\Pr(A \mid B) = 1/2"]),
+    ("3", [r"\mathbb{E}[X^2] = 3", "E[X] = 3", r"\text{Var}(X) = 3", "[ABC] = 3"]),
+    (
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+        [
+            r"M = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+            r"$\mathbf{A} = \left[\begin{array}{cc} 1 & 2 \\ 3 & 4 \end{array}\right]$",
+        ],
+    ),
+    ("3:30 p.m.", [r"\text{3:30 p.m.}", r"\text{3:30 PM}", r"\text{15:30}"]),
 ]
 # (truth, answers that say something else)
 OTHER = [
@@ -63,7 +73,8 @@ OTHER = [
     ("5", ["5a", "5 or more", r"5\text{ or more}", r"5\text{ squared}", "5 halves", "7 \\to 5",
            r"6 \Rightarrow 5", "2x+3y=5", "5, 5", "5 or 6", r"\{5, 6\}", "(5, 5)", "5!", "5_8",
            r"5 \bmod 7", r"\neq 5", "not 5", r"5\text{ remainder }2", "5 thousand", "5x", 
-           r"x=5\text{ is extraneous}", "4 = 5", r"5\mathbf{i}", "[4,5]", "5:1:1", "5i"]),
+           r"x=5\text{ is extraneous}", "4 = 5", r"5\mathbf{i}", "[4,5]", "5:1:1", "5i",
+           "P(x+1) = 5", "2P(X=2) = 5", "1 - P(X=2) = 5", "P(X=5)", "[x] = 5", "[ABC]+[ABD] = 5"]),
     ("3", [r"3\text{ hours } 20\text{ minutes}", r"3\text{ dollars } 17\text{ cents}",
            r"3\text{ apples and } 4\text{ pears}", "3 dozen", r"\sqrt{3}", "3k", "3m"]),
     (r"2.88 \times 10^{-19}", [r"2.88 \times 10^{-20}", r"-2.88 \times 10^{-19}", "0"]),
@@ -85,7 +96,8 @@ OTHER = [
     (r"\text{(C)}", [r"\text{(C)}, \text{(C)}", r"\text{(C)}, \text{(D)}", "D",
                     r"\text{(C)} or \text{(D)}", r"\text{(C)} and (D)", r"\text{(C)}; (D)",
                     r"\text{(B)}, \text{(C)}"]),
-    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", [r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", "10"]),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", [r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", "10",
+        *(f"{left} = " + r"\begin{pmatrix}1&2\\3&4\end{pmatrix}" for left in ("2M", "M^2"))]),
 ]  # fmt: skip
 
 
