@@ -143,7 +143,7 @@ class Reader:
         if matrix := MATRIX.fullmatch(text):
             return self.matrix(matrix[2])
         before, _, behind = text.partition("=")
-        matrix = MATRIX.fullmatch(behind)
+        matrix = MATRIX.fullmatch(behind.strip())
         name = name_of(tokens_of(plain(before))) if matrix else ""
         return replace(self.matrix(matrix[2]), name=name) if matrix and name else None
 
