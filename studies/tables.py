@@ -73,7 +73,12 @@ STUDY_ACTS_CPU = Study(
     "docs/study_acts_cpu_results.csv",
     ("docs/study_acts_cpu_results.md",),
 )
-STUDIES = (STUDY_CPU, STUDY_ACTS_CPU)
+RIVALS_CPU = Study(
+    "studies/rivals_cpu.yaml",
+    "docs/rivals_cpu_results.csv",
+    ("docs/rivals_cpu_results.md",),
+)
+STUDIES = (STUDY_CPU, STUDY_ACTS_CPU, RIVALS_CPU)
 
 
 def metrics_of(rows: pd.DataFrame) -> list[Metric]:

@@ -58,7 +58,11 @@ def test_the_table_is_of_the_runs():
 
 def test_tables_are_what_the_script_writes(tables):
     texts = {file: text for study in tables.STUDIES for file, text in study.texts().items()}
-    assert {file.name for file in texts} >= {"study_cpu.md", "study_acts_cpu_results.md"}
+    assert {file.name for file in texts} >= {
+        "study_cpu.md",
+        "study_acts_cpu_results.md",
+        "rivals_cpu_results.md",
+    }
     for file, text in texts.items():
         assert text == file.read_text()
 

@@ -385,7 +385,7 @@ def test_what_three_seeds_of_the_rivals_can_see():
     assert f"of ten {seen(entropy, 10)} nats" in page
 
 
-@pytest.mark.parametrize("name", ["study_acts_cpu"])
+@pytest.mark.parametrize("name", ["study_acts_cpu", "rivals_cpu"])
 def test_the_kept_statistics_are_means_of_the_kept_curves(windows, name):
     """Whatever a hypothesis's window was when its runs were kept, it is the file's now."""
     columns = {"diagnostics/held_out_entropy": "entropy", "val-core/": "accuracy"}
@@ -444,6 +444,7 @@ def test_seeds_needed_by_hand():
     [
         ("docs/study_acts_cpu.md", "acts_pilot_cpu", "control=2"),
         ("docs/study_acts_cpu_results.md", "study_acts_cpu", STUDY_SEEDS),
+        ("docs/rivals_cpu_results.md", "rivals_cpu", "entropy=3 accuracy=3"),
     ],
     ids=lambda x: x,
 )
