@@ -230,7 +230,8 @@ def table(hypotheses: list[Hypothesis], values: Values, needed: Mapping[str, int
         seen = outcome in ("shows", "shows the opposite", "above", "below")
         if seen and h.claim not in ("at_least", "at_most") and corrected[h.name] > 0.05:
             outcome += ", not after correction"
-        cells = [h.name, methods, str(len(x)), f"{estimate:+.4f}", *tests, outcome]
+        shown = f"{estimate:+.4f}" if len(x) > 1 else f"{estimate.mean:+.4f}"
+        cells = [h.name, methods, str(len(x)), shown, *tests, outcome]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -78,6 +78,18 @@ def test_a_preset_of_the_study_links_to_it_and_another_says_that_it_was_not_run(
             assert arms[arm]["recipe"] != recipe or arms[arm]["preset"] == name
 
 
+def test_every_rival_links_to_the_results_of_its_runs_and_nothing_else_does():
+    arms = yaml.safe_load((ROOT / "studies/rivals_cpu.yaml").read_text())["arms"]
+    ran = {(spec["recipe"], spec["preset"]): arm for arm, spec in arms.items() if arm != "grpo"}
+    linked = {
+        (recipe, name): re.search(r"\(rivals_cpu_results\.md\), `(\w+)`", cells[1])[1]
+        for recipe in RECIPES
+        for name, cells in rows(recipe).items()
+        if "rivals_cpu_results.md" in cells[1]
+    }
+    assert linked == ran
+
+
 @pytest.mark.parametrize("page", ["docs/paper_index.md", "docs/limits.md", "CONTRIBUTING.md"])
 def test_what_a_page_links_to_and_names_exists(page):
     text = (ROOT / page).read_text()
