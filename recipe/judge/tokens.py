@@ -19,6 +19,7 @@ NO_NAMES = frozenset(  # not = 5
 )  # fmt: skip
 MARKS = frozenset(("angle", "triangle", "Delta", "overline", "vec", "nabla"))
 EVENTS = frozenset(("=", "<", ">", "le", "ge", "cap", "cup"))
+# beside names and numbers, in the brackets of a probability, an expectation, a variance
 INSIDE = {"P": EVENTS, "Pr": EVENTS, "E": frozenset("^"), "Var": frozenset(), "Cov": frozenset()}
 DERIVATIVE = re.compile(r"frac\{d(?:\^\{?\d\}?)?[A-Za-z]\}\{d[A-Za-z](?:\^\{?\d\}?)?\}")
 
@@ -208,28 +209,39 @@ def _is_area(tokens: Sequence[Token]) -> bool:
     return tokens[1].text.isupper() and len(tokens[1].text) > 2
 
 
-def _is_probability(tokens: Sequence[Token]) -> bool:
-    """P(X = 2), \\Pr(A | B), \\mathbb{E}[X^2], Var(X): of events and variables, without a sum."""
-    start = next((i for i, t in enumerate(tokens) if t.text in ("(", "[")), 0)
+def _call(tokens: Sequence[Token], opening: str) -> tuple[Sequence[Token], Sequence[Token]] | None:
+    """Returns what stands before a bracket and within it, where it ends the tokens; else None."""
+    start = next((i for i, t in enumerate(tokens) if t.text in opening), 0)
     if not start or not encloses(tokens[start:]):
-        return False
-    head = "".join(t.text for t in tokens[:start] if t.text not in ("mathbb", "{", "}"))
-    return head in INSIDE and all(
-        t.kind in ("letter", "number", "word") or t.text in ",|_{}'" or t.text in INSIDE[head]
-        for t in tokens[start + 1 : -1]
+        return None
+    return tokens[:start], tokens[start + 1 : -1]
+
+
+def _has_only_names(tokens: Sequence[Token], also: frozenset[str] = frozenset()) -> bool:
+    """Says whether the tokens are names, numbers and the signs between them."""
+    return all(
+        t.kind in ("letter", "number", "word") or t.text in ",|_{}'" or t.text in also
+        for t in tokens
     )
 
 
-def _is_function(tokens: Sequence[Token]) -> bool:
-    start = next((i for i, t in enumerate(tokens) if t.text == "("), 0)
-    if not start or not encloses(tokens[start:]):
+def _is_probability(tokens: Sequence[Token]) -> bool:
+    """P(X = 2), \\Pr(A | B), \\mathbb{E}[X^2], Var(X): of events and variables, without a sum."""
+    if (call := _call(tokens, "([")) is None:
         return False
-    head, inside = list(tokens[:start]), tokens[start + 1 : -1]
+    head = "".join(t.text for t in call[0] if t.text not in ("mathbb", "{", "}"))
+    return head in INSIDE and _has_only_names(call[1], INSIDE[head])
+
+
+def _is_function(tokens: Sequence[Token]) -> bool:
+    if (call := _call(tokens, "(")) is None:
+        return False
+    head, inside = call
     if [t.text for t in head[-5:]] == ["^", "{", "-", "1", "}"]:
         head = head[:-5]  # the inverse
     if not is_variable(head) or not (head[0].text in NAMED_FUNCTIONS or len(inside) > 1):
         return False
-    return all(t.kind in ("letter", "number", "word") or t.text in ",|_{}'" for t in inside)
+    return _has_only_names(inside)
 
 
 def _is_group(tokens: Sequence[Token]) -> bool:
